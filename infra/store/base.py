@@ -1,0 +1,52 @@
+"""The one interface to object storage. Two backends: a local folder and S3. Keys are relative, '/'-separated, without '..'."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+
+class ObjectMissing(KeyError):
+    """No object under that key."""
+
+
+class StoreRefused(RuntimeError):
+    """The server cannot keep what the artifacts rely on, e.g. it ignores conditional puts."""
+
+
+class ObjectInfo(NamedTuple):
+    key: str
+    bytes: int
+    modified_s: float  # seconds since the epoch, by the store's clock
+
+
+class ObjectStore(Protocol):
+    uri: str
+
+    def put_bytes(self, key: str, data: bytes) -> None:
+        """Write or overwrite one small object."""
+
+    def put_file(self, key: str, path: str | Path) -> None:
+        """Write or overwrite from a file of any size (multipart on S3)."""
+
+    def put_if_absent(self, key: str, data: bytes) -> bool:
+        """Create the object atomically. True: this call made it. False: it was there, with other bytes.
+
+        An object already there with exactly `data` counts as made by this call (a retry after a swallowed acknowledgement),
+        so callers who race must write distinct bytes: a manifest carries a commit_id. An unknown outcome is settled by reading back.
+        """
+
+    def get_bytes(self, key: str) -> bytes:
+        """Raises ObjectMissing."""
+
+    def get_file(self, key: str, path: str | Path) -> None:
+        """Download to `path`, which appears whole or not at all. Raises ObjectMissing."""
+
+    def exists(self, key: str) -> bool: ...
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """Every object whose key starts with `prefix`, in key order."""
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Delete; a missing key is not an error."""

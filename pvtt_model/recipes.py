@@ -1,0 +1,253 @@
+"""The recipes by name, and overrides by dotted path.
+
+`wan2.1-vace-1.3b`, `wan2.1-vace-14b` and `full` are the survey's three stages (10.1) with its hyper-parameters (10.2 to
+10.5). Where the survey is silent (number of steps, thresholds of what is measured, learning rate of the last stage) the
+value is ours, and said so beside it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from pvtt_model.specs import (
+    BackboneSpec,
+    ConditionSpec,
+    DataSpec,
+    EditSpec,
+    EvalSpec,
+    GateSpec,
+    LatentSpec,
+    LoraSpec,
+    MaskPolicy,
+    ModelSpec,
+    ClipSpec,
+    NanoWorldSpec,
+    ObjectiveSpec,
+    OptimSpec,
+    ParallelSpec,
+    RecipeSpec,
+    ReferenceSpec,
+    StageSpec,
+    Threshold,
+    TrainSpec,
+    VideoSpec,
+)
+
+RecipeName = Literal["nano", "nano-wide", "wan2.1-vace-1.3b", "wan2.1-vace-14b", "full"]
+
+# Hub ids as published; a revision must be the commit one has checked. 'main' is refused by infra/weights.py at run time.
+WAN_VAE = ModelSpec(architecture="wan2.1-vae", weights="hf://Wan-AI/Wan2.1-VACE-1.3B-diffusers", revision="unpinned")
+UMT5_XXL = ModelSpec(architecture="umt5-xxl", weights="hf://Wan-AI/Wan2.1-VACE-1.3B-diffusers", revision="unpinned")
+DINOV2_L = ModelSpec(architecture="dinov2-vit-l14", weights="hf://timm/vit_large_patch14_dinov2.lvd142m", revision="unpinned")
+OPENCLIP_H = ModelSpec(architecture="openclip-vit-h14", weights="hf://laion/CLIP-ViT-H-14-laion2B-s32B-b79K", revision="unpinned")
+
+SURVEY_LATENTS = LatentSpec(video=VideoSpec(width=832, height=480, num_frames=81), vae=WAN_VAE)
+SURVEY_CONDITIONS = ConditionSpec(text_encoder=UMT5_XXL, image_encoder=DINOV2_L)
+SURVEY_EVAL = EvalSpec(clip=OPENCLIP_H, dino=DINOV2_L)
+
+
+def _gate(**least: float) -> GateSpec:
+    """Thresholds by metric; a name ending in `_below` is an upper bound."""
+    lines = [
+        Threshold(metric=name.removesuffix("_below"), op="<" if name.endswith("_below") else ">", value=value) for name, value in least.items()
+    ]
+    return GateSpec(thresholds=tuple(lines))
+
+
+# Survey 10.1, stage 1: LoRA rank 64, 4 x A100 80 GB, 10K-50K pairs, CLIP-I > 0.75. Global batch 32 = 1 x 4 x 8.
+VERIFY = StageSpec(
+    name="verify",
+    backbone=BackboneSpec(architecture="wan2.1-vace-1.3b", weights="hf://Wan-AI/Wan2.1-VACE-1.3B-diffusers", revision="unpinned"),
+    lora=LoraSpec(rank=64, alpha=64),
+    parallel=ParallelSpec(num_workers=4, grad_accum=8, zero_stage=2),
+    train=TrainSpec(steps=10_000),  # ours: 32 x 10,000 is 6 to 32 epochs of 10K-50K
+    data=DataSpec(min_pairs=10_000, max_pairs=50_000),
+    evaluate=SURVEY_EVAL,
+    gate=_gate(clip_i=0.75),
+)
+
+# Stage 2: rank 128, 8 GPUs, ZeRO-3, 100K-300K pairs, CLIP-I > 0.80, FVD < 150. Global batch 32 = 1 x 8 x 4.
+BASE_14B = StageSpec(
+    name="base",
+    backbone=BackboneSpec(architecture="wan2.1-vace-14b", weights="hf://Wan-AI/Wan2.1-VACE-14B-diffusers", revision="unpinned"),
+    train=TrainSpec(steps=30_000),  # ours
+    data=DataSpec(min_pairs=100_000, max_pairs=300_000),
+    evaluate=SURVEY_EVAL,
+    gate=_gate(clip_i=0.80, fvd_below=150.0),
+)
+
+# Stage 3: from stage 2's checkpoint, lower rate, 50K-100K selected pairs, CLIP-I > 0.85, FVD < 100, BG-PSNR > 30 dB.
+REFINE_14B = BASE_14B.model_copy(
+    update={
+        "name": "refine",
+        "init_from": "previous",
+        "optim": OptimSpec(lr=2e-5),  # the survey says "lower"; a fifth is ours
+        "train": TrainSpec(steps=10_000),  # ours
+        "data": DataSpec(min_pairs=50_000, max_pairs=100_000, select="best"),
+        "gate": _gate(clip_i=0.85, fvd_below=100.0, bg_psnr_db=30.0),
+    }
+)
+
+
+def _survey(name: str, description: str, *stages: StageSpec) -> RecipeSpec:
+    return RecipeSpec(name=name, description=description, latents=SURVEY_LATENTS, conditions=SURVEY_CONDITIONS, stages=stages)
+
+
+# --- nano: every code path of the big recipes at sizes that two cores carry. Random weights from a seed.
+NANO_VIDEO = VideoSpec(width=64, height=64, num_frames=9)
+NANO_VAE = ModelSpec(architecture="nano-vae", weights="seed:0")
+NANO_DINO = ModelSpec(architecture="nano-dinov2", weights="seed:2")
+NANO_CLIP = ModelSpec(architecture="nano-openclip", weights="seed:3")
+
+
+def _nano_stage(name: str, backbone: str, seed: int, gate: GateSpec, **changes: Any) -> StageSpec:
+    stage = StageSpec(
+        name=name,
+        backbone=BackboneSpec(architecture=backbone, weights=f"seed:{seed}"),
+        reference=ReferenceSpec(num_tokens=16, depth=2, width=64, num_heads=4),
+        lora=LoraSpec(rank=8, alpha=8, dropout=0.05),
+        objective=ObjectiveSpec(shift=3.0),
+        optim=OptimSpec(lr=1e-3, warmup_steps=4),
+        parallel=ParallelSpec(
+            num_workers=2, accelerator="cpu", zero_stage=2, micro_batch=2, grad_accum=2, precision="float32", gradient_checkpointing=True
+        ),
+        train=TrainSpec(steps=16, checkpoint_every_steps=4),
+        data=DataSpec(min_pairs=1),
+        edit=EditSpec(num_steps=4, shift=3.0, max_clips=4, reference="swap", feather_px=2),
+        evaluate=EvalSpec(clip=NANO_CLIP, dino=NANO_DINO),
+        gate=gate,
+    )
+    return stage.model_copy(update=changes)
+
+
+NANO = RecipeSpec(
+    name="nano",
+    description="the embedded default: procedural clips, random weights, two CPU workers",
+    world=NanoWorldSpec(),
+    clips=ClipSpec(clips_per_shard=8, eval_share=0.2),
+    latents=LatentSpec(video=NANO_VIDEO, vae=NANO_VAE, mask_policy=MaskPolicy(kind="grow", grow_px=2), dtype="float32"),
+    conditions=ConditionSpec(
+        text_encoder=ModelSpec(architecture="nano-umt5", weights="seed:1"),
+        max_text_tokens=32,
+        image_encoder=NANO_DINO,
+        image_size=56,
+        dtype="float32",
+    ),
+    stages=(
+        # The bars are of what random weights can do: the background is composited back, the video must hold still between frames.
+        _nano_stage("verify", "nano-s", 10, _gate(bg_psnr_composited_db=20.0, frame_ssim_composited=0.3)),
+        _nano_stage("base", "nano-m", 11, _gate(bg_psnr_composited_db=20.0, frame_ssim_composited=0.3), init_from="previous"),
+        _nano_stage(
+            "refine",
+            "nano-m",
+            11,
+            _gate(bg_psnr_composited_db=30.0, frame_ssim_composited=0.3),
+            init_from="previous",
+            optim=OptimSpec(lr=2e-4, warmup_steps=4),
+            data=DataSpec(min_pairs=1, max_pairs=12, select="best"),
+        ),
+    ),
+)
+
+# One's own 16:9 clips on two cores: the same models at 224 x 128, 17 frames.
+NANO_WIDE = NANO.model_copy(
+    update={
+        "name": "nano-wide",
+        "description": "nano for one's own clips near 16:9",
+        "latents": NANO.latents.model_copy(
+            update={"video": VideoSpec(width=224, height=128, num_frames=17), "mask_policy": MaskPolicy(kind="box", grow_px=6)}
+        ),
+        "clips": NANO.clips.model_copy(update={"eval_share": 0.5}),
+        "world": NanoWorldSpec(num_clips=8, width=224, height=128, num_frames=17),
+        "stages": tuple(s.model_copy(update={"edit": s.edit.model_copy(update={"reference": "own"})}) for s in NANO.stages),
+    }
+)
+
+RECIPES: dict[str, RecipeSpec] = {
+    "nano": NANO,
+    "nano-wide": NANO_WIDE,
+    "wan2.1-vace-1.3b": _survey("wan2.1-vace-1.3b", "the survey's stage 1: does the pipeline hold", VERIFY),
+    "wan2.1-vace-14b": _survey("wan2.1-vace-14b", "the survey's stages 2 and 3", BASE_14B, REFINE_14B),
+    "full": _survey("full", "the survey's curriculum: 1.3B, then 14B, then refined", VERIFY, BASE_14B.model_copy(update={"init_from": "previous"}), REFINE_14B),
+}
+
+
+def recipe_by_name(name: str, overrides: Mapping[str, Any] | None = None) -> RecipeSpec:
+    """The recipe, with `overrides` by dotted path applied and the whole checked again.
+
+    A path names fields from the recipe down: 'latents.video.width', 'stages.verify.train.steps', 'stages.0.optim.lr',
+    'stages.*.train.steps' for every stage. Raises ValueError naming the valid choices for an unknown recipe, field or value.
+    """
+    if name not in RECIPES:
+        raise ValueError(f"no recipe '{name}'. {_choices(name, list(RECIPES))}")
+    values = RECIPES[name].model_dump(mode="json")
+    for path, value in (overrides or {}).items():
+        _set(values, path, value)
+    try:
+        return RecipeSpec.model_validate(values)
+    except ValidationError as error:
+        lines = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors())
+        raise ValueError(f"recipe '{name}' with overrides {dict(overrides or {})} is not valid: {lines}") from None
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """'stages.0.train.steps=5' as a path and a JSON value; what is not JSON stays a string. Raises ValueError without '='."""
+    path, equals, raw = text.partition("=")
+    if not equals or not path:
+        raise ValueError(f"override '{text}' is not of the form path=value, e.g. stages.verify.train.steps=5")
+    try:
+        return path, json.loads(raw)
+    except json.JSONDecodeError:
+        return path, raw
+
+
+def _set(values: dict[str, Any], path: str, value: Any) -> None:
+    places: list[Any] = [values]
+    *parents, last = path.split(".")
+    for i, part in enumerate(parents):
+        places = [child for place in places for child in _descend(place, part, path, ".".join(parents[:i]))]
+    for place in places:
+        if isinstance(place, list):
+            index = _index(place, last, path)
+            for i in index:
+                place[i] = value
+        elif isinstance(place, dict) and last in place:
+            place[last] = value
+        else:
+            choices = list(place) if isinstance(place, dict) else []
+            raise ValueError(f"override '{path}': no field '{last}'. {_choices(last, choices)}")
+
+
+def _descend(place: Any, part: str, path: str, above: str) -> list[Any]:
+    if isinstance(place, list):
+        return [place[i] for i in _index(place, part, path)]
+    if isinstance(place, dict) and part in place:
+        return [place[part]]
+    choices = list(place) if isinstance(place, dict) else []
+    where = f" under '{above}'" if above else ""
+    raise ValueError(f"override '{path}': no field '{part}'{where}. {_choices(part, choices)}")
+
+
+def _index(place: list[Any], part: str, path: str) -> list[int]:
+    if part == "*":
+        return list(range(len(place)))
+    names = [str(item.get("name", i)) if isinstance(item, dict) else str(i) for i, item in enumerate(place)]
+    if part in names:
+        return [names.index(part)]
+    if part.isdigit() and int(part) < len(place):
+        return [int(part)]
+    raise ValueError(f"override '{path}': no element '{part}'. {_choices(part, names + ['*'])}")
+
+
+def _choices(got: str, choices: list[str]) -> str:
+    if not choices:
+        return "Nothing lies below it."
+    near = difflib.get_close_matches(got, choices, 1)
+    return (f"Did you mean '{near[0]}'? " if near else "") + f"Valid: {', '.join(choices)}."
+
+

@@ -1,0 +1,319 @@
+"""Typed, frozen settings. A spec says what is made; where and how fast is the infrastructure's business.
+
+A field that cannot change the output is marked `Execution(...)`: it stays out of an artifact's identity, so raising a
+retry limit re-trains nothing. Every unknown field is refused (`extra="forbid"`).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+
+def Execution(default: Any, **kwargs: Any) -> Any:
+    """A field of how, not what: left out of `identity()`."""
+    return Field(default=default, json_schema_extra={"execution": True}, **kwargs)
+
+
+class Spec(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that decide the output, as plain JSON values."""
+        kept: dict[str, Any] = {}
+        for name, field in type(self).model_fields.items():
+            extra = field.json_schema_extra
+            if isinstance(extra, dict) and extra.get("execution"):
+                continue
+            kept[name] = _plain(getattr(self, name))
+        return kept
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Spec):
+        return value.identity()
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return value
+
+
+Positive = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class ModelSpec(Spec):
+    """A frozen model: its architecture by name, and where the weights are."""
+
+    architecture: str = Field(description="a name of pvtt_model.backbones.architectures, e.g. 'wan2.1-vae', 'nano-vae'")
+    weights: str = Field(
+        description="'seed:N' (random weights from seed N, nano sizes only), a local folder, s3://bucket/prefix, or hf://owner/name"
+    )
+    revision: str | None = Field(default=None, description="commit of the hub repository; required for hf://")
+    sha256: str | None = Field(default=None, description="of the single weight file, checked before loading")
+
+    @model_validator(mode="after")
+    def _hub_is_pinned(self) -> ModelSpec:
+        if self.weights.startswith("hf://") and not self.revision:
+            raise ValueError(f"weights '{self.weights}' name no revision. Set `revision` to the hub commit, so that the run can be repeated.")
+        return self
+
+
+class VideoSpec(Spec):
+    """The frames the model sees. Wan's VAE wants 4k+1 frames; its 8x8 compression and the DiT's 2x2 patches want sides in sixteens."""
+
+    width: Positive = Field(default=832, multiple_of=16)
+    height: Positive = Field(default=480, multiple_of=16)
+    num_frames: Positive = 81
+    fit: Literal["crop", "stretch"] = Field(default="crop", description="crop: cover the frame and cut the centre; stretch: change the aspect")
+
+    @field_validator("num_frames")
+    @classmethod
+    def _four_k_plus_one(cls, n: int) -> int:
+        if n % 4 != 1:
+            raise ValueError(f"num_frames is {n}; Wan's VAE takes 4k+1 frames. Use {n // 4 * 4 + 1} or {n // 4 * 4 + 5}.")
+        return n
+
+
+class NanoWorldSpec(Spec):
+    """The procedural clips of pvtt_model.nano.world, used where no manifest is given."""
+
+    num_clips: Positive = 24
+    width: Positive = 64
+    height: Positive = 64
+    num_frames: Positive = 9
+    fps: Positive = 16
+    seed: int = 0
+
+
+class ClipSpec(Spec):
+    """What is accepted from the manifest, and how it is packed. Refused lines are quarantined with their reason."""
+
+    min_side_px: Positive = 32
+    clips_per_shard: Positive = 64
+    eval_share: Share = Field(default=0.1, description="share of product identities held out for evaluation, by hash; at least one")
+    allow_outside_root: bool = Field(default=False, description="allow absolute paths outside the manifest's folder")
+    decode_timeout_s: float = Execution(120.0, gt=0)
+
+
+class MaskSpec(Spec):
+    """Where a mask comes from and what is believed of it. Values above `threshold` (of 255) are product."""
+
+    when_missing: Literal["grabcut", "reject"] = "grabcut"
+    threshold: Annotated[int, Field(ge=0, le=254)] = 127
+    min_area: Share = Field(default=0.002, description="smallest believed mean share of the frame")
+    max_area: Share = Field(default=0.8, description="largest believed mean share of the frame")
+
+
+class MaskPolicy(Spec):
+    """How the mask is widened before the model sees it: a precise mask keeps the old product's silhouette, a box replaces it."""
+
+    kind: Literal["precise", "grow", "blocks", "box", "full"] = "grow"
+    grow_px: Annotated[int, Field(ge=0)] = Field(default=8, description="radius for grow; block side for blocks; margin for box")
+
+
+class LatentSpec(Spec):
+    """VAE latents of the clip and of VACE's two halves: inactive (kept background) and reactive (to be made)."""
+
+    video: VideoSpec = VideoSpec()
+    vae: ModelSpec
+    mask_policy: MaskPolicy = MaskPolicy()
+    fill: Literal["neutral", "black", "original"] = Field(
+        default="neutral", description="what stands inside the mask, in normalised space: 0, -1, or the source's own pixels"
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+
+
+class ConditionSpec(Spec):
+    """Frozen text and image embeddings."""
+
+    text_encoder: ModelSpec
+    max_text_tokens: Positive = 512
+    image_encoder: ModelSpec
+    image_size: Positive = Field(default=224, description="side of the letterboxed reference, pixels")
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+
+
+class BackboneSpec(ModelSpec):
+    """The video diffusion transformer, frozen."""
+
+
+class ReferenceSpec(Spec):
+    """Perceiver Resampler and decoupled cross-attention (IP-Adapter-Plus on a DiT). arXiv:2308.06721, the survey's 10.2."""
+
+    num_tokens: Positive = 16
+    depth: Positive = 4
+    width: Positive = Field(default=1024, description="resampler width; also the width of the K/V projections' input")
+    num_heads: Positive = 16
+    every_nth_layer: Positive = 1
+
+
+#: What the survey (and the original repository) call the modules, and what they are in diffusers.
+LORA_ALIASES = {
+    "temporal_self_attn": "attn1",
+    "self_attn": "attn1",
+    "spatial_self_attn": "attn1",
+    "cross_attn": "attn2",
+}
+LORA_TARGETS = ("attn1", "attn2", "ffn")
+
+
+class LoraSpec(Spec):
+    """Low-rank update W + (alpha / rank) B A on q, k, v, o of the named attentions. arXiv:2106.09685."""
+
+    rank: Positive = 128
+    alpha: Positive = 128
+    dropout: Share = 0.05
+    targets: tuple[str, ...] = Field(default=("attn1", "attn2"), description="attn1, attn2, ffn; the survey's names are accepted as aliases")
+
+    @field_validator("targets")
+    @classmethod
+    def _known_targets(cls, targets: tuple[str, ...]) -> tuple[str, ...]:
+        known = []
+        for target in targets:
+            stem = target.split(".")[0]
+            name = LORA_ALIASES.get(stem, stem)
+            if name not in LORA_TARGETS:
+                raise ValueError(f"LoRA target '{target}' is not in Wan's blocks. Use {list(LORA_TARGETS)}, or the survey's {list(LORA_ALIASES)}.")
+            if name not in known:
+                known.append(name)
+        if not known:
+            raise ValueError(f"LoRA targets are empty. Use some of {list(LORA_TARGETS)}.")
+        return tuple(known)
+
+
+class ObjectiveSpec(Spec):
+    """Rectified flow: x_sigma = (1 - sigma) x0 + sigma eps, target eps - x0. arXiv:2209.03003."""
+
+    timestep_sampling: Literal["uniform", "logit_normal"] = "uniform"
+    shift: Annotated[float, Field(gt=0)] = Field(default=5.0, description="sigma -> shift sigma / (1 + (shift - 1) sigma)")
+    text_dropout: Share = 0.1
+    reference_dropout: Share = 0.2
+
+
+class OptimSpec(Spec):
+    """AdamW with a linear warm-up from lr/warmup_steps, then constant. The survey's 10.4."""
+
+    lr: Annotated[float, Field(gt=0)] = 1e-4
+    warmup_steps: Annotated[int, Field(ge=0)] = 1000
+    beta1: Share = 0.9
+    beta2: Share = 0.999
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    grad_clip: Annotated[float, Field(gt=0)] = 1.0
+
+
+class ParallelSpec(Spec):
+    """Workers and sharding. global batch = micro_batch x num_workers x grad_accum."""
+
+    num_workers: Positive = 8
+    accelerator: Literal["cpu", "gpu"] = "gpu"
+    gpu_memory_gib: Annotated[float, Field(gt=0)] = Execution(80.0)
+    zero_stage: Literal[0, 1, 2, 3] = 3
+    offload_optimizer: bool = False
+    offload_params: bool = False
+    micro_batch: Positive = 1
+    grad_accum: Positive = 4
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    gradient_checkpointing: bool = True
+
+    @property
+    def global_batch(self) -> int:
+        return self.micro_batch * self.num_workers * self.grad_accum
+
+
+class TrainSpec(Spec):
+    """Length of a stage, and how it survives."""
+
+    steps: Positive
+    seed: int = 42
+    checkpoint_every_steps: Positive = Execution(500)
+    keep_checkpoints: Positive = Execution(3)
+    max_worker_restarts: Annotated[int, Field(ge=0)] = Execution(3)
+
+
+class DataSpec(Spec):
+    """How many pairs a stage wants, and which. Fewer than min_pairs refuses to train; more than max_pairs takes the first or the best."""
+
+    min_pairs: Positive = 1
+    max_pairs: Positive | None = None
+    select: Literal["first", "best"] = Field(default="first", description="best: by the masks' quality score, highest first")
+
+
+class EditSpec(Spec):
+    """Sampling of the edited videos.
+
+    Guidance: uncond + scale (cond - uncond), so scale 1 is the plain conditional; the survey's w is scale - 1. Wan's default is 5.
+    """
+
+    num_steps: Positive = 50
+    scheduler: Literal["unipc", "flow_euler"] = "unipc"
+    shift: Annotated[float, Field(gt=0)] = 16.0
+    guidance_text: Annotated[float, Field(ge=0)] = 5.0
+    guidance_reference: Annotated[float, Field(ge=0)] = 2.0
+    seed: int = 42
+    max_clips: Positive = 199
+    reference: Literal["own", "swap"] = Field(default="own", description="own: the clip's reference; swap: the next clip's, another product")
+    feather_px: Annotated[int, Field(ge=0)] = Field(default=4, description="width of the blend at the mask's edge in the composited output")
+
+
+class EvalSpec(Spec):
+    """The extractors of product similarity. A stand-in's numbers carry its name."""
+
+    clip: ModelSpec
+    dino: ModelSpec
+    crop_margin: Share = Field(default=0.1, description="margin round the mask's box, share of its side")
+
+
+class Threshold(Spec):
+    """One line of a gate, e.g. clip_i > 0.75. A metric that the report does not hold fails."""
+
+    metric: str
+    op: Literal[">", ">=", "<", "<="]
+    value: float
+
+
+class GateSpec(Spec):
+    thresholds: tuple[Threshold, ...]
+    on_failure: Literal["stop", "continue", "ask"] = Execution("stop")
+
+
+class StageSpec(Spec):
+    """One stage of the curriculum: train, edit, judge, gate."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
+    backbone: BackboneSpec
+    reference: ReferenceSpec = ReferenceSpec()
+    lora: LoraSpec = LoraSpec()
+    objective: ObjectiveSpec = ObjectiveSpec()
+    optim: OptimSpec = OptimSpec()
+    parallel: ParallelSpec = ParallelSpec()
+    train: TrainSpec
+    data: DataSpec = DataSpec()
+    init_from: Literal["base", "previous"] = Field(
+        default="base", description="previous: what fits of the stage before (all at the same size, the resampler at another)"
+    )
+    edit: EditSpec = EditSpec()
+    evaluate: EvalSpec
+    gate: GateSpec
+
+
+class RecipeSpec(Spec):
+    """Everything a run needs to know, from raw clips to release."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
+    description: str = Execution("")
+    world: NanoWorldSpec = NanoWorldSpec()
+    clips: ClipSpec = ClipSpec()
+    masks: MaskSpec = MaskSpec()
+    latents: LatentSpec
+    conditions: ConditionSpec
+    stages: tuple[StageSpec, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _stages_are_told_apart(self) -> RecipeSpec:
+        names = [s.name for s in self.stages]
+        if len(set(names)) != len(names):
+            raise ValueError(f"stages share a name: {names}. Give each its own.")
+        if self.stages[0].init_from == "previous":
+            raise ValueError(f"stage '{names[0]}' is the first and cannot start from a previous one. Set init_from='base'.")
+        return self
