@@ -1,0 +1,83 @@
+"""The published architectures by name, and nano ones of the same classes. Plain data: importing this loads no torch.
+
+Sizes: Wan2.1 and VACE, arXiv:2503.20314 and 2503.07598 (the config.json of the released diffusers folders); UMT5-XXL,
+arXiv:2304.09151; DINOv2 ViT-L/14, arXiv:2304.07193; OpenCLIP ViT-H/14. Wan2.1-1.3B has the same full spatio-temporal
+attention as 14B: 30 layers of width 1536 against 40 of 5120.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+Family = Literal["dit", "vae", "text", "image", "clip"]
+
+
+class Architecture(NamedTuple):
+    family: Family
+    library_class: str  # dotted path of the published class
+    config: dict[str, Any]
+    nano: bool = False  # may be made from a seed; the big ones want real weights
+
+
+def _vace(heads: int, head_dim: int, ffn_dim: int, layers: int, vace_every: int, text_dim: int, **more: Any) -> dict[str, Any]:
+    return {
+        "patch_size": [1, 2, 2],
+        "num_attention_heads": heads,
+        "attention_head_dim": head_dim,
+        "in_channels": 16,
+        "out_channels": 16,
+        "text_dim": text_dim,
+        "freq_dim": 256,
+        "ffn_dim": ffn_dim,
+        "num_layers": layers,
+        "vace_layers": list(range(0, layers, vace_every)),  # must contain 0
+        "vace_in_channels": 96,  # 2 x 16 latent channels + 8 x 8 mask pixels
+        **more,
+    }
+
+
+_DIT, _VAE = "diffusers.WanVACETransformer3DModel", "diffusers.AutoencoderKLWan"
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "wan2.1-vace-1.3b": Architecture("dit", _DIT, _vace(12, 128, 8960, 30, 2, 4096)),
+    "wan2.1-vace-14b": Architecture("dit", _DIT, _vace(40, 128, 13824, 40, 5, 4096)),
+    "nano-s": Architecture("dit", _DIT, _vace(2, 32, 128, 4, 2, 64, freq_dim=64), nano=True),
+    "nano-m": Architecture("dit", _DIT, _vace(3, 32, 192, 6, 2, 64, freq_dim=64), nano=True),
+    "wan2.1-vae": Architecture("vae", _VAE, {"base_dim": 96, "z_dim": 16, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 2}),
+    "nano-vae": Architecture("vae", _VAE, {"base_dim": 8, "z_dim": 16, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 1}, nano=True),
+    "umt5-xxl": Architecture(
+        "text",
+        "transformers.UMT5EncoderModel",
+        {"vocab_size": 256384, "d_model": 4096, "d_kv": 64, "d_ff": 10240, "num_layers": 24, "num_heads": 64, "feed_forward_proj": "gated-gelu"},
+    ),
+    "nano-umt5": Architecture(
+        "text",
+        "transformers.UMT5EncoderModel",
+        {"vocab_size": 512, "d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 2, "num_heads": 4, "feed_forward_proj": "gated-gelu"},
+        nano=True,
+    ),
+    "dinov2-vit-l14": Architecture("image", "timm.create_model", {"model_name": "vit_large_patch14_dinov2", "width": 1024, "patch": 14}),
+    "nano-dinov2": Architecture(
+        "image", "timm.create_model", {"model_name": "vit_small_patch14_dinov2", "width": 48, "patch": 14, "depth": 2, "num_heads": 3}, nano=True
+    ),
+    "openclip-vit-h14": Architecture("clip", "open_clip.create_model", {"model_name": "ViT-H-14"}),
+    "nano-openclip": Architecture(
+        "clip",
+        "open_clip.CLIP",
+        {
+            "embed_dim": 64,
+            "vision_cfg": {"layers": 2, "width": 64, "head_width": 32, "patch_size": 14, "image_size": 56},
+            "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2},
+        },
+        nano=True,
+    ),
+}
+
+
+def architecture(name: str, family: Family | None = None) -> Architecture:
+    """The architecture called `name`. Raises ValueError listing the valid names, of `family` where it is given."""
+    found = ARCHITECTURES.get(name)
+    valid = [n for n, a in ARCHITECTURES.items() if family in (None, a.family)]
+    if found is None or name not in valid:
+        raise ValueError(f"no {family or ''} architecture '{name}'. Valid: {', '.join(valid)}.")
+    return found
