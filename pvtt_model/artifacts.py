@@ -100,8 +100,8 @@ class Manifest(_Frozen):
         raise KeyError(f"{self.name} has no file '{name}'; it has {[f.name for f in self.files]}")
 
     def shards(self) -> list[StoredFile]:
-        """The pooled Parquet shards, in their order."""
-        return [f for f in self.files if f.key.startswith("pool/")]
+        """The Parquet shards, in their order."""
+        return [f for f in self.files if f.rows is not None]
 
 
 def canonical_json(value: Any) -> bytes:

@@ -50,3 +50,6 @@ class ObjectStore(Protocol):
 
     def delete(self, keys: Iterable[str]) -> None:
         """Delete; a missing key is not an error."""
+
+    def touch(self, key: str) -> None:
+        """Set the modified time to now, so that gc's grace starts anew for an old object about to be used. Raises ObjectMissing."""

@@ -1,0 +1,48 @@
+# The two commands of the README, and what stands behind them. uv is used where it is, and fetched into .venv where it is not.
+SHELL := /bin/bash
+PYTHON ?= $(shell for p in python3.11 python3.12 python3; do command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(not (3,11) <= sys.version_info < (3,13))' 2>/dev/null && { echo $$p; break; }; done)
+UV := $(shell command -v uv || echo .uv/bin/uv)
+BIN := .venv/bin
+STAMP := .venv/installed
+CLIPS ?= nano
+RECIPE ?= $(if $(filter nano,$(CLIPS)),nano,nano-wide)
+
+.PHONY: demo install up down test test-slow test-s3 check lock clean
+
+demo: install  ## install, start Prefect, run pvtt/full-curriculum on the nano recipe, follow it
+	@$(BIN)/pvtt run --recipe $(RECIPE) --clips "$(CLIPS)" $(ARGS)
+
+install: $(STAMP)
+
+$(STAMP): requirements/dev.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is wanted and none is on the PATH. Install it (Debian: apt-get install python3 python3-venv), or set PYTHON=."; exit 1; }
+	@test -x "$$(command -v $(UV))" || { echo "fetching uv into .uv"; $(PYTHON) -m venv .uv && .uv/bin/pip install -q "uv>=0.9"; }
+	@test -d .venv || $(UV) venv -q --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" .venv
+	$(UV) pip install -q --python $(BIN)/python --require-hashes -r requirements/dev.txt
+	$(UV) pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $(STAMP)
+
+up: install  ## start the local Prefect server and worker, deploy
+	@$(BIN)/pvtt up
+
+down:  ## stop what demo or up started
+	@if [ -x $(BIN)/pvtt ]; then $(BIN)/pvtt down; fi
+
+test: install  ## the default suite
+	$(BIN)/python -m pytest -q -m "not slow" $(ARGS)
+
+test-slow: install  ## the kill tests, Ceph RGW, the whole curriculum: about 30 minutes
+	$(BIN)/python -m pytest -q -m slow $(ARGS)
+
+check: install  ## lint, types, import law
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy pvtt_model infra tasks flows cli
+	$(BIN)/lint-imports
+
+lock:  ## pin the dependencies again
+	$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml -o requirements/runtime.txt
+	$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra dev -c requirements/runtime.txt pyproject.toml -o requirements/dev.txt
+
+clean: down  ## remove the environment and all local state
+	rm -rf .venv .uv .pvtt

@@ -1,0 +1,95 @@
+"""The order of the work, shared by the flows: curation, then for each stage checkpoint, edits, report, gate.
+
+Stages run in sequence: concurrent subflows may take each other's results on a retry (prefect#22259).
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from prefect.flow_runs import pause_flow_run
+from prefect.input import RunInput
+from pydantic import Field
+
+from pvtt_model.artifacts import ArtifactRef
+from pvtt_model.specs import RecipeSpec
+from tasks.embed_conditions import embed_conditions
+from tasks.encode_latents import encode_latents
+from tasks.extract_masks import extract_masks
+from tasks.generate_edits import generate_edits
+from tasks.ingest_clips import ingest_clips
+from tasks.pass_gate import GateOutcome, pass_gate
+from tasks.score_edits import score_edits
+from tasks.train_stage import train_stage
+
+OnGateFailure = Literal["recipe", "stop", "continue", "ask"]
+APPROVAL_TIMEOUT_S = 7 * 24 * 3600
+
+
+class Approval(RunInput):
+    """What a person answers when a gate was missed and the recipe says 'ask'."""
+
+    approve: bool = Field(default=False, description="go on although the gate was missed")
+    why: str = Field(default="", description="kept in the log")
+
+
+class GateMissed(Exception):
+    """The run stops here; the message is the table of thresholds."""
+
+
+class StageRefs(NamedTuple):
+    checkpoint: ArtifactRef
+    edits: ArtifactRef
+    report: ArtifactRef
+    gate: ArtifactRef
+
+
+def curated(recipe: RecipeSpec, clips: str, store: str, base: ArtifactRef | None = None) -> dict[str, ArtifactRef]:
+    """clips -> masks -> latents -> conditions."""
+    found = ingest_clips(clips, recipe, store, base)
+    masks = extract_masks(found, recipe, store)
+    latents = encode_latents(found, masks, recipe, store)
+    conditions = embed_conditions(found, recipe, store)
+    return {"clips": found, "masks": masks, "latents": latents, "conditions": conditions}
+
+
+def trained(recipe: RecipeSpec, data: dict[str, ArtifactRef], until: str, store: str) -> ArtifactRef:
+    """The checkpoint of stage `until`; the stages it builds on are found, or trained."""
+    checkpoint: ArtifactRef | None = None
+    for stage in recipe.stages:
+        checkpoint = train_stage(recipe, stage.name, data, checkpoint, store)
+        if stage.name == until:
+            return checkpoint
+    raise ValueError(f"recipe '{recipe.name}' has no stage '{until}'. Valid: {', '.join(s.name for s in recipe.stages)}.")
+
+
+def judged(
+    recipe: RecipeSpec, stage_name: str, checkpoint: ArtifactRef, data: dict[str, ArtifactRef], store: str, on_failure: OnGateFailure
+) -> StageRefs:
+    """edits -> report -> gate. Raises GateMissed where the gate was missed and nobody lets it pass."""
+    edits = generate_edits(recipe, stage_name, checkpoint, data, store)
+    report = score_edits(recipe, stage_name, edits, store)
+    outcome = pass_gate(recipe, stage_name, report, store)
+    if not outcome.passed:
+        _after_a_miss(recipe, stage_name, outcome, on_failure)
+    return StageRefs(checkpoint, edits, report, outcome.ref)
+
+
+def _after_a_miss(recipe: RecipeSpec, stage_name: str, outcome: GateOutcome, on_failure: OnGateFailure) -> None:
+    from prefect import get_run_logger
+
+    stage = next(s for s in recipe.stages if s.name == stage_name)
+    policy = stage.gate.on_failure if on_failure == "recipe" else on_failure
+    log = get_run_logger()
+    if policy == "continue":
+        log.warning("stage '%s' missed its gate; going on, as on_gate_failure says\n%s", stage_name, outcome.table)
+        return
+    if policy == "ask":
+        log.warning("stage '%s' missed its gate; waiting for a person to resume this run in the UI\n%s", stage_name, outcome.table)
+        form = Approval.with_initial_data(description=f"Stage `{stage_name}` missed its gate.\n\n{outcome.table}\n\nGo on?")
+        answer = pause_flow_run(wait_for_input=form, timeout=APPROVAL_TIMEOUT_S, key=f"gate-{stage_name}")
+        if answer.approve:
+            log.warning("stage '%s' missed its gate and was approved by a person: %s", stage_name, answer.why or "(no reason given)")
+            return
+        raise GateMissed(f"stage '{stage_name}' missed its gate and was not approved: {answer.why or '(no reason given)'}\n\n{outcome.table}")
+    raise GateMissed(f"stage '{stage_name}' missed its gate\n\n{outcome.table}")

@@ -1,0 +1,35 @@
+"""Evaluation of one stage: its checkpoint is found or trained, then edits, report and gate."""
+
+from __future__ import annotations
+
+from prefect import flow
+from prefect.states import Completed, Failed, State
+
+from flows.curriculum import GateMissed, curated, judged, trained
+from flows.pvtt import AtGate, Clips, Overrides, Store
+from flows.train import StageName
+from pvtt_model.recipes import RecipeName, recipe_by_name
+from tasks.open_store import open_checked_store
+
+
+@flow(name="evaluate", flow_run_name="evaluate {recipe} on {clips}", description="edits -> report -> gate of one stage")
+def evaluate(
+    recipe: RecipeName = "nano",
+    clips: Clips = "nano",
+    stage: StageName = None,
+    overrides: Overrides = {},  # noqa: B006
+    store: Store = None,
+    on_gate_failure: AtGate = "recipe",
+) -> State:
+    """Edit the held-out clips with a stage's teacher, score and judge them."""
+    spec = recipe_by_name(recipe, overrides)
+    name = stage or spec.stages[-1].name
+    if name not in [s.name for s in spec.stages]:
+        raise ValueError(f"recipe '{recipe}' has no stage '{name}'. Valid: {', '.join(s.name for s in spec.stages)}.")
+    uri = open_checked_store(store)
+    data = curated(spec, clips, uri)
+    try:
+        refs = judged(spec, name, trained(spec, data, name, uri), data, uri, on_gate_failure)
+    except GateMissed as missed:
+        return Failed(message=str(missed))
+    return Completed(message=f"report: {uri}/{refs.report.name}/report.html\ncontact sheet: {uri}/{refs.edits.name}/contact_sheet.png")

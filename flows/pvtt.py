@@ -1,0 +1,54 @@
+"""The whole curriculum: from raw clips to a judged release."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from prefect import flow
+from prefect.states import Completed, Failed, State
+from pydantic import Field
+
+from flows.curriculum import GateMissed, OnGateFailure, StageRefs, curated, judged
+from pvtt_model.artifacts import ArtifactRef
+from pvtt_model.recipes import RecipeName, recipe_by_name
+from pvtt_model.specs import RecipeSpec
+from tasks.open_store import open_checked_store
+from tasks.publish_release import publish_release
+from tasks.train_stage import train_stage
+
+Clips = Annotated[str, Field(description="'nano' for procedural clips, or a JSON Lines manifest: a path or s3://bucket/key")]
+Overrides = Annotated[dict[str, Any], Field(description='recipe fields by dotted path, e.g. {"stages.*.train.steps": 40}')]
+Store = Annotated[str | None, Field(description="a folder or s3://bucket/prefix; PVTT_STORE of the worker where empty")]
+AtGate = Annotated[OnGateFailure, Field(description="what a missed gate does; 'recipe': as each stage says")]
+
+
+@flow(name="pvtt", flow_run_name="{recipe} on {clips}", description="clips -> masks -> latents -> conditions -> stages -> release")
+def pvtt(
+    recipe: RecipeName = "nano",
+    clips: Clips = "nano",
+    overrides: Overrides = {},  # noqa: B006  Prefect copies defaults into the deployment's form
+    store: Store = None,
+    on_gate_failure: AtGate = "recipe",
+) -> State[Any]:
+    """Curate, then train, edit, judge and gate each stage, then release. Whatever is in the store already is not made again."""
+    spec = recipe_by_name(recipe, overrides)
+    uri = open_checked_store(store)
+    return run_curriculum(spec, curated(spec, clips, uri), uri, on_gate_failure)
+
+
+def run_curriculum(spec: RecipeSpec, data: dict[str, ArtifactRef], uri: str, on_gate_failure: OnGateFailure) -> State[Any]:
+    """All stages and the release, of curated data. A missed gate is a Failed state with the table as its message."""
+    done: list[StageRefs] = []
+    for stage in spec.stages:
+        checkpoint = train_stage(spec, stage.name, data, done[-1].checkpoint if done else None, uri)
+        try:
+            done.append(judged(spec, stage.name, checkpoint, data, uri, on_gate_failure))
+        except GateMissed as missed:
+            return Failed(message=str(missed))
+    checkpoints, edits, reports, gates = (list(refs) for refs in zip(*done, strict=True))
+    release = publish_release(spec, data["clips"], checkpoints, edits, reports, gates, uri)
+    return Completed(
+        message=(
+            f"release: {uri}/{release.name}\nreport: {uri}/{reports[-1].name}/report.html\ncontact sheet: {uri}/{edits[-1].name}/contact_sheet.png"
+        )
+    )

@@ -1,0 +1,200 @@
+"""A Prefect server on SQLite and a process worker for this checkout, as plain processes on 127.0.0.1. `up` starts what is missing, `down` stops
+what `up` started and nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from infra.settings import REPOSITORY, Settings
+
+POOL = "local"
+FIRST_PORT = 4200
+START_TIMEOUT_S = 120.0
+
+
+class Service(BaseModel):
+    """One running process: its group is ended as a whole."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    pid: int
+    started: str  # the process's start time, so that a recycled pid is not taken for ours
+    log: str
+    port: int | None = None
+
+
+class LocalServices:
+    """The server and worker whose state lies in <home>/services."""
+
+    def __init__(self, settings: Settings, say: Callable[[str], None] = print) -> None:
+        self.settings, self.say = settings, say
+        self.folder = settings.home / "services"
+
+    # --- up
+
+    def up(self) -> str:
+        """Start what is not running, deploy prefect.yaml; returns the server's API address."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        server = self._running("server")
+        if server is None:
+            port = free_port(FIRST_PORT)
+            self.say(f"starting the Prefect server on http://127.0.0.1:{port}")
+            server = self._start("server", ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)], port)
+        self._wait_healthy(server)
+        api = f"http://127.0.0.1:{server.port}/api"
+        if self._deploy_needed():
+            self.say("deploying prefect.yaml")
+            self._prefect(api, "work-pool", "create", POOL, "--type", "process", "--overwrite")
+            self._prefect(api, "deploy", "--all", "--no-prompt")
+            (self.folder / "deployed").write_text(self._deploy_key())
+        if self._running("worker") is None:
+            self.say(f"starting a process worker on pool '{POOL}'")
+            self._start("worker", ["prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", f"pvtt-{os.getpid()}"], None, api)
+        return api
+
+    def environment(self, api: str | None = None) -> dict[str, str]:
+        """The environment of every Prefect process of this checkout: own home, no telemetry, the API where it is known."""
+        env = dict(os.environ)
+        env.update(
+            PREFECT_HOME=str(self.settings.home / "prefect"),
+            PREFECT_SERVER_ANALYTICS_ENABLED="false",
+            DO_NOT_TRACK="1",
+            PREFECT_CLI_COLORS="false",
+            PREFECT_LOGGING_LEVEL=env.get("PREFECT_LOGGING_LEVEL", "INFO"),
+            PVTT_HOME=str(self.settings.home),
+            PVTT_STORE=self.settings.store,
+            PATH=f"{Path(sys.executable).parent}{os.pathsep}{env.get('PATH', '')}",
+            OMP_WAIT_POLICY="PASSIVE",
+        )
+        env.pop("PREFECT_API_URL", None)
+        if api:
+            env["PREFECT_API_URL"] = api
+        return env
+
+    # --- down
+
+    def down(self) -> list[str]:
+        """Stop worker, then server; returns the names of what was stopped."""
+        stopped = []
+        for name in ("worker", "server"):
+            service = self._running(name)
+            if service is not None:
+                _end_group(service.pid)
+                stopped.append(name)
+            (self.folder / f"{name}.json").unlink(missing_ok=True)
+        return stopped
+
+    def running(self) -> list[Service]:
+        """What `up` started and still runs."""
+        return [s for s in (self._running("server"), self._running("worker")) if s is not None]
+
+    # --- parts
+
+    def _start(self, name: str, command: list[str], port: int | None, api: str | None = None) -> Service:
+        log = self.folder / f"{name}.log"
+        with log.open("ab") as out:
+            process = subprocess.Popen(
+                [sys.executable, "-m", *command], cwd=REPOSITORY, env=self.environment(api), stdout=out, stderr=out,
+                stdin=subprocess.DEVNULL, start_new_session=True,
+            )  # fmt: skip
+        service = Service(name=name, pid=process.pid, started=_start_time(process.pid) or "", log=str(log), port=port)
+        (self.folder / f"{name}.json").write_text(service.model_dump_json())
+        return service
+
+    def _running(self, name: str) -> Service | None:
+        record = self.folder / f"{name}.json"
+        if not record.exists():
+            return None
+        service = Service.model_validate_json(record.read_text())
+        return service if service.started and _start_time(service.pid) == service.started else None
+
+    def _wait_healthy(self, server: Service) -> None:
+        started = time.monotonic()
+        while time.monotonic() - started < START_TIMEOUT_S:
+            if self._running("server") is None:
+                break
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/api/health", timeout=2):
+                    return
+            except (urllib.error.URLError, OSError):
+                time.sleep(0.3)
+        tail = "\n".join(Path(server.log).read_text(errors="replace").splitlines()[-15:])
+        raise RuntimeError(f"the Prefect server did not come up within {START_TIMEOUT_S:.0f} s. Its last words ({server.log}):\n{tail}")
+
+    def _deploy_key(self) -> str:
+        """What a deployment depends on: the file, and the flows' parameters."""
+        flows = sorted((REPOSITORY / "flows").glob("*.py"))
+        return json.dumps({p.name: p.stat().st_mtime_ns for p in [REPOSITORY / "prefect.yaml", *flows]})
+
+    def _deploy_needed(self) -> bool:
+        mark = self.folder / "deployed"
+        return not mark.exists() or mark.read_text() != self._deploy_key()
+
+    def _prefect(self, api: str, *arguments: str) -> None:
+        done = subprocess.run(
+            [sys.executable, "-m", "prefect", *arguments], cwd=REPOSITORY, env=self.environment(api), stdin=subprocess.DEVNULL,
+            capture_output=True, text=True,
+        )  # fmt: skip
+        if done.returncode:
+            raise RuntimeError(f"'prefect {' '.join(arguments)}' failed:\n{(done.stdout + done.stderr)[-2000:]}")
+
+
+def free_port(first: int) -> int:
+    """`first` where it is free on 127.0.0.1, else any free port."""
+    for port in (first, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise RuntimeError("no free port on 127.0.0.1")
+
+
+def _start_time(pid: int) -> str | None:
+    """The process's start time in clock ticks since boot, or None where it is gone (a zombie too)."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else fields[19]
+
+
+def _end_group(pid: int, patience_s: float = 15.0) -> None:
+    """SIGTERM to the process group, SIGKILL to what is left after `patience_s`."""
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(pid, sign)
+        except ProcessLookupError:
+            return
+        deadline = time.monotonic() + patience_s
+        while time.monotonic() < deadline:
+            if not _group_alive(pid):
+                return
+            time.sleep(0.2)
+
+
+def _group_alive(pgid: int) -> bool:
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields: list[Any] = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if fields[2] == str(pgid) and fields[0] not in "ZX":
+            return True
+    return False

@@ -1,0 +1,182 @@
+"""The only file that knows Ray: start it, map a function over shards, run a distributed training.
+
+A local Ray is started in this process where RAY_ADDRESS names no cluster; it dies with it (also by SIGKILL), so nothing is left over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import ray
+import ray.train
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from infra.settings import Settings
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+#: Spinning OpenMP waits slow two processes on two cores about 30-fold.
+WORKER_ENV = {
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+}
+#: What a worker must know to reach the same store; passed on, never printed.
+PASSED_ON = (
+    "PVTT_HOME", "PVTT_STORE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_REGION",
+    "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_CA_BUNDLE", "HF_HOME", "HF_HUB_OFFLINE", "DS_ACCELERATOR",
+)  # fmt: skip
+
+
+class WorkerLost(RuntimeError):
+    """Ray could not finish the work: workers died more often than allowed, or the cluster is gone. Trying again resumes."""
+
+
+def start_ray(settings: Settings) -> None:
+    """Connect to the cluster, or start a local one. A second call does nothing while the first one's Ray answers."""
+    if ray.is_initialized():
+        try:
+            ray.cluster_resources()
+            return
+        except Exception:
+            ray.shutdown()
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    env = {"env_vars": {**WORKER_ENV, **passed}}
+    if settings.ray_address:
+        ray.init(address=settings.ray_address, runtime_env=env, log_to_driver=False, logging_level="warning")
+    else:
+        ray.init(num_cpus=settings.num_cpus, include_dashboard=False, runtime_env=env, log_to_driver=False, logging_level="warning")
+
+
+def stop_ray() -> None:
+    ray.shutdown()
+
+
+def map_on_ray(
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    *,
+    name: str,
+    num_gpus: float = 0,
+    max_retries: int = 3,
+    on_result: Callable[[int, int], None] | None = None,
+) -> list[Result]:
+    """function(item) for every item, a core each, in parallel; results in the items' order.
+
+    A worker that is killed is replaced and its item tried again, `max_retries` times. An exception of the function itself is raised
+    as it is, after the other items have ended: what they finished is kept. `on_result(done, total)` is called in this process. Raises WorkerLost where Ray gave up.
+    """
+    remote = ray.remote(function).options(num_cpus=1, num_gpus=num_gpus, max_retries=max_retries, name=name)
+    pending = {remote.remote(item): i for i, item in enumerate(items)}
+    results: dict[int, Result] = {}
+    failures: list[Exception] = []
+    while pending:
+        (ready,), _ = ray.wait(list(pending), num_returns=1)
+        index = pending.pop(ready)
+        try:
+            results[index] = ray.get(ready)
+        except ray.exceptions.RayTaskError as error:
+            failures.append(error.cause if isinstance(error.cause, Exception) else error)
+        except ray.exceptions.RayError as error:
+            stop_ray()
+            raise WorkerLost(f"{name}: {type(error).__name__}: {error}") from error
+        if on_result is not None:
+            on_result(len(results), len(items))
+    if failures:
+        raise failures[0]
+    return [results[i] for i in range(len(items))]
+
+
+@ray.remote(num_cpus=0)
+class _Board:
+    """The last thing each worker said; the driver reads it for progress."""
+
+    def __init__(self) -> None:
+        self.said: dict[str, Any] = {}
+
+    def say(self, key: str, value: Any) -> None:
+        self.said[key] = value
+
+    def read(self) -> dict[str, Any]:
+        return dict(self.said)
+
+
+class Reporter:
+    """A worker's side of the board. Saying something never fails and never waits."""
+
+    def __init__(self, board: Any) -> None:
+        self._board = board
+
+    def say(self, key: str, value: Any) -> None:
+        with contextlib.suppress(Exception):
+            self._board.say.remote(key, value)
+
+
+def _worker(config: dict[str, Any]) -> None:
+    config["function"](config["payload"], Reporter(config["board"]))
+    ray.train.report({"done": 1})
+
+
+def train_on_ray(
+    function: Callable[[Any, Reporter], None],
+    payload: Any,
+    *,
+    name: str,
+    settings: Settings,
+    num_workers: int,
+    use_gpu: bool,
+    max_restarts: int,
+    on_progress: Callable[[dict[str, Any]], None],
+    poll_s: float = 1.0,
+) -> None:
+    """function(payload, reporter) on `num_workers` workers in one torch process group (NCCL or gloo). Returns when all are done.
+
+    A killed worker makes Ray restart all of them, at most `max_restarts` times; the function resumes from what it saved itself. Ray's
+    own run name is new each time (Ray would report a finished run of the same name as a success and train nothing): whether a
+    training is done is the store's to say. Raises WorkerLost.
+    """
+    board = _Board.remote()
+    threads = max(1, settings.num_cpus // num_workers)
+    trainer = TorchTrainer(
+        _worker,
+        train_loop_config={"function": function, "payload": payload, "board": board},
+        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo", timeout_s=300),
+        scaling_config=ScalingConfig(num_workers=num_workers, use_gpu=use_gpu, resources_per_worker={"CPU": 1 if use_gpu else threads}),
+        run_config=RunConfig(
+            name=f"{name}-{uuid.uuid4().hex[:6]}", storage_path=str(_ray_folder(settings)), failure_config=FailureConfig(max_failures=max_restarts)
+        ),
+    )
+    failure: list[BaseException] = []
+
+    def fit() -> None:
+        try:
+            trainer.fit()
+        except BaseException as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=fit, name=f"ray-train-{name}", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(poll_s)
+        with contextlib.suppress(ray.exceptions.RayError):
+            on_progress(ray.get(board.read.remote(), timeout=10))
+    if failure:
+        stop_ray()
+        raise WorkerLost(f"{name}: {type(failure[0]).__name__}: {failure[0]}") from failure[0]
+
+
+def _ray_folder(settings: Settings) -> Path:
+    folder = settings.home / "ray"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

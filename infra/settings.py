@@ -1,0 +1,42 @@
+"""Where things are on this machine: one typed class, filled from the environment. No secret lives here: S3 credentials come from
+boto3's own chain."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    home: Path = Field(description="PVTT_HOME: local state, caches and the default store; the checkout's .pvtt")
+    store: str = Field(description="PVTT_STORE: a folder or s3://bucket/prefix (AWS_ENDPOINT_URL_S3 for other servers)")
+    num_cpus: int = Field(gt=0, description="PVTT_NUM_CPUS: cores that a local Ray may use; all by default")
+    ray_address: str | None = Field(description="RAY_ADDRESS: a running cluster; a local Ray is started where it is unset")
+
+    @property
+    def cache(self) -> Path:
+        return self.home / "cache"
+
+    @property
+    def scratch(self) -> Path:
+        return self.home / "scratch"
+
+
+def settings(store: str | None = None) -> Settings:
+    """The environment's settings; `store` wins over PVTT_STORE. Relative folders become absolute, so that workers elsewhere agree."""
+    home = Path(os.environ.get("PVTT_HOME") or REPOSITORY / ".pvtt").resolve()
+    uri = store or os.environ.get("PVTT_STORE") or str(home / "store")
+    if "://" not in uri:
+        uri = str(Path(uri).resolve())
+    return Settings(
+        home=home,
+        store=uri,
+        num_cpus=int(os.environ.get("PVTT_NUM_CPUS") or os.cpu_count() or 1),
+        ray_address=os.environ.get("RAY_ADDRESS") or None,
+    )

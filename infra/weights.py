@@ -1,0 +1,105 @@
+"""Bring a frozen model's weights onto this machine: from a folder, S3 or the model hub, by pinned revision; never a pickle."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from pvtt_model.artifacts import digest
+from pvtt_model.specs import ModelSpec
+
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle", "*.msgpack", "*.h5", "*.onnx", "*.ot")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+class WeightsUnavailable(RuntimeError):
+    """The weights could not be had. The message holds no credential."""
+
+
+def local_weights(spec: ModelSpec, cache_dir: Path, only: Sequence[str] = ()) -> Path | None:
+    """Where the weights of `spec` lie on this machine: None for 'seed:N', a folder (or a single .safetensors) else.
+
+    A local path is taken as it is. s3:// is copied under `cache_dir`, again where an object changed; hf:// through
+    huggingface_hub, by its 40-digit commit. only: glob patterns of the files wanted, all by default (see
+    architectures.files_wanted), so that one VAE does not bring a whole pipeline. Pickles are never fetched.
+    Raises ValueError for an unpinned revision, FileNotFoundError or WeightsUnavailable where the weights are not there.
+    """
+    source = spec.weights
+    if source.startswith("seed:"):
+        return None
+    if source.startswith("hf://"):
+        return _from_hub(spec, Path(cache_dir) / "hub", only)
+    if source.startswith("s3://"):
+        return _from_s3(source, Path(cache_dir) / "weights", only)
+    if "://" in source:
+        raise ValueError(f"weights '{_redacted(source)}': unknown scheme. Use a local folder, s3://bucket/prefix, or hf://owner/name.")
+    path = Path(source).expanduser()
+    if not path.exists():
+        raise FileNotFoundError(f"weights '{source}' of '{spec.architecture}' are not on this machine. Set `weights` to an existing folder.")
+    return path.resolve()
+
+
+def _from_hub(spec: ModelSpec, cache: Path, only: Sequence[str]) -> Path:
+    name = spec.weights.removeprefix("hf://").strip("/")
+    if name.count("/") != 1:
+        raise ValueError(f"weights '{spec.weights}' are not of the form hf://owner/name.")
+    if not _COMMIT.fullmatch(spec.revision or ""):
+        raise ValueError(
+            f"weights '{spec.weights}' of '{spec.architecture}' have revision '{spec.revision}', which is no commit: a branch moves. "
+            f"Look up the 40-digit commit at https://huggingface.co/{name}/commits/main and pin it by override, "
+            "e.g. --set latents.vae.revision=<commit>."
+        )
+    from huggingface_hub import snapshot_download
+
+    try:
+        found = snapshot_download(
+            name,
+            revision=spec.revision,
+            cache_dir=cache,
+            allow_patterns=list(only) or None,
+            ignore_patterns=list(PICKLES),
+            endpoint=os.environ.get("HF_ENDPOINT"),
+        )
+    except Exception as error:  # noqa: BLE001 - whatever the client met; its text may hold a URL with a credential, hence no chaining
+        raise WeightsUnavailable(
+            f"{spec.weights} at {spec.revision} could not be fetched ({type(error).__name__}: {_redacted(str(error))[:300]}). "
+            "Check the network, the name, the revision and your access (HF_TOKEN); or download it elsewhere and set `weights` to the folder."
+        ) from None
+    return Path(str(found))
+
+
+def _from_s3(uri: str, cache: Path, only: Sequence[str]) -> Path:
+    from infra.store import open_store
+
+    if "@" in uri.removeprefix("s3://").split("/")[0]:
+        raise ValueError(f"weights '{_redacted(uri)}' hold a credential. Leave it to the AWS environment or ~/.aws, and write s3://bucket/prefix.")
+    single = uri.endswith(".safetensors")
+    root, _, last = uri.rstrip("/").rpartition("/") if single else (uri.rstrip("/"), "", "")
+    store = open_store(root)
+    objects = [o for o in store.list(last) if (o.key == last if single else _wanted(o.key, only))]
+    if not objects:
+        raise FileNotFoundError(
+            f"nothing to load under {uri}{f' that matches {list(only)}' if only else ''}. Check the bucket, the prefix and `weights`."
+        )
+    # Objects that change give another folder: a half-old, half-new model is never read.
+    folder = cache / digest(uri, [[o.key, o.bytes, o.modified_s] for o in objects])
+    for item in objects:
+        target = folder / item.key
+        if not target.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            store.get_file(item.key, target)
+    return folder / last if single else folder
+
+
+def _wanted(key: str, only: Sequence[str]) -> bool:
+    return not any(fnmatchcase(key, p) for p in PICKLES) and (not only or any(fnmatchcase(key, p) for p in only))
+
+
+def _redacted(text: str) -> str:
+    """Without user:password@, hub tokens, AWS key ids and signed query strings."""
+    text = re.sub(r"//[^/\s@]+@", "//***@", text)
+    text = re.sub(r"\?[^\s'\")]*(?i:signature|token|credential)[^\s'\")]*", "?***", text)
+    return re.sub(r"\b(hf_[A-Za-z0-9]+|(?:AKIA|ASIA)[A-Z0-9]{12,})\b", "***", text)

@@ -1,0 +1,114 @@
+"""DINOv2 by timm: patch tokens for the reference adapter, the class token for product similarity. arXiv:2304.07193."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from PIL import Image, ImageOps
+from timm.models.vision_transformer import checkpoint_filter_fn
+from torch import Tensor
+
+from pvtt_model.backbones.source import architecture_of, frozen, label, load_strictly, part_folder, read_safetensors, seeded, weight_files
+from pvtt_model.specs import ModelSpec
+
+NANO_SIDE = 56  # side of the nano model's own position table; others are interpolated
+WHITE = (255, 255, 255)
+
+
+class ImageEncoder:
+    """Images to DINOv2 features, without gradients. `name` is to stand beside every number made with it."""
+
+    def __init__(self, model: Any, name: str, width: int, patch: int) -> None:
+        self.model, self.name, self.width, self.patch = model, name, width, patch
+        self._mean = torch.tensor(model.pretrained_cfg["mean"]).view(1, 3, 1, 1)
+        self._std = torch.tensor(model.pretrained_cfg["std"]).view(1, 3, 1, 1)
+
+    def to(self, device: torch.device | str) -> ImageEncoder:
+        self.model.to(device)
+        return self
+
+    def patch_tokens(self, images_BCHW: Tensor) -> Tensor:
+        """Images (B, 3, H, W), RGB in [0, 1], as (B, P, C): P = H/patch * W/patch tokens in rows, class token dropped, after the last norm."""
+        return self._features(images_BCHW)[:, self.model.num_prefix_tokens :]
+
+    def embed(self, images_BCHW: Tensor) -> Tensor:
+        """Images (B, 3, H, W), RGB in [0, 1], as class tokens (B, C), after the last norm; not of unit length."""
+        return self._features(images_BCHW)[:, 0]
+
+    @torch.no_grad()
+    def _features(self, images_BCHW: Tensor) -> Tensor:
+        if images_BCHW.dim() != 4 or images_BCHW.shape[1] != 3 or images_BCHW.shape[2] % self.patch or images_BCHW.shape[3] % self.patch:
+            raise ValueError(
+                f"images have shape {tuple(images_BCHW.shape)}; {self.name} takes (B, 3, H, W) with sides in {self.patch}s. "
+                f"Use letterbox(image, side) with side a multiple of {self.patch}, e.g. {16 * self.patch}."
+            )
+        low, high = images_BCHW.aminmax()
+        if low < -0.001 or high > 1.001:
+            raise ValueError(f"images lie in [{low:.3g}, {high:.3g}]; {self.name} takes [0, 1]. Divide uint8 by 255.")
+        weight = self.model.patch_embed.proj.weight
+        images = images_BCHW.to(weight)
+        return self.model.forward_features((images - self._mean.to(images)) / self._std.to(images))
+
+
+def build_image_model(config: dict[str, Any]) -> Any:
+    """The timm ViT of an architecture's config, random weights, no head, any size in patches."""
+    keep = (
+        {"depth": config["depth"], "num_heads": config["num_heads"], "embed_dim": config["width"], "img_size": NANO_SIDE} if "depth" in config else {}
+    )
+    return timm.create_model(config["model_name"], pretrained=False, num_classes=0, dynamic_img_size=True, **keep)
+
+
+def load_image_encoder(spec: ModelSpec, folder: Path | None, dtype: torch.dtype = torch.float32) -> ImageEncoder:
+    """The encoder of `spec`: random from its seed where `folder` is None, else from the folder's safetensors (a timm hub repository).
+
+    Random weights: DINOv2's layer scale starts at 1e-5 and its class token at 1e-6, which would make every image's class token
+    the same; a seeded model has layer scale 1 instead, so that features follow the image.
+    """
+    arch, seed = architecture_of(spec, "image", folder)
+    if seed is not None:
+        with seeded(seed):
+            model = build_image_model(arch.config)
+            for name, parameter in model.named_parameters():
+                if name.endswith("gamma"):
+                    torch.nn.init.ones_(parameter)
+    else:
+        assert folder is not None
+        part = part_folder(folder, "image")
+        state = read_safetensors(weight_files(part, spec.sha256))
+        model = build_image_model(arch.config)
+        load_strictly(model, checkpoint_filter_fn(state, model), part)
+    return ImageEncoder(frozen(model.to(dtype)), label(spec), int(arch.config["width"]), int(arch.config["patch"]))
+
+
+def letterbox(image: Image.Image, side: int) -> Tensor:
+    """The whole image in a square of `side` pixels, (3, side, side), RGB in [0, 1]; nothing cut, aspect kept.
+
+    Transparency is laid on the image's own border colour (the median of its opaque border pixels; white where the border is
+    transparent), and the square is filled up with it. EXIF rotation is applied. Raises ValueError for 16-bit or float images.
+    """
+    if image.mode.startswith("I") or image.mode == "F":
+        raise ValueError(f"image has mode {image.mode}; its range is not known. Save the reference as 8-bit RGB or RGBA.")
+    rgba = ImageOps.exif_transpose(image).convert("RGBA")
+    colour = border_colour(rgba)
+    flat = Image.new("RGBA", rgba.size, (*colour, 255))
+    flat.alpha_composite(rgba)
+    scale = side / max(rgba.size)
+    width, height = (max(1, round(s * scale)) for s in rgba.size)
+    square = Image.new("RGB", (side, side), colour)
+    square.paste(flat.convert("RGB").resize((width, height), Image.Resampling.BICUBIC), ((side - width) // 2, (side - height) // 2))
+    return torch.from_numpy(np.array(square)).permute(2, 0, 1).float() / 255
+
+
+def border_colour(rgba: Image.Image) -> tuple[int, int, int]:
+    """Median RGB of the opaque pixels of the outermost ring; white where none is opaque."""
+    pixels = np.asarray(rgba.convert("RGBA"))
+    ring = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    opaque = ring[ring[:, 3] == 255, :3]
+    if not len(opaque):
+        return WHITE
+    red, green, blue = (int(v) for v in np.median(opaque, axis=0))
+    return red, green, blue

@@ -1,0 +1,83 @@
+"""The chain of artifacts of a recipe, each planned before its work. Pure: `pvtt plan` and the flow call the same functions.
+
+    clips -> masks -> latents -> conditions -> (checkpoints -> edits -> reports -> gates) for each stage -> releases
+
+Each identity holds just the fields that change the output; a name of an input (kind/version) stands for all behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pvtt_model.artifacts import Planned, plan_artifact
+from pvtt_model.specs import RecipeSpec, StageSpec
+
+
+def clips_artifact(recipe: RecipeSpec, fingerprint: str, base: str | None = None) -> Planned:
+    """The accepted clips of a source.
+
+    fingerprint: an opaque string naming the source's content (a manifest's and its files' hashes, or the nano world's spec).
+    base: an earlier clips artifact, whose shards are listed again when data is added. latents.video is in, as too short is refused here.
+    """
+    spec = {"clips": recipe.clips.identity(), "video": recipe.latents.video.identity(), "fingerprint": fingerprint}
+    return plan_artifact("clips", spec, () if base is None else (base,))
+
+
+def masks_artifact(recipe: RecipeSpec, clips_name: str) -> Planned:
+    """One mask a clip at the source's size, for the first num_frames of the video spec."""
+    return plan_artifact("masks", {"masks": recipe.masks.identity(), "num_frames": recipe.latents.video.num_frames}, (clips_name,))
+
+
+def latents_artifact(recipe: RecipeSpec, clips_name: str, masks_name: str) -> Planned:
+    """VAE latents of the clip and of VACE's halves."""
+    return plan_artifact("latents", {"latents": recipe.latents.identity()}, (clips_name, masks_name))
+
+
+def conditions_artifact(recipe: RecipeSpec, clips_name: str) -> Planned:
+    """Text and image embeddings: no mask or latent is behind them, so another VAE re-embeds nothing."""
+    return plan_artifact("conditions", {"conditions": recipe.conditions.identity()}, (clips_name,))
+
+
+def checkpoint_artifact(
+    recipe: RecipeSpec,
+    stage: StageSpec,
+    latents_name: str,
+    conditions_name: str,
+    masks_name: str,
+    clips_name: str,
+    previous: str | None,
+) -> Planned:
+    """The trained LoRA and reference adapter of a stage.
+
+    previous: the checkpoint of the stage before; an input only where init_from is 'previous', so that a stage from the base
+    is not trained again because an earlier one changed. Raises ValueError where it is wanted and missing.
+    """
+    if stage.init_from == "previous" and previous is None:
+        raise ValueError(f"stage '{stage.name}' starts from the previous checkpoint, and none was given. Pass it, or set init_from='base'.")
+    parts = ("backbone", "reference", "lora", "objective", "optim", "parallel", "train", "data")
+    spec = {part: getattr(stage, part).identity() for part in parts} | {"init_from": stage.init_from}
+    before = (previous,) if stage.init_from == "previous" and previous is not None else ()
+    return plan_artifact("checkpoints", spec, (latents_name, conditions_name, masks_name, clips_name, *before))
+
+
+def edits_artifact(
+    recipe: RecipeSpec, stage: StageSpec, checkpoint_name: str, clips_name: str, masks_name: str, latents_name: str, conditions_name: str
+) -> Planned:
+    """Edited videos of the held-out clips. Size, mask policy, fill and the encoders come with the latents and conditions."""
+    return plan_artifact("edits", {"edit": stage.edit.identity()}, (checkpoint_name, clips_name, masks_name, latents_name, conditions_name))
+
+
+def report_artifact(stage: StageSpec, edits_name: str) -> Planned:
+    """Metrics of the edits, with the extractors' names."""
+    return plan_artifact("reports", {"stage": stage.name, "evaluate": stage.evaluate.identity()}, (edits_name,))
+
+
+def gate_artifact(stage: StageSpec, report_name: str) -> Planned:
+    """The judgement of a report by the stage's thresholds."""
+    return plan_artifact("gates", {"stage": stage.name, "gate": stage.gate.identity()}, (report_name,))
+
+
+def release_artifact(recipe: RecipeSpec, last_checkpoint: str, reports: Sequence[str], gates: Sequence[str]) -> Planned:
+    """The published folder: the last checkpoint with every stage's report and gate."""
+    spec = {"recipe": recipe.name, "stages": [s.name for s in recipe.stages]}
+    return plan_artifact("releases", spec, (last_checkpoint, *reports, *gates))

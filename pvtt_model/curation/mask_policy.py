@@ -1,0 +1,94 @@
+"""How a product mask is widened before the model sees it, and what stands inside it.
+
+A precise mask keeps the old product's silhouette, which the model then fills again; a box forgets it but costs background.
+VACE: arXiv:2503.07598.
+"""
+
+from __future__ import annotations
+
+from math import isqrt
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+
+from pvtt_model.specs import MaskPolicy
+
+
+def widen(mask_THW: torch.Tensor, policy: MaskPolicy) -> torch.Tensor:
+    """bool T,H,W, a superset of `mask_THW`. grow_px is in pixels of this mask.
+
+    precise: as it is. grow: every pixel within grow_px (Euclidean) of the product. blocks: the blocks of side grow_px, counted from the
+    upper left corner, that hold any product. box: the box round the frame's product, grow_px wider on each side. full: everything,
+    in frames without product too; the other kinds leave these empty. precise, blocks, full, and grow and box at 0 are idempotent.
+    Raises ValueError for a mask that is not bool T,H,W, and for blocks of side 0.
+    """
+    if mask_THW.dtype != torch.bool or mask_THW.ndim != 3:
+        raise ValueError(f"widen wants a bool mask T,H,W; got {mask_THW.dtype} {tuple(mask_THW.shape)}. Threshold it first.")
+    if policy.kind == "full":
+        return torch.ones_like(mask_THW)
+    if policy.kind == "precise" or (policy.grow_px == 0 and policy.kind == "grow"):
+        return mask_THW.clone()
+    if policy.kind == "grow":
+        return _grow(mask_THW, policy.grow_px)
+    if policy.kind == "blocks":
+        return _blocks(mask_THW, policy.grow_px)
+    return _box(mask_THW, policy.grow_px)
+
+
+def _grow(mask_THW: torch.Tensor, radius: int) -> torch.Tensor:
+    """Dilation by a disc: for each row offset, a run as long as the disc is wide there."""
+    height, width = mask_THW.shape[1:]
+    grown = mask_THW.clone()
+    for dy in range(min(radius, height - 1) + 1):
+        half = min(isqrt(radius * radius - dy * dy), width - 1)
+        run = F.max_pool2d(mask_THW[:, None].float(), (1, 2 * half + 1), 1, (0, half))[:, 0].bool() if half else mask_THW
+        grown[:, dy:] |= run[:, : height - dy]
+        grown[:, : height - dy] |= run[:, dy:]
+    return grown
+
+
+def _blocks(mask_THW: torch.Tensor, side: int) -> torch.Tensor:
+    if side < 1:
+        raise ValueError("mask policy 'blocks' has grow_px 0; a block needs a side. Set mask_policy.grow_px to 1 or more.")
+    height, width = mask_THW.shape[1:]
+    any_in_block = F.max_pool2d(mask_THW[:, None].float(), side, side, ceil_mode=True)
+    filled = any_in_block.repeat_interleave(side, -2).repeat_interleave(side, -1)
+    return filled[:, 0, :height, :width].bool()
+
+
+def _box(mask_THW: torch.Tensor, margin: int) -> torch.Tensor:
+    boxed = torch.zeros_like(mask_THW)
+    for frame, mask in zip(boxed, mask_THW, strict=True):
+        found = box_of(mask)
+        if found is not None:
+            top, left, bottom, right = found
+            frame[max(0, top - margin) : bottom + margin, max(0, left - margin) : right + margin] = True
+    return boxed
+
+
+def box_of(mask_HW: torch.Tensor) -> tuple[int, int, int, int] | None:
+    """top, left, bottom, right of the product in pixels, the last two exclusive; None in an empty mask."""
+    rows, columns = torch.nonzero(mask_HW.any(1)), torch.nonzero(mask_HW.any(0))
+    if not len(rows):
+        return None
+    return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
+
+
+def fill_inside(frames_TCHW: torch.Tensor, mask_THW: torch.Tensor, fill: Literal["neutral", "black", "original"]) -> torch.Tensor:
+    """`frames_TCHW` (float, in [-1, 1]) with the masked pixels replaced: neutral by 0 (mid grey), black by -1, original by themselves.
+
+    Defined in normalised space, where 0 is neutral: on uint8 pixels 0 would be black. Raises ValueError for shapes that do not match, integer
+    frames, and an unknown fill.
+    """
+    if not frames_TCHW.is_floating_point() or frames_TCHW[:, 0].shape != mask_THW.shape:
+        raise ValueError(
+            f"fill_inside wants float frames T,C,H,W and a mask T,H,W; got {frames_TCHW.dtype} {tuple(frames_TCHW.shape)} and "
+            f"{tuple(mask_THW.shape)}. Normalise the frames to [-1, 1] and fit both to one size."
+        )
+    values = {"neutral": 0.0, "black": -1.0}
+    if fill == "original":
+        return frames_TCHW.clone()
+    if fill not in values:
+        raise ValueError(f"no fill '{fill}'. Valid: neutral, black, original.")
+    return frames_TCHW.masked_fill(mask_THW[:, None], values[fill])

@@ -1,0 +1,155 @@
+"""The parent's side of decode_worker.py: one child a process, reused, and replaced when it dies, errs or overstays."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import os
+import re
+import select
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+WORKER = Path(__file__).with_name("decode_worker.py")
+REQUESTS_PER_CHILD = 256  # decord leaks a little with every file
+
+
+class VideoUnreadable(ValueError):
+    """The decoder refused the file, crashed on it, or did not come to an end."""
+
+
+class DecodeTimeout(VideoUnreadable):
+    """The decoder did not answer in time and was killed."""
+
+
+class Decoder:
+    """Asks the child; thread-safe (one request at a time)."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Start anew without touching the child: after a fork it is the parent's."""
+        self._lock = threading.Lock()
+        self._child: subprocess.Popen[bytes] | None = None
+        self._stderr: IO[bytes] | None = None
+        self._asked = 0
+
+    @property
+    def child_pid(self) -> int | None:
+        """Process id of the living child, None where there is none."""
+        return self._child.pid if self._child is not None and self._child.poll() is None else None
+
+    def ask(self, path: str, request: dict[str, Any], timeout_s: float, name: str) -> tuple[dict[str, Any], np.ndarray | None]:
+        """The child's header and frames (uint8 T,H,W,C). timeout_s: of the whole request, seconds; `name` stands for the file in errors.
+
+        Raises VideoUnreadable, DecodeTimeout.
+        """
+        with self._lock:
+            child = self._living_child()
+            keep = False
+            try:
+                header, frames = self._exchange(child, {"path": path, **request}, time.monotonic() + timeout_s)
+                if "error" in header:
+                    raise VideoUnreadable(f"{name} cannot be decoded: {_plain(header['error'])}")
+                self._asked += 1
+                keep = self._asked < REQUESTS_PER_CHILD
+                return header, frames
+            except TimeoutError:
+                raise DecodeTimeout(
+                    f"{name} was not decoded in {timeout_s:g} s and its decoder was killed. Re-encode the file, or raise decode_timeout_s."
+                ) from None
+            except (EOFError, BrokenPipeError):
+                raise VideoUnreadable(f"{name} crashed its decoder ({self._last_words(child)}). Re-encode the file.") from None
+            finally:
+                if not keep:
+                    self._end()
+
+    def close(self) -> None:
+        """End the child, if there is one."""
+        with self._lock:
+            self._end()
+
+    def _living_child(self) -> subprocess.Popen[bytes]:
+        if self._child is None or self._child.poll() is not None:
+            self._end()
+            self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed in _end
+            self._child = subprocess.Popen(
+                [sys.executable, "-P", str(WORKER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, bufsize=0
+            )
+            assert self._child.stdout is not None
+            os.set_blocking(self._child.stdout.fileno(), False)
+        return self._child
+
+    def _exchange(self, child: subprocess.Popen[bytes], request: dict[str, Any], deadline: float) -> tuple[dict[str, Any], np.ndarray | None]:
+        assert child.stdin is not None and child.stdout is not None
+        child.stdin.write(json.dumps(request).encode() + b"\n")
+        fd = child.stdout.fileno()
+        head = bytearray()
+        while b"\n" not in head:
+            _wait(fd, deadline)
+            piece = os.read(fd, 65536)
+            if not piece:
+                raise EOFError
+            head += piece
+        line, _, rest = bytes(head).partition(b"\n")
+        header = json.loads(line)
+        if "bytes" not in header:
+            return header, None
+        data = np.empty(header["bytes"], np.uint8)
+        view = memoryview(data)  # type: ignore[arg-type]  # numpy arrays are buffers, typeshed knows from 3.12 on
+        view[: len(rest)] = rest
+        at = len(rest)
+        while at < len(view):
+            _wait(fd, deadline)
+            got = os.readv(fd, [view[at:]])
+            if not got:
+                raise EOFError
+            at += got
+        return header, data.reshape(header["shape"])
+
+    def _last_words(self, child: subprocess.Popen[bytes]) -> str:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(timeout=5)
+        assert self._stderr is not None
+        self._stderr.seek(0)
+        lines = self._stderr.read()[-2000:].decode(errors="replace").strip().splitlines()
+        return f"exit status {child.returncode}" + (f": {lines[-1]}" if lines else "")
+
+    def _end(self) -> None:
+        child, self._child, self._asked = self._child, None, 0
+        if child is None:
+            return
+        if child.poll() is None:
+            child.kill()
+        child.wait()
+        for stream in (child.stdin, child.stdout, self._stderr):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
+
+
+def _wait(fd: int, deadline: float) -> None:
+    poller = select.poll()
+    poller.register(fd, select.POLLIN | select.POLLHUP)
+    if not poller.poll(max(0.0, deadline - time.monotonic()) * 1000):
+        raise TimeoutError
+
+
+def _plain(error: str) -> str:
+    """decord's message without its time stamps, source lines and stack trace."""
+    first = error.splitlines()[0]
+    return re.sub(r"\[\d\d:\d\d:\d\d\] \S+: ?", "", first).strip()[:300]
+
+
+DECODER = Decoder()
+atexit.register(DECODER.close)
+os.register_at_fork(after_in_child=DECODER.forget)

@@ -1,0 +1,140 @@
+"""From a checked line to a row of a clips shard, by really decoding. Nothing is padded, trimmed or repaired."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pvtt_model.artifacts import canonical_json
+from pvtt_model.data import video_io
+from pvtt_model.data.manifest import CheckedLine
+from pvtt_model.data.refusals import Refusal, Refused
+from pvtt_model.data.shards import read_row, read_rows, write_clip_shard, write_shard
+from pvtt_model.specs import ClipSpec, VideoSpec
+
+__all__ = ["inspect", "read_row", "read_rows", "split_products", "write_clip_shard", "write_shard"]
+
+FPS_TOLERANCE = 0.1
+
+
+def inspect(line: CheckedLine, spec: ClipSpec, video: VideoSpec) -> dict[str, Any] | Refusal:
+    """The line's row for a clips shard (SCHEMAS['clips']), or why there is none.
+
+    The first, the last and the last used frame of the video are decoded, in a process that is killed after spec.decode_timeout_s; every
+    mask picture and reference is opened. Raises OSError where a file vanished after the scan.
+    """
+    try:
+        return _row(line, spec, video)
+    except Refused as refused:
+        return Refusal(line.line, refused.kind, refused.reason, line.source)
+
+
+def _row(line: CheckedLine, spec: ClipSpec, video: VideoSpec) -> dict[str, Any]:
+    data = _unchanged(line.video_path, line.video_sha256)
+    facts = _video(data, line, spec, video)
+    mask = [_unchanged(p, sha) for p, sha in zip(line.mask_paths, line.mask_sha256, strict=True)]
+    if line.mask_format == "video":
+        _mask_video(mask[0], facts, spec.decode_timeout_s)
+    elif line.mask_format == "png":
+        _mask_pictures(mask, facts)
+    references = [_unchanged(p, sha) for p, sha in zip(line.reference_paths, line.reference_sha256, strict=True)]
+    for i, reference in enumerate(references):
+        try:
+            video_io.read_picture(reference)
+        except video_io.PictureUnreadable as error:
+            raise Refused("unreadable_reference", f"reference {i + 1} of {len(references)}: {error}") from None
+    return {
+        "clip_key": line.video_sha256[:20],
+        "video": data,
+        "mask": mask,
+        "mask_format": line.mask_format,
+        "references": references,
+        "prompt": line.prompt,
+        **facts._asdict(),
+        "product_id": line.product_id,
+        "split": line.metadata.get("split"),
+        "metadata": canonical_json(line.metadata).decode(),
+        "source": line.source,
+        "line": line.line,
+    }
+
+
+def _unchanged(path: Path, sha256: str) -> bytes:
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise Refused("changed", f"'{path.name}' changed after the manifest was scanned. Let the copy finish, then run again.")
+    return data
+
+
+def _video(data: bytes, line: CheckedLine, spec: ClipSpec, video: VideoSpec) -> video_io.VideoFacts:
+    try:
+        facts = video_io.probe(data, spec.decode_timeout_s)
+        video_io.decode_at(data, sorted({min(video.num_frames, facts.num_frames) - 1, facts.num_frames - 1}), spec.decode_timeout_s)
+    except video_io.VideoUnreadable as error:
+        raise Refused("unreadable_video", f"{error} Re-encode or copy the file again.") from None
+    if facts.num_frames < video.num_frames:
+        cure = "Use a longer clip, or a smaller latents.video.num_frames."
+        raise Refused("too_short", f"video has {facts.num_frames} frames; the model sees {video.num_frames}. {cure}")
+    if min(facts.width, facts.height) < spec.min_side_px:
+        cure = "Use a larger one, or lower clips.min_side_px."
+        raise Refused("too_small", f"video is {facts.width}x{facts.height}; sides below {spec.min_side_px} px are refused. {cure}")
+    told = line.metadata
+    if tuple(told["resolution"]) != (facts.width, facts.height):
+        raise Refused(
+            "size_mismatch", f"metadata says resolution {told['resolution']}; the video is [{facts.width}, {facts.height}]. Correct the metadata."
+        )
+    if not abs(told["fps"] - facts.fps) <= FPS_TOLERANCE:
+        raise Refused("fps_mismatch", f"metadata says {told['fps']} fps; the video has {facts.fps:.3f}. Correct the metadata.")
+    if told["num_frames"] != facts.num_frames:
+        raise Refused("frame_count_mismatch", f"metadata says {told['num_frames']} frames; the video has {facts.num_frames}. Correct the metadata.")
+    return facts
+
+
+def _mask_video(data: bytes, facts: video_io.VideoFacts, timeout_s: float) -> None:
+    try:
+        mask, _ = video_io.decode_at(data, [0, -1], timeout_s)
+    except video_io.VideoUnreadable as error:
+        raise Refused("unreadable_mask", f"mask: {error} Re-encode or copy the file again.") from None
+    _mask_fits(mask.num_frames, (mask.width, mask.height), facts)
+
+
+def _mask_pictures(pictures: Sequence[bytes], facts: video_io.VideoFacts) -> None:
+    _mask_fits(len(pictures), (facts.width, facts.height), facts)
+    for i, data in enumerate(pictures):
+        try:
+            size = video_io.read_picture(data).size
+        except video_io.PictureUnreadable as error:
+            raise Refused("unreadable_mask", f"mask of frame {i}: {error}") from None
+        _mask_fits(len(pictures), size, facts)
+
+
+def _mask_fits(count: int, size: tuple[int, int], facts: video_io.VideoFacts) -> None:
+    if count != facts.num_frames:
+        raise Refused("mask_frame_count", f"mask has {count} frames; the video has {facts.num_frames}. Give one mask a frame; none is padded.")
+    if size != (facts.width, facts.height):
+        raise Refused("mask_size", f"mask is {size[0]}x{size[1]}; the video is {facts.width}x{facts.height}. Give masks at the video's size.")
+
+
+def split_products(product_ids: Sequence[str], share: float, given: Mapping[str, str], previous_eval: Collection[str] = ()) -> set[str]:
+    """The products held out for evaluation. By the hash of the name alone, so that new products move no old one.
+
+    given: product -> 'train' or 'eval', and wins. previous_eval: products judged before stay so. The others go by hash below `share`; of two
+    or more products at least one is held out and at least one trained on, as far as `given` leaves a choice. One product alone is
+    trained on (the empty set): the caller says that nothing is left to judge.
+    """
+    products = sorted(set(product_ids), key=lambda p: (_place(p), p))
+    kept = {p for p in products if given.get(p) == "eval" or (p in previous_eval and p not in given)}
+    free = [p for p in products if p not in given and p not in kept]
+    chosen = kept | {p for p in free if _place(p) < share}
+    if len(products) >= 2 and not chosen and free:
+        chosen = {free[0]}
+    if len(chosen) == len(products) and free:
+        chosen = chosen - {free[-1]}
+    return chosen
+
+
+def _place(product: str) -> float:
+    """A fixed number in [0, 1) by the product's name."""
+    return int.from_bytes(hashlib.sha256(product.encode()).digest()[:6], "big") / 2**48

@@ -1,0 +1,207 @@
+"""The manifest: JSON Lines, one clip a line, in the survey's format (10.6).
+
+    {"video_path": "v.mp4", "reference_image": "p.jpg" or ["p.jpg", ..], "mask_path": "m.mp4" or "folder", "text_prompt": "..",
+     "metadata": {"resolution": [w, h], "fps": 16, "num_frames": 81, "product_id": "..", "split": "train" or "eval", ..}}
+
+mask_path, product_id and split may be absent. Paths are relative to the manifest, absolute, or s3://. Everything that can be
+known without decoding is checked here; pvtt_model.data.ingest looks inside the files.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pvtt_model.artifacts import canonical_json, digest, sha256_of_file
+from pvtt_model.data.locate import Fetch, Root, mask_frames
+from pvtt_model.data.refusals import Refusal, Refused
+from pvtt_model.specs import ClipSpec
+
+FIELDS = ("video_path", "reference_image", "mask_path", "text_prompt", "metadata")
+OPTIONAL = ("mask_path",)
+
+
+@dataclass(frozen=True)
+class CheckedLine:
+    """A line whose text and files are in order; nothing is decoded yet."""
+
+    line: int  # from 1
+    source: str  # video_path as given
+    video_path: Path
+    video_sha256: str
+    reference_paths: tuple[Path, ...]
+    reference_sha256: tuple[str, ...]
+    mask_format: str  # 'video', 'png', 'none'
+    mask_paths: tuple[Path, ...]  # one mp4, or a PNG a frame, or none
+    mask_sha256: tuple[str, ...]
+    prompt: str
+    metadata: dict[str, Any]
+    product_id: str = field(default="")  # given, or 'ref-' and 12 digits of the first reference's hash
+
+
+@dataclass(frozen=True)
+class ManifestScan:
+    lines: tuple[CheckedLine, ...]
+    refusals: tuple[Refusal, ...]
+    fingerprint: str  # digest of all texts and contents; neither dates nor absolute paths enter
+
+
+def read_manifest(manifest_path: str | Path, manifest_uri: str, spec: ClipSpec, fetch: Fetch) -> ManifestScan:
+    """Check every line of the manifest at `manifest_path`, a local copy of `manifest_uri` (the same path, or s3://bucket/key).
+
+    `fetch(uri)` gives the local path of an s3:// object, or of a folder where the uri ends in '/'; FileNotFoundError or KeyError mean
+    that there is none, and anything else it raises goes through, so that a network fault never refuses a clip. Raises FileNotFoundError
+    where the manifest is missing.
+    """
+    path = Path(manifest_path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no manifest at {manifest_path}. Give the path of a JSON Lines file, one clip a line.")
+    scan = _Scan(Root(path, manifest_uri, spec.allow_outside_root, fetch))
+    for number, raw in _numbered(path.read_bytes()):
+        scan.take(number, raw)
+    return scan.result()
+
+
+class _Scan:
+    """Lines taken one after the other, with what later ones are held against."""
+
+    def __init__(self, root: Root) -> None:
+        self.root = root
+        self.lines: list[CheckedLine] = []
+        self.refusals: list[Refusal] = []
+        self.texts: list[Any] = []
+        self.seen: dict[str, int] = {}  # video's SHA-256 -> line
+        self.split_of: dict[str, tuple[str, int]] = {}  # product -> split, line
+
+    def take(self, number: int, raw: bytes) -> None:
+        source = ""
+        try:
+            values = parse_line(raw)
+            source = values["video_path"] if isinstance(values.get("video_path"), str) else ""
+            check_fields(values)
+            line = self._files(number, values)
+        except Refused as refused:
+            self.refusals.append(Refusal(number, refused.kind, refused.reason, source))
+            self.texts.append([number, refused.kind, digest(raw.decode("utf-8", "backslashreplace"))])
+            return
+        self.lines.append(line)
+        self.texts.append([number, line.video_sha256, line.reference_sha256, line.mask_format, line.mask_sha256, line.prompt, line.metadata])
+
+    def _files(self, number: int, values: dict[str, Any]) -> CheckedLine:
+        video = self.root.file(values["video_path"], "video")
+        references = tuple(self.root.file(p, "reference") for p in _listed(values["reference_image"]))
+        masks: tuple[Path, ...] = ()
+        mask_format = "none"
+        if values.get("mask_path") is not None:
+            place = self.root.file_or_folder(values["mask_path"], "mask")
+            mask_format, masks = ("png", mask_frames(place, values["mask_path"])) if place.is_dir() else ("video", (place,))
+        sha = sha256_of_file(video)
+        if sha in self.seen:
+            raise Refused("duplicate", f"'{values['video_path']}' has the same bytes as line {self.seen[sha]}. Remove one of the two lines.")
+        reference_sha = tuple(sha256_of_file(p) for p in references)
+        metadata = values["metadata"]
+        product = metadata.get("product_id") or "ref-" + reference_sha[0][:12]
+        self._one_split(number, product, metadata.get("split"))
+        mask_sha = tuple(sha256_of_file(p) for p in masks)
+        self.seen[sha] = number
+        prompt = values["text_prompt"]
+        return CheckedLine(
+            number, values["video_path"], video, sha, references, reference_sha, mask_format, masks, mask_sha, prompt, metadata, product
+        )
+
+    def _one_split(self, number: int, product: str, split: str | None) -> None:
+        if split is None:
+            return
+        before, line = self.split_of.setdefault(product, (split, number))
+        if before != split:
+            cure = "A product that is trained on cannot be judged. Choose one."
+            raise Refused("split_conflict", f"product '{product}' is '{split}' here and '{before}' in line {line}. {cure}")
+
+    def result(self) -> ManifestScan:
+        return ManifestScan(tuple(self.lines), tuple(self.refusals), digest("manifest", self.texts))
+
+
+def _numbered(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Lines with their numbers from 1; blank ones are passed over, and a byte-order mark."""
+    for number, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
+        if raw.strip():
+            yield number, raw.strip()
+
+
+def parse_line(raw: bytes) -> dict[str, Any]:
+    """The line's JSON object. Raises Refused (not_json, not_object)."""
+    try:
+        value = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+        canonical_json(value)  # infinite numbers and lone surrogates cannot be kept
+    except (ValueError, RecursionError) as error:
+        raise Refused("not_json", f"line is not valid JSON: {str(error)[:160]}. Write one JSON object a line, in UTF-8.") from None
+    if not isinstance(value, dict):
+        raise Refused("not_object", f"line is a JSON {type(value).__name__}; an object with {list(FIELDS)} is wanted.")
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise ValueError("a key appears twice in one object")
+    return values
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def check_fields(values: dict[str, Any]) -> None:
+    """Names, types and ranges of the line's fields. Raises Refused."""
+    unknown = sorted(set(values) - set(FIELDS))
+    if unknown:
+        raise Refused("unknown_field", f"unknown field {unknown}. Valid: {list(FIELDS)}; put what is your own under 'metadata'.")
+    missing = [name for name in FIELDS if name not in values and name not in OPTIONAL]
+    if missing:
+        raise Refused("missing_field", f"no field {missing}. Add it; only {list(OPTIONAL)} may be absent.")
+    _typed("video_path", values["video_path"], isinstance(values["video_path"], str), "a string")
+    references = _listed(values["reference_image"])
+    all_text = bool(references) and all(isinstance(p, str) for p in references)
+    _typed("reference_image", values["reference_image"], all_text, "a string or a list of them")
+    _typed("mask_path", values.get("mask_path"), isinstance(values.get("mask_path", ""), (str, type(None))), "a string (or leave it out)")
+    _typed("text_prompt", values["text_prompt"], isinstance(values["text_prompt"], str), "a string")
+    if not values["text_prompt"].strip():
+        raise Refused("bad_prompt", "text_prompt is empty. Describe the product and the scene in a sentence.")
+    _typed("metadata", values["metadata"], isinstance(values["metadata"], dict), "an object")
+    _check_metadata(values["metadata"])
+
+
+def _check_metadata(metadata: dict[str, Any]) -> None:
+    missing = [name for name in ("resolution", "fps", "num_frames") if name not in metadata]
+    if missing:
+        raise Refused("missing_field", f"metadata has no {missing}. Add resolution [width, height], fps and num_frames.")
+    size, fps, count = metadata["resolution"], metadata["fps"], metadata["num_frames"]
+    _typed("metadata.resolution", size, isinstance(size, list) and len(size) == 2 and all(_whole(n) for n in size), "[width, height] in pixels")
+    _typed("metadata.fps", fps, isinstance(fps, (int, float)) and not isinstance(fps, bool), "a number")
+    _typed("metadata.num_frames", count, _whole(count), "a whole number")
+    if min(*size, fps, count) <= 0:
+        raise Refused("bad_value", f"metadata has resolution {size}, fps {fps}, num_frames {count}; all must be above 0. Write the video's own.")
+    product = metadata.get("product_id")
+    if product is not None:
+        _typed("metadata.product_id", product, isinstance(product, str), "a string")
+        if not product.strip():
+            raise Refused("bad_value", "metadata.product_id is empty. Name the product, or leave the field out.")
+    split = metadata.get("split")
+    if split not in (None, "train", "eval"):
+        raise Refused("bad_value", f"metadata.split is {split!r}. Use 'train' or 'eval', or leave it out.")
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _typed(name: str, value: Any, right: bool, wanted: str) -> None:
+    if not right:
+        raise Refused("wrong_type", f"{name} is {json.dumps(value)[:80]}; it must be {wanted}.")
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]

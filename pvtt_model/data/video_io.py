@@ -1,0 +1,190 @@
+"""Video and pictures in and out. Frames in memory are uint8 torch tensors T,C,H,W (RGB); masks bool T,H,W, True = product.
+
+Files of others are decoded in a killable child process (decoder.py): decord hangs and crashes on some.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import av
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from pvtt_model.data.decoder import DECODER, DecodeTimeout, VideoUnreadable
+from pvtt_model.specs import VideoSpec
+
+__all__ = [
+    "DecodeTimeout",
+    "PictureUnreadable",
+    "VideoFacts",
+    "VideoUnreadable",
+    "decode",
+    "decode_at",
+    "fit",
+    "fit_mask",
+    "png_bytes",
+    "png_frame",
+    "png_mask",
+    "probe",
+    "read_picture",
+    "write_mp4",
+]
+
+MAX_PICTURE_PIXELS = 64_000_000
+Source = str | Path | bytes
+
+
+class PictureUnreadable(ValueError):
+    """The bytes are no picture, or one too large to open."""
+
+
+class VideoFacts(NamedTuple):
+    width: int  # px, as decoded
+    height: int
+    fps: float
+    num_frames: int
+
+
+def probe(source: Source, timeout_s: float = 120.0) -> VideoFacts:
+    """Size, rate and length of a video, with its first frame really decoded. Raises VideoUnreadable, DecodeTimeout."""
+    header, _ = _ask(source, {"want": "probe"}, timeout_s)
+    return _facts(header)
+
+
+def decode(source: Source, num_frames: int | None = None, timeout_s: float = 120.0) -> torch.Tensor:
+    """The first `num_frames` frames (None: all) as uint8 T,C,H,W at the source's size.
+
+    `source` is a path or the file's bytes. timeout_s bounds the whole call, seconds. Raises VideoUnreadable where the file cannot be
+    decoded or holds fewer frames (nothing is padded), DecodeTimeout where the decoder hung.
+    """
+    _, frames = _ask(source, {"want": "frames", "indices": None, "num_frames": num_frames}, timeout_s)
+    return _tensor(frames)
+
+
+def decode_at(source: Source, indices: Sequence[int], timeout_s: float = 120.0) -> tuple[VideoFacts, torch.Tensor]:
+    """The facts, and the frames at `indices` (negative ones count from the end) as uint8 T,C,H,W. Raises as `decode`."""
+    header, frames = _ask(source, {"want": "frames", "indices": list(indices), "num_frames": None}, timeout_s)
+    return _facts(header), _tensor(frames)
+
+
+def _ask(source: Source, request: dict[str, Any], timeout_s: float) -> tuple[dict[str, Any], np.ndarray | None]:
+    if not isinstance(source, bytes):
+        return DECODER.ask(os.path.abspath(source), request, timeout_s, str(source))
+    with tempfile.NamedTemporaryFile(prefix="pvtt-", suffix=".video") as file:
+        file.write(source)
+        file.flush()
+        return DECODER.ask(file.name, request, timeout_s, "the video")
+
+
+def _facts(header: dict[str, Any]) -> VideoFacts:
+    return VideoFacts(header["width"], header["height"], header["fps"], header["num_frames"])
+
+
+def _tensor(frames_THWC: np.ndarray | None) -> torch.Tensor:
+    assert frames_THWC is not None
+    return torch.from_numpy(frames_THWC).permute(0, 3, 1, 2).contiguous()
+
+
+def fit(frames_TCHW: torch.Tensor, video: VideoSpec) -> torch.Tensor:
+    """uint8 frames resized to the spec's size, T unchanged. crop: cover the frame and cut the centre; stretch: change the aspect.
+
+    Antialiased bilinear (an area filter when shrinking), one frame at a time so that memory stays small.
+    """
+    height, width = _inner_size(frames_TCHW.shape[-2:], video)
+    if (height, width) != tuple(frames_TCHW.shape[-2:]):
+        resized = [F.interpolate(f[None].float(), (height, width), mode="bilinear", antialias=True, align_corners=False) for f in frames_TCHW]
+        frames_TCHW = torch.cat([f.round_().clamp_(0, 255).to(torch.uint8) for f in resized])
+    return _cut(frames_TCHW, video)
+
+
+def fit_mask(mask_THW: torch.Tensor, video: VideoSpec) -> torch.Tensor:
+    """bool mask by nearest neighbour, with the geometry of `fit`."""
+    height, width = _inner_size(mask_THW.shape[-2:], video)
+    if (height, width) != tuple(mask_THW.shape[-2:]):
+        mask_THW = F.interpolate(mask_THW[:, None].to(torch.uint8), (height, width), mode="nearest-exact")[:, 0].bool()
+    return _cut(mask_THW, video)
+
+
+def _inner_size(size: Sequence[int], video: VideoSpec) -> tuple[int, int]:
+    """Height and width of the whole picture after resizing and before the cut."""
+    if video.fit == "stretch":
+        return video.height, video.width
+    scale = max(video.height / size[0], video.width / size[1])
+    return max(video.height, round(size[0] * scale)), max(video.width, round(size[1] * scale))
+
+
+def _cut(x: torch.Tensor, video: VideoSpec) -> torch.Tensor:
+    top, left = (x.shape[-2] - video.height) // 2, (x.shape[-1] - video.width) // 2
+    return x[..., top : top + video.height, left : left + video.width].contiguous()
+
+
+def write_mp4(path: str | Path, frames_TCHW: torch.Tensor, fps: float, crf: int = 12) -> None:
+    """H.264, yuv420p (BT.601), faststart; plays in browsers. One encoder thread: the same frames give the same bytes.
+
+    crf: 0 (lossless) to 51; 12 is visually lossless. Raises ValueError for frames that are not uint8 T,3,H,W or have an odd side.
+    """
+    if frames_TCHW.dtype != torch.uint8 or frames_TCHW.ndim != 4 or frames_TCHW.shape[1] != 3 or not len(frames_TCHW):
+        raise ValueError(f"write_mp4 wants uint8 frames T,3,H,W; got {frames_TCHW.dtype} {tuple(frames_TCHW.shape)}. Convert them first.")
+    height, width = frames_TCHW.shape[-2:]
+    if height % 2 or width % 2:
+        raise ValueError(f"frames are {width}x{height}; yuv420p wants even sides. Crop to {width // 2 * 2}x{height // 2 * 2}.")
+    part = Path(f"{path}.part")
+    with av.open(str(part), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.options = {"crf": str(crf), "preset": "medium", "threads": "1"}
+        context = stream.codec_context
+        context.colorspace, context.color_primaries, context.color_trc, context.color_range = 6, 6, 6, 1  # BT.601, limited
+        for frame_HWC in frames_TCHW.permute(0, 2, 3, 1).contiguous().numpy():
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame_HWC, format="rgb24")))
+        container.mux(stream.encode())
+    os.replace(part, path)
+
+
+def png_bytes(picture: torch.Tensor) -> bytes:
+    """PNG of a uint8 frame C,H,W (RGB), or a 1-bit PNG of a bool mask H,W. Lossless. Raises ValueError for anything else."""
+    if picture.dtype == torch.bool and picture.ndim == 2:
+        image = Image.fromarray(picture.numpy().astype(np.uint8) * 255).convert("1", dither=Image.Dither.NONE)
+    elif picture.dtype == torch.uint8 and picture.ndim == 3 and picture.shape[0] == 3:
+        image = Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy())
+    else:
+        raise ValueError(f"png_bytes wants uint8 3,H,W or bool H,W; got {picture.dtype} {tuple(picture.shape)}.")
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=6)
+    return buffer.getvalue()
+
+
+def png_frame(data: bytes) -> torch.Tensor:
+    """uint8 3,H,W (RGB) of a picture's bytes. Raises PictureUnreadable."""
+    return torch.from_numpy(np.array(read_picture(data).convert("RGB"))).permute(2, 0, 1).contiguous()
+
+
+def png_mask(data: bytes, threshold: int = 127) -> torch.Tensor:
+    """bool H,W: True where the picture's grey value is above `threshold` (of 255). Raises PictureUnreadable."""
+    return torch.from_numpy(np.array(read_picture(data).convert("L")) > threshold)
+
+
+def read_picture(data: bytes) -> Image.Image:
+    """The picture, fully loaded, in its own mode. Raises PictureUnreadable for no picture, or one above 64 million pixels (checked first)."""
+    try:
+        image = Image.open(io.BytesIO(data))
+        pixels = image.width * image.height
+        if pixels > MAX_PICTURE_PIXELS:
+            raise PictureUnreadable(f"picture is {image.width}x{image.height}, above {MAX_PICTURE_PIXELS} pixels. Scale it down.")
+        image.load()
+    except PictureUnreadable:
+        raise
+    except Image.DecompressionBombError as error:
+        raise PictureUnreadable(f"picture is a decompression bomb ({error}). Scale it down.") from None
+    except Exception as error:  # PIL's plugins raise OSError, SyntaxError, ValueError, struct.error and more on bad bytes
+        raise PictureUnreadable(f"no readable picture ({error}). Save it as PNG or JPEG.") from None
+    return image

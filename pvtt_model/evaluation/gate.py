@@ -1,0 +1,98 @@
+"""The gate: thresholds against a report. What is not measured fails, and so does the bare name of a published metric where a stand-in was used."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pvtt_model.evaluation.report import Report
+from pvtt_model.specs import GateSpec, Threshold
+
+_OPS = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
+
+
+class Line(BaseModel):
+    """One threshold judged. `got` None: not measured."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    metric: str
+    op: str
+    threshold: Annotated[float, Field(allow_inf_nan=False)]
+    got: Annotated[float, Field(allow_inf_nan=False)] | None
+    passed: bool
+    why: str
+
+
+class Verdict(BaseModel):
+    """All thresholds of a stage's gate, in the recipe's order. passed: every line did; a gate without lines passes and says so."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    stage: str
+    passed: bool
+    lines: tuple[Line, ...]
+
+    def missed(self) -> list[Line]:
+        return [line for line in self.lines if not line.passed]
+
+    def markdown(self) -> str:
+        """The lines as a Markdown table."""
+        if not self.lines:
+            return f"Gate of stage `{self.stage}`: no thresholds, passed."
+        head = "| metric | wanted | got | | why |\n|---|---|---|---|---|\n"
+        return head + "\n".join(_row(line) for line in self.lines)
+
+    def message(self) -> str:
+        """One paragraph for the flow's final state."""
+        if not self.lines:
+            return f"Stage '{self.stage}' has no thresholds; its gate passes."
+        if self.passed:
+            return f"Stage '{self.stage}' passed its gate: " + "; ".join(f"{n.metric} {n.got:.4g} {n.op} {n.threshold:g}" for n in self.lines) + "."
+        missed = self.missed()
+        parts = [f"{n.metric} wanted {n.op} {n.threshold:g}, {n.why if n.got is None else f'got {n.got:.4g}'}" for n in missed]
+        return f"Stage '{self.stage}' missed {len(missed)} of {len(self.lines)} thresholds: " + "; ".join(parts) + "."
+
+
+def judge(report: Report, thresholds: GateSpec | Sequence[Threshold]) -> Verdict:
+    """Hold a stage's report against its thresholds. `edits_done`, `edits_failed` and `edits_quarantined` can be gated too."""
+    wanted = thresholds.thresholds if isinstance(thresholds, GateSpec) else tuple(thresholds)
+    lines = tuple(_line(report, threshold) for threshold in wanted)
+    return Verdict(stage=report.stage, passed=all(line.passed for line in lines), lines=lines)
+
+
+def _line(report: Report, wanted: Threshold) -> Line:
+    got, n, worst = _got(report, wanted.metric)
+    if got is None:
+        return Line(metric=wanted.metric, op=wanted.op, threshold=wanted.value, got=None, passed=False, why=_not_measured(report, wanted.metric))
+    passed = bool(_OPS[wanted.op](got, wanted.value))
+    why = f"mean of {n} edits" if n is not None else f"count of {report.edits} edits"
+    if not passed and worst:
+        why += f"; worst {worst}"
+    return Line(metric=wanted.metric, op=wanted.op, threshold=wanted.value, got=got, passed=passed, why=why)
+
+
+def _got(report: Report, name: str) -> tuple[float | None, int | None, str | None]:
+    if name in ("edits_done", "edits_failed", "edits_quarantined"):
+        return float(getattr(report, name)), None, None
+    metric = report.metric(name)
+    return (None, None, None) if metric is None else (metric.value, metric.n, metric.worst)
+
+
+def _not_measured(report: Report, name: str) -> str:
+    stand_ins = [m.name for m in report.metrics if m.name.startswith(f"{name}[")]
+    if stand_ins:
+        return f"not measured: {', '.join(stand_ins)} is of a stand-in and does not count as {name}; set the stage's extractor to the published one"
+    if not report.metrics:
+        return f"not measured: the report holds no metric, with {report.edits_done} of {report.edits} edits done"
+    return f"not measured: the report holds {', '.join(m.name for m in report.metrics)}"
+
+
+def _row(line: Line) -> str:
+    got = "-" if line.got is None else f"{line.got:.4g}"
+    return f"| `{_cell(line.metric)}` | {line.op} {line.threshold:g} | {got} | {'pass' if line.passed else '**miss**'} | {_cell(line.why)} |"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

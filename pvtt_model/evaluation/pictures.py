@@ -1,0 +1,47 @@
+"""What the figures share: tensors to PIL, a mask's tint, scaling that keeps small frames legible."""
+
+from __future__ import annotations
+
+import torch
+from PIL import Image, ImageFont
+
+TINT = (255, 0, 96)  # of the product's area in overlays
+
+
+def to_image(frame_CHW: torch.Tensor) -> Image.Image:
+    """PIL RGB from uint8 3,H,W."""
+    return Image.fromarray(frame_CHW.permute(1, 2, 0).contiguous().cpu().numpy())
+
+
+def tinted(frames_TCHW: torch.Tensor, mask_THW: torch.Tensor) -> torch.Tensor:
+    """Half red-pink where the mask is True, a third as bright elsewhere, so that it shows on a product of any colour. uint8 T,3,H,W."""
+    colour = torch.tensor(TINT, dtype=torch.float32)[None, :, None, None]
+    frames = frames_TCHW.to(torch.float32)
+    return torch.where(mask_THW[:, None], (frames + colour) / 2, frames / 3).round().to(torch.uint8)
+
+
+def scaled(image: Image.Image, width_px: int, height_px: int) -> Image.Image:
+    """To exactly that size: nearest where it grows (pixels stay pixels), Lanczos where it shrinks."""
+    grows = width_px >= image.width
+    return image.resize((width_px, height_px), Image.Resampling.NEAREST if grows else Image.Resampling.LANCZOS)
+
+
+def fitted(reference_CHW: torch.Tensor, width_px: int, height_px: int) -> Image.Image:
+    """The reference letterboxed into the box: white behind transparency, else bars in its border's median colour."""
+    if len(reference_CHW) == 4:
+        alpha = reference_CHW[3:].to(torch.float32) / 255
+        flat = (reference_CHW[:3] * alpha + 255 * (1 - alpha)).round().to(torch.uint8)
+    else:
+        flat = reference_CHW
+    border = torch.cat([flat[:, 0], flat[:, -1], flat[:, :, 0], flat[:, :, -1]], dim=1).median(dim=1).values
+    scale = min(width_px / flat.shape[-1], height_px / flat.shape[-2])
+    size = max(1, round(flat.shape[-1] * scale)), max(1, round(flat.shape[-2] * scale))
+    method = Image.Resampling.NEAREST if scale >= 2 else Image.Resampling.LANCZOS
+    box = Image.new("RGB", (width_px, height_px), tuple(int(v) for v in border))
+    box.paste(to_image(flat).resize(size, method), ((width_px - size[0]) // 2, (height_px - size[1]) // 2))
+    return box
+
+
+def font(size_px: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+    """PIL's own font; the same on every machine."""
+    return ImageFont.load_default(size=size_px)

@@ -1,0 +1,173 @@
+"""The report of one stage: every metric with its direction, N and extractor, every edit accounted for. Plain JSON, no NaN, no infinity."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pvtt_model.specs import EvalSpec
+
+Direction = Literal["higher", "lower", "context"]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+#: An edit whose motion is under this share of its source's is called near-static. Ours, for a warning only.
+STILL_SHARE = 0.2
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Score(_Frozen):
+    """One metric of one edit. `value` None: it could not be measured, and `note` says why."""
+
+    name: str
+    value: Finite | None
+    direction: Direction = Field(description="which way is better; context: read beside another metric, neither")
+    extractor: str | None = None
+    note: str = ""
+
+
+class EditScores(_Frozen):
+    """One edit: scored (done), not made (failed), or made but not to be believed (quarantined), with the reason."""
+
+    clip_key: str
+    reference_key: str = ""
+    prompt: str = ""
+    status: Literal["done", "failed", "quarantined"]
+    reason: str = ""
+    scores: dict[str, Score] = Field(default_factory=dict)
+
+
+class Metric(_Frozen):
+    """One metric over the edits that have it. std is the population's (0 for one edit); worst is the clip to look at first."""
+
+    name: str
+    value: Finite = Field(description="mean over n edits")
+    std: Finite
+    n: int
+    worst: str | None = Field(description="clip_key of the worst edit; None where no direction is better")
+    worst_value: Finite | None = None
+    direction: Direction
+    extractor: str | None = None
+    note: str = ""
+
+
+class Report(_Frozen):
+    """What a stage's gate judges and a person reads."""
+
+    stage: str
+    metrics: tuple[Metric, ...]
+    edits_done: int
+    edits_failed: int
+    edits_quarantined: int
+    warnings: tuple[str, ...]
+    extractors: dict[str, Any] = Field(description="the EvalSpec: which weights stood behind the numbers")
+    per_edit: tuple[EditScores, ...]
+
+    @property
+    def edits(self) -> int:
+        return self.edits_done + self.edits_failed + self.edits_quarantined
+
+    def metric(self, name: str) -> Metric | None:
+        return next((m for m in self.metrics if m.name == name), None)
+
+    def values(self) -> dict[str, float]:
+        """Mean by metric name."""
+        return {m.name: m.value for m in self.metrics}
+
+
+def aggregate(stage: str, edits: Sequence[EditScores], spec: EvalSpec, *, on_training_clips: bool = False, warnings: Sequence[str] = ()) -> Report:
+    """The report over all edits of a stage, the failed and quarantined too.
+
+    A metric's mean is over the edits that have it: where some lack it, n says so and a warning names the reason.
+    `on_training_clips` and `warnings` are what the caller knows. Raises ValueError where two edits are of the same clip and reference.
+    """
+    pairs = [(e.clip_key, e.reference_key) for e in edits]
+    twice = sorted({pair for pair in pairs if pairs.count(pair) > 1})
+    if twice:
+        raise ValueError(f"stage '{stage}': edits of the same clip and reference, {twice}. Count each edit once.")
+    counts = {status: sum(e.status == status for e in edits) for status in ("done", "failed", "quarantined")}
+    names = list(dict.fromkeys(name for edit in edits for name in edit.scores))
+    metrics, said = [], list(warnings)
+    if on_training_clips:
+        said.append("Evaluated on training clips: the numbers say nothing about clips the model has not seen.")
+    said += _accounts(counts, len(edits)) + _extractor_warnings(spec)
+    for name in names:
+        metric, missing = _over_edits(name, edits)
+        if metric is not None:
+            metrics.append(metric)
+        said += missing
+    said += _still(edits)
+    said.append("FVD not measured: it needs I3D weights and hundreds of videos; a gate on fvd fails as not measured.")
+    return Report(
+        stage=stage,
+        metrics=tuple(metrics),
+        edits_done=counts["done"],
+        edits_failed=counts["failed"],
+        edits_quarantined=counts["quarantined"],
+        warnings=tuple(dict.fromkeys(said)),
+        extractors=spec.identity(),
+        per_edit=tuple(edits),
+    )
+
+
+def _over_edits(name: str, edits: Sequence[EditScores]) -> tuple[Metric | None, list[str]]:
+    scored = [(e.clip_key, e.scores[name]) for e in edits if name in e.scores]
+    measured = [(key, score.value, score) for key, score in scored if score.value is not None]
+    reasons = list(dict.fromkeys(score.note for _, score in scored if score.value is None))
+    missing = [f"{name} not measured for {len(scored) - len(measured)} of {len(scored)} edits: {'; '.join(reasons)}"] if reasons else []
+    if not measured:
+        return None, missing
+    values = [value for _, value, _ in measured]
+    example = measured[0][2]
+    worst_key, worst_value = None, None
+    if example.direction != "context":
+        pick = min if example.direction == "higher" else max
+        worst_key, worst_value, _ = pick(measured, key=lambda m: m[1])
+    metric = Metric(
+        name=name,
+        value=statistics.fmean(values),
+        std=statistics.pstdev(values),
+        n=len(values),
+        worst=worst_key,
+        worst_value=worst_value,
+        direction=example.direction,
+        extractor=example.extractor,
+        note=example.note,
+    )
+    return metric, missing
+
+
+def _accounts(counts: dict[str, int], total: int) -> list[str]:
+    if total == 0:
+        return ["No edit was made: nothing is measured."]
+    lost = counts["failed"] + counts["quarantined"]
+    if not lost:
+        return []
+    which = f"{counts['failed']} failed, {counts['quarantined']} quarantined"
+    return [f"{lost} of {total} edits are not in the means: {which}. Reasons are in the table of edits."]
+
+
+def _extractor_warnings(spec: EvalSpec) -> list[str]:
+    seen = {"clip": spec.clip, "dino": spec.dino}
+    return [
+        f"Random weights: the {kind} extractor {model.architecture} ({model.weights}) is not trained; "
+        "its similarities show that the code runs, not quality."
+        for kind, model in seen.items()
+        if model.weights.startswith("seed:")
+    ]
+
+
+def _still(edits: Sequence[EditScores]) -> list[str]:
+    still = []
+    for edit in edits:
+        made, source = edit.scores.get("frame_motion_raw"), edit.scores.get("frame_motion_source")
+        if made and source and made.value is not None and source.value and made.value < STILL_SHARE * source.value:
+            still.append(edit.clip_key)
+    if not still:
+        return []
+    return [f"{len(still)} edits are near-static (motion under {STILL_SHARE:.0%} of their source's), which flatters frame_ssim: {', '.join(still)}."]

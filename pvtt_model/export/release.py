@@ -1,0 +1,129 @@
+"""The release: a folder one can load, with where it came from and how it was judged. The same inputs give the same bytes.
+
+    reference_adapter.safetensors       resampler and decoupled K/V projections, this project's own keys
+    pytorch_lora_weights.safetensors    diffusers' names: pipe.load_lora_weights(folder)
+    model_index.json                    base model, rank, alpha, SHA-256 of every other file
+    lineage.json  README.md  contact_sheet.png
+
+load_adapter and load_lora read it back and check the hashes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+
+from pvtt_model.evaluation.gate import Verdict
+from pvtt_model.evaluation.report import Report
+from pvtt_model.export.lora_file import lora_bytes, lora_modules, read_tensors
+from pvtt_model.export.model_card import model_card
+
+ADAPTER, LORA, INDEX, LINEAGE, CARD, SHEET = (
+    "reference_adapter.safetensors",
+    "pytorch_lora_weights.safetensors",
+    "model_index.json",
+    "lineage.json",
+    "README.md",
+    "contact_sheet.png",
+)
+
+
+def write_release(
+    folder: str | Path,
+    *,
+    adapter: Path,
+    lora: Path,
+    recipe: dict[str, Any],
+    stages: list[dict[str, Any]],
+    reports: Sequence[Report],
+    verdicts: Sequence[Verdict],
+    lineage: dict[str, Any],
+    contact_sheet: Path | None,
+    created: str,
+) -> list[Path]:
+    """Write the release into `folder` (made where missing) and return its files, model_index.json last.
+
+    adapter, lora  safetensors of the last stage; lora already has diffusers' keys
+    recipe         RecipeSpec.model_dump(mode='json'): its last stage names the base model, rank and alpha
+    stages         one dict a trained stage, `name` and what is worth a line in the card (steps, final_loss, checkpoint, edits, ...)
+    reports, verdicts  of the stages in order, matched by stage name
+    lineage        any JSON; `data: {clips, products, ...}` is shown in the card where present
+    created        UTC, ISO 8601: the only time in the release
+
+    Raises ValueError for keys that are not diffusers' (named), ranks unlike the recipe's, tensors that are not finite, a file that is not
+    safetensors, or JSON that is none (NaN). Everything is checked before the first file is written.
+    """
+    last = recipe["stages"][-1]
+    rank, alpha = int(last["lora"]["rank"]), int(last["lora"]["alpha"])
+    read_tensors(adapter)
+    tensors = read_tensors(lora)
+    files: dict[str, bytes] = {ADAPTER: Path(adapter).read_bytes(), LORA: lora_bytes(tensors, rank, alpha), LINEAGE: _json(lineage)}
+    if contact_sheet is not None:
+        files[SHEET] = Path(contact_sheet).read_bytes()
+    parameters = sum(t.numel() for t in tensors.values())
+    card = model_card(
+        recipe=recipe,
+        stages=stages,
+        reports=reports,
+        verdicts=verdicts,
+        lineage=lineage,
+        created=created,
+        lora_parameters=parameters,
+        has_sheet=contact_sheet is not None,
+    )
+    files[CARD] = card.encode()
+    files[INDEX] = _json(_index(recipe, stages, files, created, len(lora_modules(tensors)), parameters))
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    return [folder / name for name in files]
+
+
+def load_adapter(folder: str | Path) -> dict[str, torch.Tensor]:
+    """The reference adapter's tensors. Raises ValueError where the file is not the one that model_index.json describes."""
+    return read_tensors(_checked(Path(folder), ADAPTER))
+
+
+def load_lora(folder: str | Path) -> dict[str, torch.Tensor]:
+    """The LoRA's tensors, keys checked. Raises ValueError like load_adapter."""
+    tensors = read_tensors(_checked(Path(folder), LORA))
+    lora_modules(tensors)
+    return tensors
+
+
+def _checked(folder: Path, name: str) -> Path:
+    index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    wanted = index["files"].get(name, {}).get("sha256")
+    got = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    if wanted != got:
+        raise ValueError(f"{folder / name} has SHA-256 {got}; {INDEX} says {wanted}. The file was changed or cut: fetch the release again.")
+    return folder / name
+
+
+def _index(
+    recipe: dict[str, Any], stages: list[dict[str, Any]], files: dict[str, bytes], created: str, modules: int, parameters: int
+) -> dict[str, Any]:
+    last = recipe["stages"][-1]
+    return {
+        "_class_name": "WanVACEPipeline",
+        "_diffusers_version": diffusers.__version__,
+        "kind": "reference adapter and LoRA",
+        "recipe": recipe["name"],
+        "created": created,
+        "base_model": {key: last["backbone"].get(key) for key in ("architecture", "weights", "revision")},
+        "lora": {**{k: last["lora"][k] for k in ("rank", "alpha", "targets")}, "modules": modules, "parameters": parameters},
+        "reference": {**last["reference"], "image_encoder": recipe["conditions"]["image_encoder"], "image_size": recipe["conditions"]["image_size"]},
+        "stages": [stage["name"] for stage in stages],
+        "files": {name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in sorted(files.items())},
+    }
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()

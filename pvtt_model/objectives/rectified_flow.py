@@ -1,0 +1,52 @@
+"""Rectified flow. The one sign convention of this project:
+
+    x_sigma = (1 - sigma) x0 + sigma eps,    sigma 0 is data and 1 is noise,    the model predicts v = dx/dsigma = eps - x0
+
+as Wan and diffusers' flow schedulers have it. (The survey writes x1 - x0 for the opposite direction of time.) The transformer's
+timestep is 1000 sigma. Liu et al., arXiv:2209.03003; shift: SD3, arXiv:2403.03206.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+TIMESTEPS = 1000.0
+
+
+def interpolate(x0_BCFHW: Tensor, noise_BCFHW: Tensor, sigma_B: Tensor) -> Tensor:
+    """The noisy latent on the straight path. sigma is unitless, in [0, 1], one a sample. Raises ValueError where the shapes differ."""
+    if x0_BCFHW.shape != noise_BCFHW.shape or sigma_B.shape != x0_BCFHW.shape[:1]:
+        raise ValueError(
+            f"interpolate wants data and noise of one shape and one sigma a sample; got {tuple(x0_BCFHW.shape)}, "
+            f"{tuple(noise_BCFHW.shape)}, {tuple(sigma_B.shape)}."
+        )
+    sigma = sigma_B.view(-1, *[1] * (x0_BCFHW.dim() - 1)).to(x0_BCFHW.dtype)
+    return (1 - sigma) * x0_BCFHW + sigma * noise_BCFHW
+
+
+def velocity(x0_BCFHW: Tensor, noise_BCFHW: Tensor) -> Tensor:
+    """The target eps - x0."""
+    return noise_BCFHW - x0_BCFHW
+
+
+def shift_sigma(sigma: Tensor, shift: float) -> Tensor:
+    """Moves mass to the noisy end: shift sigma / (1 + (shift - 1) sigma); shift 1 changes nothing."""
+    return shift * sigma / (1 + (shift - 1) * sigma)
+
+
+def sample_sigma(batch: int, sampling: Literal["uniform", "logit_normal"], shift: float, generator: torch.Generator) -> Tensor:
+    """`batch` noise levels in (0, 1), shifted."""
+    if sampling == "uniform":
+        sigma = torch.rand(batch, generator=generator)
+    else:
+        sigma = torch.sigmoid(torch.randn(batch, generator=generator))
+    return shift_sigma(sigma, shift)
+
+
+def flow_loss(prediction_BCFHW: Tensor, x0_BCFHW: Tensor, noise_BCFHW: Tensor) -> Tensor:
+    """Mean squared error of the velocity, one value a sample (B), in float32."""
+    error = prediction_BCFHW.float() - velocity(x0_BCFHW, noise_BCFHW).float()
+    return error.square().flatten(1).mean(1)

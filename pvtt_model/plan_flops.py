@@ -1,0 +1,142 @@
+"""Floating-point operations of a training sample: matrix products only, a multiply-add counted as two.
+
+Letters: L video tokens, T text tokens, N reference tokens, P image patches, D the DiT's width, F its feed-forward width,
+R the reference width, r the LoRA rank. Norms, activations, rotary embedding, the optimizer and data loading are not counted.
+Backward: a linear layer costs its forward once for the input's gradient and once more for the weight's; a frozen weight wants
+none, and an input behind which nothing is trained wants none (text, the VACE branch, the first block's q, k, v). Attention costs
+2.5 x its forward, as flash attention makes the scores again. Held against torch's own FLOP counter in the test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from pvtt_model.backbones.architectures import architecture
+from pvtt_model.plan_parameters import dit_width
+from pvtt_model.specs import LatentSpec, StageSpec, VideoSpec
+
+
+def latent_size(video: VideoSpec) -> tuple[int, int, int]:
+    """(frames, height, width) of the latents: (T - 1) / 4 + 1, H / 8, W / 8. 81 frames of 832 x 480 are 21 x 60 x 104."""
+    return (video.num_frames - 1) // 4 + 1, video.height // 8, video.width // 8
+
+
+def video_tokens(latents: LatentSpec) -> int:
+    """Tokens a sample, by the 1 x 2 x 2 patch: 21 x 30 x 52 = 32,760 for 81 frames of 832 x 480."""
+    frames, height, width = latent_size(latents.video)
+    return frames * (height // 2) * (width // 2)
+
+
+@dataclass
+class Flops:
+    """FLOPs of one sample. `recompute` is what gradient checkpointing repeats: the forward pass of the main blocks, at most."""
+
+    linear: int = 0
+    self_attention: int = 0
+    cross_attention: int = 0
+    vace: int = 0
+    lora: int = 0
+    reference: int = 0
+    backward: int = 0
+    main_blocks: int = field(default=0, repr=False)
+    checkpointing: bool = False
+
+    @property
+    def forward(self) -> int:
+        return self.linear + self.self_attention + self.cross_attention + self.vace + self.lora + self.reference
+
+    @property
+    def recompute(self) -> int:
+        return self.main_blocks if self.checkpointing else 0
+
+    @property
+    def total(self) -> int:
+        return self.forward + self.backward + self.recompute
+
+
+def sample_flops(stage: StageSpec, video: int, text: int, patches: int, image_width: int) -> Flops:
+    """FLOPs of one training sample of `video` tokens, `text` tokens (padded) and `patches` image patches of `image_width` channels.
+
+    linear: frozen linear layers of the base. self_attention: 4 L^2 D a block. cross_attention: 4 L T D a block. vace: the frozen
+    VACE blocks, forward only. lora: 2 r (in + out) a token. reference: the resampler, and a hooked layer's K/V (4 N R D), its
+    attention (4 L N D) and its second pass of q and out (4 L D^2).
+    """
+    config = architecture(stage.backbone.architecture, "dit").config
+    d, ffn, depth, n_vace = dit_width(config), config["ffn_dim"], config["num_layers"], len(config["vace_layers"])
+    rank, targets, ref = stage.lora.rank, stage.lora.targets, stage.reference
+    count = Flops(checkpointing=stage.parallel.gradient_checkpointing)
+
+    def linear(tokens: int, inside: int, outside: int, *, grad: bool) -> None:
+        flops = 2 * tokens * inside * outside
+        count.linear += flops
+        count.backward += flops if grad else 0
+
+    def adapted(tokens: int, inside: int, outside: int, target: str, *, grad: bool, part: str = "linear") -> None:
+        """A frozen linear layer with its LoRA: W x + B A x. grad: whether the input wants a gradient."""
+        base, low = 2 * tokens * inside * outside, 2 * tokens * rank
+        setattr(count, part, getattr(count, part) + base)
+        count.backward += base if grad else 0
+        if target in targets:
+            count.lora += low * (inside + outside)
+            count.backward += low * inside * (1 + grad) + 2 * low * outside
+
+    def attention(keys: int, part: str, *, grad: bool) -> None:
+        flops = 4 * video * keys * d
+        setattr(count, part, getattr(count, part) + flops)
+        count.backward += 5 * flops // 2 if grad else 0
+
+    _embeddings(config, video, text, d, linear)
+    before = count.forward
+    grad = False
+    for layer in range(depth):
+        for _ in "qkv":
+            adapted(video, d, d, "attn1", grad=grad)
+        grad = grad or "attn1" in targets
+        attention(video, "self_attention", grad=grad)
+        adapted(video, d, d, "attn1", grad=grad)
+        hooked = layer % ref.every_nth_layer == 0
+        adapted(video, d, d, "attn2", grad=grad)
+        for _ in "kv":
+            adapted(text, d, d, "attn2", grad=False)
+        attention(text, "cross_attention", grad=grad or "attn2" in targets)
+        adapted(video, d, d, "attn2", grad=grad or "attn2" in targets)
+        if hooked:
+            adapted(video, d, d, "attn2", grad=grad, part="reference")
+            kv = 4 * ref.num_tokens * ref.width * d
+            count.reference += kv
+            count.backward += 2 * kv
+            attention(ref.num_tokens, "reference", grad=True)
+            adapted(video, d, d, "attn2", grad=True, part="reference")
+        grad = grad or hooked or "attn2" in targets
+        adapted(video, d, ffn, "ffn", grad=grad)
+        adapted(video, ffn, d, "ffn", grad=grad or "ffn" in targets)
+        grad = grad or "ffn" in targets
+    count.main_blocks = count.forward - before
+    linear(video, d, 4 * config["out_channels"], grad=grad)
+    block = 12 * video * d * d + 4 * text * d * d  # q, k, v, out of attn1 (8), q and out of attn2 (4), text's k and v
+    count.vace = n_vace * (block + 4 * video * video * d + 4 * video * text * d + 4 * video * d * ffn + 2 * video * d * d) + 2 * video * d * d
+    _resampler(count, stage, patches, image_width)
+    return count
+
+
+def _embeddings(config: dict[str, Any], video: int, text: int, d: int, linear: Callable[..., None]) -> None:
+    """Patches (64 and 384 inputs), text projection and the time embedding: before anything trained."""
+    linear(video, 4 * config["in_channels"], d, grad=False)
+    linear(video, 4 * config["vace_in_channels"], d, grad=False)
+    linear(text, config["text_dim"], d, grad=False)
+    linear(text, d, d, grad=False)
+    linear(1, config["freq_dim"], d, grad=False)
+    linear(1, d, 7 * d, grad=False)
+
+
+def _resampler(count: Flops, stage: StageSpec, patches: int, image_width: int) -> None:
+    """proj_in on P patches (no gradient for the image), then a layer: K/V on P + N tokens, q, out and feed-forward on N."""
+    ref = stage.reference
+    n, d = ref.num_tokens, ref.width
+    proj_in = 2 * patches * image_width * d
+    linear = ref.depth * (4 * (patches + n) * d * d + 4 * n * d * d + 16 * n * d * d) + 2 * n * d * d
+    attention = ref.depth * 4 * n * (patches + n) * d
+    count.reference += proj_in + linear + attention
+    count.backward += proj_in + 2 * linear + 5 * attention // 2

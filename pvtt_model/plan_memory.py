@@ -1,0 +1,113 @@
+"""Memory of one GPU by part, and bytes of the data set. Estimates by formula; `pvtt plan` prints them, a run measures.
+
+ZeRO (arXiv:1910.02054) divides by the number of workers n: the optimizer from stage 1, gradients from stage 2, weights at 3.
+Not counted: the CUDA context and NCCL (about 1 GiB), fragmentation, the batch itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pvtt_model.backbones.architectures import architecture
+from pvtt_model.plan_flops import latent_size
+from pvtt_model.plan_parameters import Parameters, dit_width
+from pvtt_model.specs import RecipeSpec, StageSpec
+
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+BUCKET = 50_000_000  # elements; deepspeed_config's reduce and allgather buckets
+MAX_LIVE = 1_000_000_000  # elements; DeepSpeed's stage3_max_live_parameters, its default
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of one GPU. `host` is what the offloads put into the machine's own memory, a worker."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    buffers: int
+    activations: int
+    activations_without_checkpointing: int
+    host: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.gradients + self.optimizer + self.buffers + self.activations
+
+
+def gpu_memory(stage: StageSpec, parameters: Parameters, tokens: int) -> Memory:
+    """Memory of one worker. With w bytes a number (bfloat16 2), n workers:
+
+    weights: w (frozen + trained), / n at ZeRO-3; on the host with offload_params at ZeRO-3.
+    gradients: w trained, / n from ZeRO-2. Frozen weights have none.
+    optimizer: AdamW's two moments and the float32 master, 12 trained, / n from ZeRO-1 (8 at ZeRO-0 in float32, without
+    a master); on the host with offload_optimizer.
+    buffers: two buckets of at most 50 M elements from ZeRO-1; at ZeRO-3 also the gathered weights, at most 1e9 elements.
+    activations: micro_batch x (with checkpointing the input of every main block, and one block's inside; else every block's inside).
+    """
+    parallel = stage.parallel
+    w, n, zero = BYTES[parallel.precision], parallel.num_workers, parallel.zero_stage
+    everything, trained = parameters.frozen + parameters.trained, parameters.trained
+    weights = w * everything // (n if zero == 3 else 1)
+    gradients = w * trained // (n if zero >= 2 else 1)
+    optimizer = (8 if zero == 0 and w == 4 else 12) * trained // (n if zero >= 1 else 1)
+    buffers = (2 * w * min(BUCKET, trained) if zero else 0) + (w * min(MAX_LIVE, everything) if zero == 3 else 0)
+    host = 0
+    if parallel.offload_optimizer and zero:
+        optimizer, host = 0, host + optimizer
+    if parallel.offload_params and zero == 3:
+        weights, host = 0, host + weights
+    layers = architecture(stage.backbone.architecture, "dit").config["num_layers"]
+    inside, entry = block_activations(stage, tokens)
+    without = parallel.micro_batch * layers * inside
+    kept = parallel.micro_batch * (layers * entry + inside) if parallel.gradient_checkpointing else without
+    return Memory(weights, gradients, optimizer, buffers, kept, without, host)
+
+
+def block_activations(stage: StageSpec, tokens: int) -> tuple[int, int]:
+    """(bytes that autograd keeps inside one main block, bytes of its input), a sample.
+
+    inside = L (c D + F w + 8 r w + 12 H): c = 30 x 4 in float32; in bfloat16 23 x 2 + 7 x 4, as Wan's norms and gates run in
+    float32. Counted with autograd's saved-tensor hooks on this code (reference hooked, LoRA dropout on): the inputs of 10 LoRA
+    products, q, k, v and out of three attentions, norms and gates; F the GELU's input, r the LoRA's middle, H heads' softmax sums.
+    input = L D w.
+    """
+    config = architecture(stage.backbone.architecture, "dit").config
+    d, w = dit_width(config), BYTES[stage.parallel.precision]
+    constant = 30 * 4 if w == 4 else 23 * 2 + 7 * 4
+    inside = tokens * (constant * d + config["ffn_dim"] * w + 8 * stage.lora.rank * w + 12 * config["num_attention_heads"])
+    return inside, tokens * d * w
+
+
+@dataclass(frozen=True)
+class DataBytes:
+    """Bytes a pair, before zstd. The source clips keep the size they came with and are not counted."""
+
+    latents: int
+    conditions: int
+    masks: int
+
+    @property
+    def total(self) -> int:
+        return self.latents + self.conditions + self.masks
+
+
+def data_bytes(recipe: RecipeSpec) -> DataBytes:
+    """Bytes of one pair, at most, with one reference picture:
+
+    latents: F h w (3 x 16 numbers + 64 mask bytes). conditions: (text tokens x text width + patches x image width) numbers.
+    masks: one bit a pixel at the video spec's size (they are stored as PNG at the source's).
+    """
+    frames, height, width = latent_size(recipe.latents.video)
+    video, conditions = recipe.latents.video, recipe.conditions
+    latents = frames * height * width * (3 * 16 * BYTES[recipe.latents.dtype] + 64)
+    text = conditions.max_text_tokens * int(architecture(conditions.text_encoder.architecture, "text").config["d_model"])
+    patches, image_width = reference_patches(recipe)
+    masks = video.num_frames * video.width * video.height // 8
+    return DataBytes(latents, (text + patches * image_width) * BYTES[conditions.dtype], masks)
+
+
+def reference_patches(recipe: RecipeSpec) -> tuple[int, int]:
+    """(patches of one reference picture, their width)."""
+    config = architecture(recipe.conditions.image_encoder.architecture, "image").config
+    return (recipe.conditions.image_size // config["patch"]) ** 2, int(config["width"])

@@ -1,0 +1,152 @@
+"""One stage's training, on one rank. Ray, one process or a notebook call the same function; what they want to know comes through `Hooks`.
+
+The state after step k is a function of (recipe, data, k): samples, noise and dropout are drawn from seeds of the step, so a run
+killed anywhere and resumed from its last checkpoint ends in the same bits as one left alone (same world size).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from pvtt_model.objectives.rectified_flow import flow_loss, interpolate, sample_sigma
+from pvtt_model.specs import StageSpec
+from pvtt_model.training.deepspeed_engine import Engine
+from pvtt_model.training.samples import Batch, Place, collate, read_sample
+from pvtt_model.training.schedule import samples_of, seed_of
+from pvtt_model.training.teacher import Teacher, load_trainable
+
+TRAINED, STATE = "trained.safetensors", "state.json"
+
+
+class Hooks(Protocol):
+    """What the loop tells its surroundings."""
+
+    def on_step(self, record: dict[str, float]) -> None:
+        """Called by every rank after every step, with the same record."""
+
+    def save(self, step: int, folder: Path) -> None:
+        """Called by every rank after every checkpoint_every_steps steps and after the last: this rank's files of the state after `step` steps."""
+
+
+class Resume(NamedTuple):
+    """The state after `step` steps: a folder with trained.safetensors, state.json and this rank's rankR.safetensors."""
+
+    step: int
+    folder: Path
+
+
+def train(
+    stage: StageSpec,
+    teacher: Teacher,
+    places: Sequence[Place],
+    empty_text_LD: Tensor,
+    max_text_tokens: int,
+    hooks: Hooks,
+    work: Path,
+    resume: Resume | None = None,
+) -> list[dict[str, float]]:
+    """Train `teacher` for stage.train.steps steps in all; returns one record a step (step, loss, lr, grad_norm, sample_s).
+
+    Raises ValueError for no samples, FloatingPointError for a loss that is not finite, naming the clips of the batch.
+    """
+    if not places:
+        raise ValueError(f"stage '{stage.name}' has no samples. Look at the masks' table: every clip was refused or held out.")
+    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    if world != stage.parallel.num_workers:
+        raise ValueError(f"stage '{stage.name}' wants {stage.parallel.num_workers} workers, got {world}. Set parallel.num_workers={world}.")
+    records: list[dict[str, float]] = []
+    if resume is not None:
+        load_trainable(teacher, load_file(resume.folder / TRAINED))
+        records = json.loads((resume.folder / STATE).read_text())["records"]
+    if stage.parallel.gradient_checkpointing:
+        teacher.transformer.enable_gradient_checkpointing()  # type: ignore[operator]
+    teacher.train()
+    engine = Engine(teacher, stage.parallel, stage.optim, first_step=len(records))
+    if resume is not None:
+        engine.load_rank(resume.folder / f"rank{rank}.safetensors")
+    for step in range(len(records), stage.train.steps):
+        records.append(_step(stage, engine, places, empty_text_LD, max_text_tokens, step, rank, world))
+        hooks.on_step(records[-1])
+        if (step + 1) % stage.train.checkpoint_every_steps == 0 or step + 1 == stage.train.steps:
+            hooks.save(step + 1, _write_state(engine, teacher, records, work / f"step{step + 1:06d}-rank{rank}", rank))
+    return records
+
+
+def _step(
+    stage: StageSpec, engine: Engine, places: Sequence[Place], empty_text_LD: Tensor, max_text_tokens: int, step: int, rank: int, world: int
+) -> dict[str, float]:
+    started = time.perf_counter()
+    lr = engine.set_lr(step)
+    total = torch.zeros((), dtype=torch.float64)
+    for accum in range(stage.parallel.grad_accum):
+        draws = samples_of(
+            step, rank, accum, seed=stage.train.seed, num_samples=len(places),
+            micro_batch=stage.parallel.micro_batch, num_workers=world, grad_accum=stage.parallel.grad_accum,
+        )  # fmt: skip
+        loss = _loss(stage, engine, places, empty_text_LD, max_text_tokens, draws)
+        if not torch.isfinite(loss):
+            clips = [places[index].clip_key for _, index in draws]
+            raise FloatingPointError(f"loss is {float(loss)} in step {step} on clips {clips}. Look at these clips, or lower optim.lr ({lr:g}).")
+        engine.backward(loss)
+        total += loss.detach().double().cpu() / stage.parallel.grad_accum
+    if world > 1:
+        total_on = total.to(engine.device)
+        dist.all_reduce(total_on)
+        total = total_on.cpu() / world
+    seconds = time.perf_counter() - started
+    norm = engine.grad_norm()
+    return {
+        "step": step,
+        "loss": float(total),
+        "lr": lr,
+        "grad_norm": norm if math.isfinite(norm) else -1.0,
+        "samples_per_s": stage.parallel.global_batch / seconds,
+    }
+
+
+def _loss(
+    stage: StageSpec, engine: Engine, places: Sequence[Place], empty_text_LD: Tensor, max_text_tokens: int, draws: list[tuple[int, int]]
+) -> Tensor:
+    """Mean flow loss of one micro-batch. Noise, level and dropped conditions hang on the draw's number alone; LoRA's dropout too."""
+    objective, seed = stage.objective, stage.train.seed
+    generators = [torch.Generator().manual_seed(seed_of(seed, "noise", draw)) for draw, _ in draws]
+    torch.manual_seed(seed_of(seed, "dropout", draws[0][0]))
+    samples = [read_sample(places[index]) for _, index in draws]
+    keep_text = [bool(torch.rand((), generator=g) >= objective.text_dropout) for g in generators]
+    keep_reference = [bool(torch.rand((), generator=g) >= objective.reference_dropout) for g in generators]
+    sigma = torch.cat([sample_sigma(1, objective.timestep_sampling, objective.shift, g) for g in generators])
+    noise = torch.stack([torch.randn(s.x0_CFHW.shape, generator=g) for s, g in zip(samples, generators, strict=True)])
+    dtype = torch.bfloat16 if stage.parallel.precision == "bfloat16" else torch.float32
+    batch: Batch = collate(samples, max_text_tokens, empty_text_LD, keep_text).to(engine.device, dtype)
+    noise, sigma = noise.to(engine.device, dtype), sigma.to(engine.device)
+    prediction = engine.forward(
+        interpolate(batch.x0_BCFHW, noise, sigma), sigma, batch.text_BLD, batch.control_BMFHW, batch.reference_BPC, batch.reference_keep_BP,
+        torch.tensor(keep_reference, device=engine.device),
+    )  # fmt: skip
+    return flow_loss(prediction, batch.x0_BCFHW, noise).mean()
+
+
+def _write_state(engine: Engine, teacher: Teacher, records: list[dict[str, float]], folder: Path, rank: int) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    trained = engine.trained(teacher)
+    engine.save_rank(folder / f"rank{rank}.safetensors")
+    if rank == 0:
+        save_file(trained, folder / TRAINED)
+        (folder / STATE).write_text(json.dumps({"step": len(records), "records": records}))
+    return folder
+
+
+def summary_of(records: Sequence[dict[str, float]]) -> dict[str, Any]:
+    """Small facts of a finished stage. The final loss is kept to the last bit (hex), for comparing runs."""
+    last = records[-1]["loss"]
+    return {"steps": len(records), "final_loss": last, "final_loss_hex": last.hex(), "first_loss": records[0]["loss"]}

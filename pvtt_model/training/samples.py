@@ -1,0 +1,79 @@
+"""Training samples from the latents and conditions shards, one row group a sample: only what is asked for is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors.torch import load
+from torch import Tensor
+
+from pvtt_model.data.shards import read_row
+
+
+class Place(NamedTuple):
+    """Where one clip's latents and conditions lie."""
+
+    clip_key: str
+    latents_shard: Path
+    conditions_shard: Path
+    row: int
+
+
+class Batch(NamedTuple):
+    x0_BCFHW: Tensor
+    control_BMFHW: Tensor
+    text_BLD: Tensor
+    reference_BPC: Tensor
+    reference_keep_BP: Tensor
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Batch:
+        return Batch(*(t.to(device) if t.dtype == torch.bool else t.to(device, dtype) for t in self))
+
+
+class Sample(NamedTuple):
+    x0_CFHW: Tensor
+    control_MFHW: Tensor
+    text_LD: Tensor
+    reference_PC: Tensor
+
+
+def read_sample(place: Place) -> Sample:
+    """One clip. Raises ValueError where the shards' rows are not of the clip they should be."""
+    latents = read_row(place.latents_shard, place.row, ["clip_key", "tensors"])
+    conditions = read_row(place.conditions_shard, place.row, ["clip_key", "tensors"])
+    if not latents["clip_key"] == conditions["clip_key"] == place.clip_key:
+        raise ValueError(
+            f"row {place.row} holds clips {latents['clip_key']} and {conditions['clip_key']}, not {place.clip_key}. "
+            "The shards are of different data sets; re-run curation."
+        )
+    z, c = load(latents["tensors"]), load(conditions["tensors"])
+    control = torch.cat([z["inactive_CFHW"].float(), z["reactive_CFHW"].float(), z["mask_MFHW"].float()])
+    return Sample(z["latents_CFHW"].float(), control, c["text_LD"].float(), c["reference_NPC"].float().flatten(0, 1))
+
+
+def collate(samples: Sequence[Sample], max_text_tokens: int, empty_text_LD: Tensor, keep_text: Sequence[bool]) -> Batch:
+    """Stack samples. Text is padded with zeros to `max_text_tokens`, as Wan does; a dropped prompt becomes the empty prompt's embedding."""
+    texts = [s.text_LD if keep else empty_text_LD for s, keep in zip(samples, keep_text, strict=True)]
+    return Batch(
+        torch.stack([s.x0_CFHW for s in samples]),
+        torch.stack([s.control_MFHW for s in samples]),
+        torch.stack([pad_rows(t, max_text_tokens) for t in texts]),
+        *stack_references([s.reference_PC for s in samples]),
+    )
+
+
+def pad_rows(tokens_LD: Tensor, length: int) -> Tensor:
+    """Zeros appended up to `length` rows. Raises ValueError where there are more already."""
+    if len(tokens_LD) > length:
+        raise ValueError(f"{len(tokens_LD)} text tokens, the recipe allows {length}. Re-run conditions with this recipe.")
+    return torch.cat([tokens_LD, tokens_LD.new_zeros(length - len(tokens_LD), tokens_LD.shape[1])])
+
+
+def stack_references(references: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Patch tokens (P_i, C) of unequal length -> (B, P, C) and the mark of the real ones (B, P)."""
+    longest = max(len(r) for r in references)
+    keep = torch.tensor([[i < len(r) for i in range(longest)] for r in references])
+    return torch.stack([pad_rows(r, longest) for r in references]), keep

@@ -1,0 +1,138 @@
+"""The teacher: a frozen Wan-VACE transformer with LoRA and the reference adapter; only those two are trained."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from pvtt_model.backbones.architectures import architecture
+from pvtt_model.backbones.dit import load_transformer
+from pvtt_model.objectives.rectified_flow import TIMESTEPS
+from pvtt_model.reference.attention import attach_reference
+from pvtt_model.reference.resampler import PerceiverResampler
+from pvtt_model.specs import BackboneSpec, LoraSpec, ReferenceSpec
+
+#: Linear layers of a Wan block by LoRA target. Main blocks only: the VACE blocks stay as published.
+_LAYERS = {"attn1": r"attn1\.(to_q|to_k|to_v|to_out\.0)", "attn2": r"attn2\.(to_q|to_k|to_v|to_out\.0)", "ffn": r"ffn\.net\.(0\.proj|2)"}
+
+
+def lora_config(spec: LoraSpec) -> LoraConfig:
+    """peft's configuration for `spec`, on `blocks.N` only."""
+    layers = "|".join(_LAYERS[target] for target in spec.targets)
+    return LoraConfig(r=spec.rank, lora_alpha=spec.alpha, lora_dropout=spec.dropout, target_modules=rf"blocks\.\d+\.({layers})", bias="none")
+
+
+class Teacher(nn.Module):
+    """forward(noisy latents, noise level, text, VACE context, reference tokens) -> velocity."""
+
+    def __init__(self, transformer: nn.Module, reference: ReferenceSpec, lora: LoraSpec, image_width: int, seed: int) -> None:
+        super().__init__()
+        transformer.requires_grad_(False)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.resampler = PerceiverResampler(image_width, reference.width, reference.num_tokens, reference.depth, reference.num_heads)
+            self.shared = attach_reference(transformer, reference.width, reference.every_nth_layer)
+            transformer.add_adapter(lora_config(lora))  # type: ignore[operator]
+        self.transformer = transformer
+        for name, parameter in transformer.named_parameters():
+            if ".processor.to_" in name:
+                parameter.requires_grad_(True)
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """Everything trained, by name."""
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    def forward(
+        self,
+        noisy_BCFHW: Tensor,
+        sigma_B: Tensor,
+        text_BLD: Tensor,
+        control_BMFHW: Tensor,
+        reference_BPC: Tensor,
+        reference_keep_BP: Tensor,
+        has_reference_B: Tensor,
+    ) -> Tensor:
+        """The predicted velocity, shaped as the latents.
+
+        control: VACE's context, inactive and reactive latents and 64 mask channels (M = 2 z + 64). reference: patch tokens of all
+        pictures of a clip behind one another, `reference_keep` marking the real ones. has_reference 0 drops the reference of a
+        sample: its tokens become zero, whose values are zero, so the base model answers.
+        """
+        tokens = self.resampler(reference_BPC, reference_keep_BP)
+        self.shared.tokens_BND = tokens * has_reference_B.view(-1, 1, 1).to(tokens.dtype)
+        return self.transformer(
+            hidden_states=noisy_BCFHW,
+            timestep=sigma_B * TIMESTEPS,
+            encoder_hidden_states=text_BLD,
+            control_hidden_states=control_BMFHW,
+            return_dict=False,
+        )[0]
+
+
+def build_teacher(
+    backbone: BackboneSpec, reference: ReferenceSpec, lora: LoraSpec, image_encoder: str, folder: Path | None, dtype: torch.dtype, seed: int
+) -> Teacher:
+    """A fresh teacher: the frozen backbone (from `folder`, or from its seed where that is None), adapter and LoRA at their start.
+
+    image_encoder: name of the architecture whose patch tokens the resampler reads.
+    """
+    image_width = architecture(image_encoder, "image").config["width"]
+    return Teacher(load_transformer(backbone, folder, dtype), reference, lora, image_width, seed)
+
+
+def split_trainable(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """(LoRA with diffusers' names, reference adapter) of the teacher's trainable tensors. Raises ValueError for a name that is neither."""
+    lora: dict[str, Tensor] = {}
+    adapter: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if ".lora_" in name:
+            lora[name.replace(".default.", ".")] = tensor
+        elif name.startswith("resampler."):
+            adapter[name] = tensor
+        elif ".processor." in name:
+            adapter[name.removeprefix("transformer.")] = tensor
+        else:
+            raise ValueError(f"'{name}' is trained but is neither LoRA nor reference adapter.")
+    return lora, adapter
+
+
+def join_trainable(lora: Mapping[str, Tensor], adapter: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of split_trainable."""
+    joined = {re.sub(r"\.(lora_[AB])\.", r".\1.default.", name): tensor for name, tensor in lora.items()}
+    for name, tensor in adapter.items():
+        joined[name if name.startswith("resampler.") else f"transformer.{name}"] = tensor
+    return joined
+
+
+def load_trainable(teacher: Teacher, tensors: Mapping[str, Tensor], *, partial: bool = False) -> dict[str, list[str]]:
+    """Copy `tensors` into the teacher's trained parameters.
+
+    Every trained parameter must be met by name and shape, else ValueError naming those that are not. With `partial` (the
+    stage before was of another size) what fits is taken, and the answer lists what was 'loaded', 'fresh' and 'unused'.
+    """
+    own = teacher.trainable()
+    fits = {name for name, p in own.items() if name in tensors and tensors[name].shape == p.shape}
+    fresh, unused = sorted(set(own) - fits), sorted(set(tensors) - fits)
+    if not partial and (fresh or unused):
+        raise ValueError(
+            f"{len(fits)} of {len(own)} trained tensors match. Missing or of another shape: {fresh[:5]}; not known here: {unused[:5]}. "
+            "The checkpoint was made with other reference or LoRA settings; use its own recipe."
+        )
+    if not fits:
+        raise ValueError("no tensor of the stage before fits this one, not even the resampler. Give both stages the same reference.width and depth.")
+    with torch.no_grad():
+        for name in fits:
+            own[name].copy_(tensors[name])
+    return {"loaded": sorted(fits), "fresh": fresh, "unused": unused}
+
+
+def load_trainable_files(lora_path: Any, adapter_path: Any) -> dict[str, Tensor]:
+    """The trained tensors of a checkpoint artifact's two safetensors files."""
+    return join_trainable(load_file(lora_path), load_file(adapter_path))

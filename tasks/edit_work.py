@@ -1,0 +1,118 @@
+"""What one Ray worker does with one edit: make it, score it. No Prefect in here."""
+
+from __future__ import annotations
+
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from infra.artifact_store import Derived
+from pvtt_model.artifacts import StoredFile
+from pvtt_model.data.shards import SCHEMAS, read_row, write_shard
+from pvtt_model.specs import BackboneSpec, LoraSpec, RecipeSpec, ReferenceSpec
+from tasks.shard_work import Row, _clip, _few_threads, _image, _vae, device, opened, weights_of
+
+
+class ClipPlace(NamedTuple):
+    """Where one clip's four rows lie: same row of the four shards."""
+
+    clip_key: str
+    row: int
+    clips: StoredFile
+    masks: StoredFile
+    latents: StoredFile
+    conditions: StoredFile
+
+
+class EditUnit(NamedTuple):
+    """One template clip and the clip whose product goes in."""
+
+    store: str
+    key: str
+    recipe: RecipeSpec
+    stage_index: int
+    template: ClipPlace
+    reference: ClipPlace
+    lora: StoredFile
+    adapter: StoredFile
+    empty_text: StoredFile
+
+
+class ScoreUnit(NamedTuple):
+    store: str
+    key: str
+    recipe: RecipeSpec
+    stage_index: int
+    edit: StoredFile
+
+
+def make_edit(unit: EditUnit) -> Derived:
+    """One edits shard of one row, and its mp4s: the edit itself, composited and raw, and side by side with its source."""
+    from safetensors.torch import load_file
+
+    from pvtt_model.data.video_io import png_frame, write_mp4
+    from pvtt_model.editing.edit import edit_clip
+    from pvtt_model.evaluation.side_by_side import side_by_side
+
+    _few_threads()
+    store = opened(unit.store)
+    found = store.find_derived("edits", unit.key)
+    if found is not None:
+        return found
+    stage, recipe = unit.recipe.stages[unit.stage_index], unit.recipe
+    image_encoder = recipe.conditions.image_encoder.architecture
+    teacher = _teacher(stage.backbone, stage.reference, stage.lora, image_encoder, str(store.local_path(unit.lora)), str(store.local_path(unit.adapter)))
+    empty = load_file(store.local_path(unit.empty_text))["text_LD"]
+    row = edit_clip(
+        teacher, _vae(recipe.latents.vae), _rows(store, unit.template), _rows(store, unit.reference), empty,
+        stage.edit, recipe.latents, recipe.conditions.max_text_tokens,
+    )  # fmt: skip
+    clip = unit.template.clip_key
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_shard(folder / "edit.parquet", [row], SCHEMAS["edits"])
+        files = [store.pool(folder / "edit.parquet", f"{clip}.parquet", rows=1)]
+        if row["usable"]:
+            import torch
+
+            for kind in ("composited", "raw"):
+                write_mp4(folder / f"{kind}.mp4", torch.stack([png_frame(p) for p in row[kind]]), row["fps"])
+                files.append(store.pool(folder / f"{kind}.mp4", f"{clip}-{kind}.mp4"))
+            write_mp4(folder / "side.mp4", side_by_side(row), row["fps"])
+            files.append(store.pool(folder / "side.mp4", f"{clip}-side-by-side.mp4"))
+        return store.record_derived("edits", unit.key, files, {"usable": row["usable"], "reason": row["reason"]})
+
+
+def score_one(unit: ScoreUnit) -> Derived:
+    """All metrics of one edit, in the record's summary."""
+    from pvtt_model.evaluation.score import score_row
+
+    _few_threads()
+    store = opened(unit.store)
+    found = store.find_derived("reports", unit.key)
+    if found is not None:
+        return found
+    spec = unit.recipe.stages[unit.stage_index].evaluate
+    scores = score_row(read_row(store.local_path(unit.edit), 0), spec, _clip(spec.clip), _image(spec.dino))
+    return store.record_derived("reports", unit.key, [], scores.model_dump(mode="json"))
+
+
+def _rows(store: Any, place: ClipPlace) -> dict[str, Row]:
+    files = {"clips": place.clips, "masks": place.masks, "latents": place.latents, "conditions": place.conditions}
+    rows = {kind: read_row(store.local_path(file), place.row) for kind, file in files.items()}
+    wrong = {kind: row["clip_key"] for kind, row in rows.items() if row["clip_key"] != place.clip_key}
+    if wrong:
+        raise ValueError(f"row {place.row} should hold clip {place.clip_key}, but {wrong}. The shards are of different data sets; re-run curation.")
+    return rows
+
+
+@lru_cache(maxsize=1)
+def _teacher(backbone: BackboneSpec, reference: ReferenceSpec, lora: LoraSpec, image_encoder: str, lora_path: str, adapter_path: str) -> Any:
+    import torch
+
+    from pvtt_model.training.teacher import build_teacher, load_trainable, load_trainable_files
+
+    teacher = build_teacher(backbone, reference, lora, image_encoder, weights_of(backbone), torch.float32, seed=0)
+    load_trainable(teacher, load_trainable_files(lora_path, adapter_path))
+    return teacher.to(device())

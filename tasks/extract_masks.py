@@ -1,0 +1,76 @@
+"""Masks: the manifest's, thresholded and kept losslessly, or found where there is none; measured and judged."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from prefect import task
+
+from infra.artifact_store import ArtifactStore
+from pvtt_model.artifacts import REVISIONS, ArtifactRef, Manifest, Planned, digest
+from pvtt_model.chain import masks_artifact
+from pvtt_model.specs import RecipeSpec
+from tasks.clip_table import TABLE, attach_json, map_units, read_json
+from tasks.policy import POLICY, produce
+from tasks.shard_work import Unit, mask_shard
+from tasks.ui import picture, show_markdown, table
+
+OVERLAY = "overlay.png"
+OVERLAY_CLIPS = 6
+
+
+@task(task_run_name="extract masks of {clips.version}", description="One mask a frame, measured", **POLICY)
+def extract_masks(clips: ArtifactRef, recipe: RecipeSpec, store: str) -> ArtifactRef:
+    """The masks artifact: one shard a clips shard, row by row; a clip without a usable mask stays, marked, with its reason."""
+    return produce(masks_artifact(recipe, clips.name), store, lambda s, p: _make(s, p, clips, recipe), _show)
+
+
+def _make(store: ArtifactStore, planned: Planned, clips: ArtifactRef, recipe: RecipeSpec) -> Manifest:
+    shards = store.manifest(clips).shards()
+    spec = [recipe.masks.identity(), recipe.latents.video.num_frames]
+    units = [Unit(store.store.uri, "masks", digest("masks", spec, s.sha256, REVISIONS["masks"]), i, recipe, (s,)) for i, s in enumerate(shards)]
+    records = map_units(store, mask_shard, units, kind="masks", what="extracting masks")
+    rows = [row for record in records for row in record.summary["masks"]]
+    files = [r.files[0].model_copy(update={"name": f"shard-{i:05d}.parquet"}) for i, r in enumerate(records)]
+    usable = sum(row["usable"] for row in rows)
+    if not usable:
+        text = table(rows, ["clip_key", "provenance", "area", "reason"])
+        show_markdown("masks", f"No mask can be used.\n\n{text}", "no mask can be used")
+        raise ValueError(f"not one of {len(rows)} masks can be used.\n\n{text}")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / OVERLAY
+        _overlay(store, shards[0], files[0], recipe, path)
+        files.append(store.attach(planned, OVERLAY, path))
+    files.append(attach_json(store, planned, TABLE, rows))
+    provenance = {p: sum(row["provenance"] == p for row in rows) for p in sorted({row["provenance"] for row in rows})}
+    return store.commit(planned, files, {"usable": usable, "refused": len(rows) - usable, "provenance": provenance})
+
+
+def _overlay(store: ArtifactStore, clips_shard: object, masks_shard: object, recipe: RecipeSpec, path: Path) -> None:
+    """First, middle and last frame of the first clips with the mask tinted, one clip a row."""
+    import torch
+    from torchvision.utils import save_image
+
+    from pvtt_model.curation.latents import frames_and_mask
+    from pvtt_model.curation.masks import overlay
+    from pvtt_model.data.shards import read_row
+
+    clips_path, masks_path = (store.local_path(shard) for shard in (clips_shard, masks_shard))  # type: ignore[arg-type]
+    rows = []
+    for i in range(masks_shard.rows or 0):  # type: ignore[attr-defined]
+        mask = read_row(masks_path, i)
+        if mask["usable"] and len(rows) < OVERLAY_CLIPS:
+            frames, exact = frames_and_mask(read_row(clips_path, i), mask, recipe.latents.video)
+            pick = torch.tensor([0, len(frames) // 2, len(frames) - 1])
+            rows.append(overlay(frames[pick], exact[pick]))
+    pictures = torch.cat(rows).float() / 255 if rows else torch.ones(1, 3, 32, 32)
+    factor = max(1, 200 // pictures.shape[-1])
+    save_image(pictures.repeat_interleave(factor, 2).repeat_interleave(factor, 3), path, nrow=3, padding=4, pad_value=1.0)
+
+
+def _show(store: ArtifactStore, manifest: Manifest) -> None:
+    columns = ["clip_key", "usable", "provenance", "area", "area_max", "jitter_px", "gaps", "quality", "reason"]
+    text = f"## {manifest.summary['usable']} masks usable, {manifest.summary['refused']} refused\n\n"
+    text += picture(store.local_path(manifest.file(OVERLAY)), "masks", 700) + "\n\n" + table(read_json(store, manifest), columns)
+    show_markdown("masks", text, f"masks {manifest.version}")

@@ -1,0 +1,131 @@
+"""Clips: every line of the manifest checked and probed, the good ones packed, the others quarantined with their reason."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from prefect import get_run_logger, task
+
+from infra.artifact_store import ArtifactStore
+from infra.settings import settings
+from infra.uris import is_remote, localise
+from pvtt_model.artifacts import REVISIONS, ArtifactRef, Manifest, Planned, digest
+from pvtt_model.chain import clips_artifact
+from pvtt_model.data.manifest import CheckedLine, ManifestScan, read_manifest
+from pvtt_model.specs import RecipeSpec
+from tasks.clip_table import TABLE, attach_json, map_units, read_json
+from tasks.policy import POLICY, produce
+from tasks.shard_work import Unit, ingest_chunk
+from tasks.ui import show_markdown, table
+
+NANO = "nano"
+REFUSALS = "refusals.json"
+
+
+class AllClipsRefused(ValueError):
+    """Not one line of the manifest can be used; the message is the table of reasons."""
+
+
+@task(task_run_name="ingest clips of {clips}", description="Check, probe and pack the clips of a manifest", **POLICY)
+def ingest_clips(clips: str, recipe: RecipeSpec, store: str, base: ArtifactRef | None = None) -> ArtifactRef:
+    """The clips artifact of the manifest at `clips` (a path or s3:// uri), or of the procedural world where it is 'nano'.
+
+    base: an earlier clips artifact, kept as it is; only lines whose video is not in it are added.
+    """
+    source = _Source(clips, recipe, store)
+    planned = clips_artifact(recipe, source.fingerprint(), base.name if base else None)
+    return produce(planned, store, lambda s, p: _make(s, p, recipe, source, base), _show)
+
+
+def scanned_videos(clips: str, recipe: RecipeSpec, store: str) -> set[str]:
+    """The clip keys of a source's lines that pass the checks without decoding."""
+    return {line.video_sha256[:20] for line in _Source(clips, recipe, store).scan().lines}
+
+
+class _Source:
+    """Where the lines come from. The world is rendered, and a manifest scanned, at most once."""
+
+    def __init__(self, clips: str, recipe: RecipeSpec, store: str) -> None:
+        self.clips, self.recipe, self.where = clips, recipe, settings(store)
+        self._scan: ManifestScan | None = None
+
+    def fingerprint(self) -> str:
+        if self.clips == NANO:
+            from pvtt_model.nano.world import world_fingerprint
+
+            return world_fingerprint(self.recipe.world)
+        return self.scan().fingerprint
+
+    def scan(self) -> ManifestScan:
+        if self._scan is None:
+            manifest = self._world() if self.clips == NANO else localise(self.clips, self.where.cache / "inputs")
+            uri = self.clips if is_remote(self.clips) else str(manifest.resolve())
+            self._scan = read_manifest(manifest, uri, self.recipe.clips, lambda found: localise(found, self.where.cache / "inputs"))
+        return self._scan
+
+    def _world(self) -> Path:
+        from pvtt_model.nano.world import world_fingerprint, write_world
+
+        folder = self.where.home / "world" / world_fingerprint(self.recipe.world)
+        done = folder / "manifest.jsonl"
+        if not done.exists():
+            get_run_logger().info("rendering %d procedural clips into %s", self.recipe.world.num_clips, folder)
+            write_world(self.recipe.world, folder)
+        return done
+
+
+def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, source: _Source, base: ArtifactRef | None) -> Manifest:
+    from pvtt_model.data.ingest import split_products
+
+    scan = source.scan()
+    before = store.manifest(base) if base else None
+    facts: list[dict[str, Any]] = read_json(store, before) if before else []
+    files = list(before.shards()) if before else []
+    known = {fact["clip_key"] for fact in facts}
+    new = [line for line in scan.lines if line.video_sha256[:20] not in known]
+    size = recipe.clips.clips_per_shard
+    units = [_unit(store, recipe, new[i : i + size], len(files) + n) for n, i in enumerate(range(0, len(new), size))]
+    refusals = [r._asdict() for r in scan.refusals]
+    for unit, record in zip(units, map_units(store, ingest_chunk, units, kind="clips", what="probing clips"), strict=True):
+        files.append(record.files[0].model_copy(update={"name": f"shard-{unit.index:05d}.parquet"}))
+        facts += [fact | {"shard": unit.index, "row": row} for row, fact in enumerate(record.summary["clips"])]
+        refusals += record.summary["refusals"]
+    refusals.sort(key=lambda r: r["line"])
+    if not facts:
+        message = f"All {len(refusals)} clips of {source.clips} were refused.\n\n{table(refusals, ['line', 'kind', 'reason', 'source'])}"
+        show_markdown("clips", message, "no clip can be used")
+        raise AllClipsRefused(message)
+    given = {f["product_id"]: f["split"] for f in facts if f["split"]}
+    held_before = {f["product_id"] for f in read_json(store, before) if f["held_out"]} if before else set()
+    held_out = split_products(sorted({f["product_id"] for f in facts}), recipe.clips.eval_share, given, held_before)
+    facts = [fact | {"held_out": fact["product_id"] in held_out} for fact in facts]
+    summary = {
+        "source": source.clips if source.clips == NANO or is_remote(source.clips) else Path(source.clips).name,
+        "accepted": len(facts),
+        "refused": len(refusals),
+        "refused_by_kind": dict(Counter(r["kind"] for r in refusals)),
+        "products": len({f["product_id"] for f in facts}),
+        "held_out": sum(f["held_out"] for f in facts),
+    }
+    files += [attach_json(store, planned, TABLE, facts), attach_json(store, planned, REFUSALS, refusals)]
+    return store.commit(planned, files, summary)
+
+
+def _unit(store: ArtifactStore, recipe: RecipeSpec, lines: list[CheckedLine], index: int) -> Unit:
+    contents = [
+        [line.line, line.source, line.video_sha256, line.reference_sha256, line.mask_format, line.mask_sha256, line.prompt, line.metadata] for line in lines
+    ]
+    key = digest("clips", recipe.clips.identity(), recipe.latents.video.identity(), contents, REVISIONS["clips"])
+    return Unit(store.store.uri, "clips", key, index, recipe, lines=tuple(lines))
+
+
+def _show(store: ArtifactStore, manifest: Manifest) -> None:
+    facts, refusals, said = read_json(store, manifest), read_json(store, manifest, REFUSALS), manifest.summary
+    columns = ["clip_key", "product_id", "held_out", "width", "height", "fps", "num_frames", "prompt", "source"]
+    text = (
+        f"## {said['accepted']} clips accepted, {said['refused']} refused\n\n{said['products']} products; {said['held_out']} clips held out for evaluation.\n\n"
+        f"### Refused\n\n{table(refusals, ['line', 'kind', 'reason', 'source'])}\n\n### Accepted\n\n{table(facts, columns)}"
+    )
+    show_markdown("clips", text, f"clips {manifest.version}")

@@ -1,0 +1,75 @@
+"""What every task shares: retries, and the pattern 'find the artifact, else make it, then show it'."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from prefect import get_run_logger
+from prefect.cache_policies import NO_CACHE
+from prefect.tasks import exponential_backoff
+
+from infra.artifact_store import ArtifactStore
+from infra.settings import settings
+from pvtt_model.artifacts import ArtifactRef, Manifest, Planned
+
+#: Errors that trying again cannot mend: wrong settings, refused data, a gate. Everything else (a dead worker, the network) is tried again.
+HOPELESS = (ValueError, TypeError, KeyError, FileNotFoundError, FloatingPointError)
+
+
+def worth_retrying(task: Any, run: Any, state: Any) -> bool:
+    """Whether the failure may pass by itself."""
+    try:
+        state.result()
+    except HOPELESS:
+        return False
+    except Exception:
+        return True
+    return True
+
+
+#: Store and manifest say what is done, so Prefect's own cache stays off: it cannot know that a store was emptied.
+POLICY: dict[str, Any] = {
+    "retries": 3,
+    "retry_delay_seconds": exponential_backoff(backoff_factor=2),
+    "retry_jitter_factor": 0.5,
+    "retry_condition_fn": worth_retrying,
+    "cache_policy": NO_CACHE,
+    "persist_result": False,
+}
+
+
+def produce(
+    planned: Planned,
+    store_uri: str,
+    make: Callable[[ArtifactStore, Planned], Manifest],
+    show: Callable[[ArtifactStore, Manifest], None],
+) -> ArtifactRef:
+    """The artifact, found or made; then shown in the UI. Two runs after the same artifact do not work side by side: the second waits."""
+    log = get_run_logger()
+    store = ArtifactStore.open(store_uri, settings(store_uri).cache)
+    found = store.find(planned)
+    if found is not None:
+        log.info("%s is there already, made %s: reused", planned.name, found.created)
+    else:
+        waiting = _Waiting(log, planned)
+        with store.lease(planned, on_wait=waiting.say) as lease:
+            found = lease.done or store.find(planned)
+            if found is None:
+                log.info("making %s", planned.name)
+                found = make(store, planned)
+    show(store, found)
+    return store.ref(found)
+
+
+class _Waiting:
+    """Says every ten seconds whom we wait for."""
+
+    def __init__(self, log: logging.Logger | logging.LoggerAdapter[Any], planned: Planned) -> None:
+        self.log, self.planned, self.next_s = log, planned, 0.0
+
+    def say(self, waited_s: float, holder: Any) -> None:
+        if waited_s >= self.next_s:
+            self.log.info("%s is being made by process %s on %s; waiting (%.0f s)", self.planned.name, holder.pid, holder.host, waited_s)
+            self.next_s = waited_s + 10

@@ -1,0 +1,65 @@
+"""The report: every edit scored, every edit accounted for."""
+
+from __future__ import annotations
+
+import csv
+import tempfile
+from pathlib import Path
+
+from prefect import task
+
+from infra.artifact_store import ArtifactStore
+from pvtt_model.artifacts import REVISIONS, ArtifactRef, Manifest, Planned, digest
+from pvtt_model.chain import report_artifact
+from pvtt_model.specs import RecipeSpec
+from tasks.clip_table import map_units
+from tasks.edit_work import ScoreUnit, score_one
+from tasks.generate_edits import SHEET
+from tasks.policy import POLICY, produce
+from tasks.train_stage import stage_index
+from tasks.ui import show_markdown
+
+REPORT, PAGE, CSV = "report.json", "report.html", "edits.csv"
+
+
+@task(task_run_name="score edits of stage {stage_name}", description="Metrics of every edit, with their extractors", **POLICY)
+def score_edits(recipe: RecipeSpec, stage_name: str, edits: ArtifactRef, store: str) -> ArtifactRef:
+    """The report artifact: report.json, report.html (self-contained), edits.csv."""
+    stage = recipe.stages[stage_index(recipe, stage_name)]
+    return produce(report_artifact(stage, edits.name), store, lambda s, p: _make(s, p, recipe, stage_name, edits), lambda s, m: _show(s, m, stage_name))
+
+
+def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, stage_name: str, edits: ArtifactRef) -> Manifest:
+    from pvtt_model.evaluation.gate import judge
+    from pvtt_model.evaluation.report import EditScores, aggregate
+    from pvtt_model.evaluation.report_html import report_html
+
+    index = stage_index(recipe, stage_name)
+    stage, made = recipe.stages[index], store.manifest(edits)
+    spec = [stage.evaluate.identity(), REVISIONS["reports"]]
+    units = [ScoreUnit(store.store.uri, digest("reports", spec, f.sha256), recipe, index, f) for f in made.shards()]
+    gpus = 0.0 if stage.parallel.accelerator == "cpu" else 1.0
+    records = map_units(store, score_one, units, kind="reports", what=f"scoring ({stage_name})", num_gpus=gpus)
+    scores = [EditScores.model_validate(record.summary) for record in records]
+    report = aggregate(stage_name, scores, stage.evaluate, on_training_clips=bool(made.summary["on_training_clips"]))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / REPORT).write_text(report.model_dump_json(indent=1))
+        report_html(report, judge(report, stage.gate), store.local_path(made.file(SHEET)), folder / PAGE)
+        columns = list(dict.fromkeys(key for edit in scores for key in edit.scores))
+        with (folder / CSV).open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["clip_key", "reference_key", "status", "reason", *columns])
+            for edit in scores:
+                values = [edit.scores[c].value if c in edit.scores else None for c in columns]
+                writer.writerow([edit.clip_key, edit.reference_key, edit.status, edit.reason, *values])
+        files = [store.attach(planned, part, folder / part) for part in (REPORT, PAGE, CSV)]
+    return store.commit(planned, files, {"stage": stage_name, "edits": report.edits, "done": report.edits_done, "values": report.values()})
+
+
+def _show(store: ArtifactStore, manifest: Manifest, stage_name: str) -> None:
+    from pvtt_model.evaluation.report import Report
+    from pvtt_model.evaluation.report_markdown import report_markdown
+
+    report = Report.model_validate_json(store.local_path(manifest.file(REPORT)).read_text())
+    show_markdown(f"report-{stage_name}", report_markdown(report), f"report {manifest.version}")

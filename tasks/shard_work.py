@@ -1,0 +1,167 @@
+"""What one Ray worker does with one unit of work: a chunk of lines, a shard, an edit. No Prefect in here.
+
+Every unit has a key computed before the work; a finished one is found by it and not made again, whoever asks.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from infra.artifact_store import ArtifactStore, Derived
+from infra.settings import settings
+from infra.weights import local_weights
+from pvtt_model.artifacts import Kind, StoredFile
+from pvtt_model.backbones.architectures import files_wanted
+from pvtt_model.data.manifest import CheckedLine
+from pvtt_model.data.refusals import Refusal
+from pvtt_model.data.shards import SCHEMAS, read_rows, write_shard
+from pvtt_model.specs import ModelSpec, RecipeSpec
+
+Row = dict[str, Any]
+
+
+class Unit(NamedTuple):
+    """One unit of work: small and picklable."""
+
+    store: str
+    kind: Kind
+    key: str
+    index: int
+    recipe: RecipeSpec
+    inputs: tuple[StoredFile, ...] = ()
+    lines: tuple[CheckedLine, ...] = ()
+
+
+@lru_cache(maxsize=4)
+def opened(uri: str) -> ArtifactStore:
+    """The store, opened once a process."""
+    return ArtifactStore.open(uri, settings(uri).cache)
+
+
+def weights_of(spec: ModelSpec) -> Path | None:
+    """The local weights of a frozen model, only the files it wants."""
+    return local_weights(spec, settings().cache / "weights", files_wanted(spec.architecture))
+
+
+def ingest_chunk(unit: Unit) -> Derived:
+    """Checked lines -> one clips shard, and the refusals."""
+    from pvtt_model.data.ingest import inspect
+
+    def work(_: list[list[Row]]) -> tuple[list[Row], Row]:
+        found = [inspect(line, unit.recipe.clips, unit.recipe.latents.video) for line in unit.lines]
+        rows = [r for r in found if not isinstance(r, Refusal)]
+        facts = [{k: r[k] for k in ("clip_key", "product_id", "split", "prompt", "source", "width", "height", "fps", "num_frames", "line")} for r in rows]
+        return rows, {"clips": facts, "refusals": [r._asdict() for r in found if isinstance(r, Refusal)]}
+
+    return _shard(unit, work)
+
+
+def mask_shard(unit: Unit) -> Derived:
+    """A clips shard -> its masks shard."""
+    from pvtt_model.curation.masks import mask_of
+
+    def work(inputs: list[list[Row]]) -> tuple[list[Row], Row]:
+        rows = [mask_of(clip, unit.recipe.latents.video, unit.recipe.masks) for clip in inputs[0]]
+        return rows, {"masks": [{k: v for k, v in row.items() if k != "mask"} for row in rows]}
+
+    return _shard(unit, work)
+
+
+def latent_shard(unit: Unit) -> Derived:
+    """A clips shard and its masks shard -> the latents shard."""
+    from pvtt_model.curation.latents import encode_latents
+
+    def work(inputs: list[list[Row]]) -> tuple[list[Row], Row]:
+        spec = unit.recipe.latents
+        rows = [encode_latents(clip, mask, spec, _vae(spec.vae)) for clip, mask in zip(*inputs, strict=True)]
+        return rows, {"latents": [{k: row[k] for k in ("clip_key", "usable", "reason")} for row in rows]}
+
+    return _shard(unit, work)
+
+
+def condition_shard(unit: Unit) -> Derived:
+    """A clips shard -> its conditions shard."""
+    from pvtt_model.curation.conditions import embed_conditions
+
+    def work(inputs: list[list[Row]]) -> tuple[list[Row], Row]:
+        spec = unit.recipe.conditions
+        text, image = _text(spec.text_encoder), _image(spec.image_encoder)
+        rows = [embed_conditions(clip, spec, text, image) for clip in inputs[0]]
+        return rows, {"conditions": [{k: row[k] for k in ("clip_key", "usable", "reason")} for row in rows]}
+
+    return _shard(unit, work)
+
+
+def empty_text(unit: Unit) -> Derived:
+    """The empty prompt's embedding, which stands in for a dropped prompt."""
+    from safetensors.torch import save_file
+
+    store = opened(unit.store)
+    found = store.find_derived(unit.kind, unit.key)
+    if found is not None:
+        return found
+    spec = unit.recipe.conditions
+    (tokens,) = _text(spec.text_encoder).embed([""], spec.max_text_tokens)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "empty_text.safetensors"
+        save_file({"text_LD": tokens.contiguous()}, path)
+        return store.record_derived(unit.kind, unit.key, [store.pool(path, path.name)])
+
+
+def _shard(unit: Unit, work: Callable[[list[list[Row]]], tuple[list[Row], Row]]) -> Derived:
+    """Find the unit's shard, or make it: read the input shards, work, pool the Parquet file, record it last."""
+    _few_threads()
+    store = opened(unit.store)
+    found = store.find_derived(unit.kind, unit.key)
+    if found is not None:
+        return found
+    rows, summary = work([read_rows(store.local_path(file)) for file in unit.inputs])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"{unit.kind}.parquet"
+        write_shard(path, rows, SCHEMAS[unit.kind])
+        return store.record_derived(unit.kind, unit.key, [store.pool(path, f"shard-{unit.index:05d}.parquet", rows=len(rows))], summary)
+
+
+def _few_threads() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def device() -> str:
+    """The GPU that Ray gave this worker, or the CPU."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@lru_cache(maxsize=1)
+def _vae(spec: ModelSpec) -> Any:
+    from pvtt_model.backbones.vae import load_vae
+
+    return load_vae(spec, weights_of(spec)).to(device())
+
+
+@lru_cache(maxsize=1)
+def _text(spec: ModelSpec) -> Any:
+    from pvtt_model.backbones.text import load_text_encoder
+
+    return load_text_encoder(spec, weights_of(spec)).to(device())
+
+
+@lru_cache(maxsize=2)
+def _image(spec: ModelSpec) -> Any:
+    from pvtt_model.backbones.image import load_image_encoder
+
+    return load_image_encoder(spec, weights_of(spec)).to(device())
+
+
+@lru_cache(maxsize=1)
+def _clip(spec: ModelSpec) -> Any:
+    from pvtt_model.backbones.clip import load_clip
+
+    return load_clip(spec, weights_of(spec)).to(device())

@@ -1,0 +1,30 @@
+"""What the driver hands to the training workers. Light: the driver imports no torch for it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from pvtt_model.artifacts import Planned, StoredFile
+from pvtt_model.specs import RecipeSpec
+
+
+class PlaceRef(NamedTuple):
+    """Where one clip's latents and conditions lie in the store."""
+
+    clip_key: str
+    latents: StoredFile
+    conditions: StoredFile
+    row: int
+
+
+class TrainPayload(NamedTuple):
+    """Small and picklable: references, no tensors."""
+
+    store: str
+    planned: Planned
+    recipe: RecipeSpec
+    stage_index: int
+    places: tuple[PlaceRef, ...]
+    empty_text: StoredFile
+    init: tuple[StoredFile, StoredFile] | None  # LoRA and adapter of the stage before
+    init_is_partial: bool

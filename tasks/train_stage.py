@@ -1,0 +1,149 @@
+"""A stage's checkpoint: LoRA and reference adapter, trained on Ray with DeepSpeed."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from prefect import get_run_logger, task
+
+from infra.artifact_store import ArtifactStore
+from infra.settings import settings
+from infra.step_checkpoints import StepCheckpoints
+from pvtt_model.artifacts import ArtifactRef, Manifest, Planned
+from pvtt_model.chain import checkpoint_artifact
+from pvtt_model.specs import DataSpec, RecipeSpec
+from tasks.clip_table import Curated, attach_json, clip_places
+from tasks.embed_conditions import EMPTY_TEXT
+from tasks.policy import POLICY, produce
+from tasks.train_payload import PlaceRef, TrainPayload
+from tasks.ui import Progress, picture, show_markdown, table
+
+ADAPTER, LORA = "reference_adapter.safetensors", "pytorch_lora_weights.safetensors"
+RECORDS, CURVE, CLIPS = "records.json", "loss_curve.png", "trained_on.json"
+
+
+def stage_index(recipe: RecipeSpec, name: str) -> int:
+    """The stage's place in the recipe. Raises ValueError naming the stages there are."""
+    names = [s.name for s in recipe.stages]
+    if name not in names:
+        raise ValueError(f"recipe '{recipe.name}' has no stage '{name}'. Valid: {', '.join(names)}.")
+    return names.index(name)
+
+
+@task(task_run_name="train stage {stage_name}", description="LoRA and reference adapter on the frozen base", **POLICY)
+def train_stage(recipe: RecipeSpec, stage_name: str, curated: dict[str, ArtifactRef], previous: ArtifactRef | None, store: str) -> ArtifactRef:
+    """The checkpoint artifact of a stage. A training that was cut off goes on from its last step checkpoint.
+
+    curated: the artifacts by kind (clips, masks, latents, conditions). previous: the checkpoint of the stage before.
+    """
+    stage = recipe.stages[stage_index(recipe, stage_name)]
+    data = Curated(**curated)
+    planned = checkpoint_artifact(
+        recipe, stage, data.latents.name, data.conditions.name, data.masks.name, data.clips.name, previous.name if previous else None
+    )
+    return produce(planned, store, lambda s, p: _make(s, p, recipe, stage_name, data, previous), lambda s, m: _show(s, m, stage_name))
+
+
+def select_pairs(places: dict[str, tuple[Any, dict[str, Any]]], data: DataSpec, stage_name: str) -> list[Any]:
+    """The training clips' places in a stable order, at most max_pairs of them. Raises ValueError for fewer than min_pairs."""
+    train = [(place, fact) for place, fact in places.values() if not fact["held_out"]]
+    if len(train) < data.min_pairs:
+        raise ValueError(
+            f"stage '{stage_name}' wants at least {data.min_pairs} training pairs; {len(train)} of {len(places)} usable clips are not held out. "
+            f"Add clips, or set stages.{stage_name}.data.min_pairs={len(train)}."
+        )
+    best = data.select == "best"
+    train.sort(key=lambda pf: (-pf[1]["quality"] if best else 0.0, pf[0].clip_key))
+    return [place for place, _ in train[: data.max_pairs]]
+
+
+def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, stage_name: str, data: Curated, previous: ArtifactRef | None) -> Manifest:
+    where, index = settings(store.store.uri), stage_index(recipe, stage_name)
+    stage = recipe.stages[index]
+    chosen = select_pairs(clip_places(store, data), stage.data, stage_name)
+    before = store.manifest(previous) if previous and stage.init_from == "previous" else None
+    earlier = recipe.stages[index - 1]
+    payload = TrainPayload(
+        store=store.store.uri,
+        planned=planned,
+        recipe=recipe,
+        stage_index=index,
+        places=tuple(PlaceRef(p.clip_key, p.latents, p.conditions, p.row) for p in chosen),
+        empty_text=store.manifest(data.conditions).file(EMPTY_TEXT),
+        init=(before.file(LORA), before.file(ADAPTER)) if before else None,
+        init_is_partial=any(getattr(earlier, part) != getattr(stage, part) for part in ("backbone", "reference", "lora")),
+    )
+    steps = StepCheckpoints(store.store, planned)
+    said = _train(payload, steps, stage_name, where)
+    return _commit(store, planned, recipe, index, steps, [p.clip_key for p in chosen], said)
+
+
+def _train(payload: TrainPayload, steps: StepCheckpoints, stage_name: str, where: Any) -> dict[str, Any]:
+    from infra.ray_launch import start_ray, train_on_ray
+    from tasks.train_worker import train_worker
+
+    stage = payload.recipe.stages[payload.stage_index]
+    said: dict[str, Any] = {}
+    progress = Progress(f"progress-train-{stage_name}", f"training {stage_name}")
+    last = max(steps.steps(), default=0)
+    if last >= stage.train.steps:
+        return {"resumed_at": last}
+    if last:
+        get_run_logger().info("resuming stage %s at step %d of %d", stage_name, last, stage.train.steps)
+
+    def on_progress(board: dict[str, Any]) -> None:
+        said.update(board)
+        if "step" in board:
+            record = board["step"]
+            note = f"loss {record['loss']:.4f}, {record['samples_per_s']:.1f} samples/s, checkpoint at {board.get('checkpoint', 0)}"
+            progress.at(record["step"] + 1, stage.train.steps, note)
+
+    start_ray(where)
+    train_on_ray(
+        train_worker, payload, name=payload.planned.version, settings=where, num_workers=stage.parallel.num_workers,
+        use_gpu=stage.parallel.accelerator == "gpu", max_restarts=stage.train.max_worker_restarts, on_progress=on_progress,
+    )  # fmt: skip
+    return said
+
+
+def _commit(
+    store: ArtifactStore, planned: Planned, recipe: RecipeSpec, index: int, steps: StepCheckpoints, clip_keys: list[str], said: dict[str, Any]
+) -> Manifest:
+    from safetensors.torch import load_file, save_file
+
+    from pvtt_model.evaluation.loss_curve import loss_curve
+    from pvtt_model.training.loop import STATE, TRAINED, summary_of
+    from pvtt_model.training.teacher import split_trainable
+
+    stage = recipe.stages[index]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        found = steps.fetch_last(folder, [TRAINED, STATE])
+        if found is None or found[0] != stage.train.steps:
+            raise RuntimeError(f"training ended without its last checkpoint: wanted step {stage.train.steps}, found {found and found[0]}. Run again.")
+        records = json.loads((found[1] / STATE).read_text())["records"]
+        lora, adapter = split_trainable(load_file(found[1] / TRAINED))
+        save_file(lora, folder / LORA, metadata={"format": "pt"})
+        save_file(adapter, folder / ADAPTER, metadata={"format": "pt"})
+        loss_curve(records, folder / CURVE, title=f"{recipe.name}, stage {stage.name}")
+        files = [store.attach(planned, part, folder / part) for part in (LORA, ADAPTER, CURVE)]
+    files += [attach_json(store, planned, RECORDS, records), attach_json(store, planned, CLIPS, clip_keys)]
+    counts = {"lora": sum(t.numel() for t in lora.values()), "reference_adapter": sum(t.numel() for t in adapter.values())}
+    summary = {
+        **summary_of(records),
+        "stage": stage.name,
+        "pairs": len(clip_keys),
+        "trained_parameters": counts,
+        "resumed_at": said.get("resumed_at", 0),
+        "carried_over": said.get("carried_over"),
+    }
+    return store.commit(planned, files, summary)
+
+
+def _show(store: ArtifactStore, manifest: Manifest, stage_name: str) -> None:
+    facts = [{"what": k, "value": v} for k, v in manifest.summary.items()]
+    text = f"## Stage `{stage_name}`\n\n{picture(store.local_path(manifest.file(CURVE)), 'loss curve', 900)}\n\n{table(facts, ['what', 'value'])}"
+    show_markdown(f"loss-curve-{stage_name}", text, f"checkpoint {manifest.version}")

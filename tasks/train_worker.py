@@ -1,0 +1,89 @@
+"""What each training worker runs. Called by Ray on every rank; without Ray the same with one process."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file
+
+from infra.artifact_store import ArtifactStore
+from infra.ray_launch import Reporter
+from infra.settings import settings
+from infra.step_checkpoints import StepCheckpoints
+from pvtt_model.artifacts import StoredFile
+from pvtt_model.training.loop import STATE, TRAINED, Resume, train
+from pvtt_model.training.samples import Place
+from pvtt_model.training.teacher import build_teacher, load_trainable, load_trainable_files
+from tasks.shard_work import weights_of
+from tasks.train_payload import TrainPayload
+
+
+class _StoreHooks:
+    """Step checkpoints into the store, progress onto the board."""
+
+    def __init__(self, checkpoints: StepCheckpoints, reporter: Reporter, keep: int) -> None:
+        self.checkpoints, self.reporter, self.keep = checkpoints, reporter, keep
+        self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+    def on_step(self, record: dict[str, float]) -> None:
+        if self.rank == 0:
+            self.reporter.say("step", record)
+
+    def save(self, step: int, folder: Path) -> None:
+        mine = self.checkpoints.upload(step, folder)
+        shutil.rmtree(folder)
+        gathered: list[list[StoredFile]] = [mine]
+        if self.world > 1:
+            gathered = [[] for _ in range(self.world)]
+            dist.all_gather_object(gathered, mine)
+        if self.rank == 0:
+            self.checkpoints.commit(step, [file for files in gathered for file in files])
+            self.checkpoints.prune(self.keep)
+            self.reporter.say("checkpoint", step)
+
+
+def train_worker(payload: TrainPayload, reporter: Reporter) -> None:
+    """Train one stage on this rank, from its last step checkpoint where there is one."""
+    where = settings(payload.store)
+    store = ArtifactStore.open(payload.store, where.cache)
+    stage = payload.recipe.stages[payload.stage_index]
+    checkpoints = StepCheckpoints(store.store, payload.planned)
+    rank = dist.get_rank() if dist.is_initialized() else 0
+    reporter.say(f"rank{rank}", "loading")
+    dtype = torch.bfloat16 if stage.parallel.precision == "bfloat16" else torch.float32
+    image_encoder = payload.recipe.conditions.image_encoder.architecture
+    teacher = build_teacher(stage.backbone, stage.reference, stage.lora, image_encoder, weights_of(stage.backbone), dtype, stage.train.seed)
+    if payload.init is not None:
+        before = load_trainable_files(*(store.local_path(file) for file in payload.init))
+        report = load_trainable(teacher, before, partial=payload.init_is_partial)
+        if rank == 0:
+            reporter.say("carried_over", {name: len(keys) for name, keys in report.items()})
+    places = [Place(p.clip_key, store.local_path(p.latents), store.local_path(p.conditions), p.row) for p in payload.places]
+    empty = load_file(store.local_path(payload.empty_text))["text_LD"].float()
+    with tempfile.TemporaryDirectory(dir=_scratch(where.scratch)) as work:
+        resume = _resume(checkpoints, Path(work), [TRAINED, STATE, f"rank{rank}.safetensors"])
+        if rank == 0:
+            reporter.say("resumed_at", resume.step if resume else 0)
+        hooks = _StoreHooks(checkpoints, reporter, stage.train.keep_checkpoints)
+        train(stage, teacher, places, empty, payload.recipe.conditions.max_text_tokens, hooks, Path(work), resume)
+
+
+def _resume(checkpoints: StepCheckpoints, folder: Path, names: list[str]) -> Resume | None:
+    """The newest step checkpoint that is whole for every rank."""
+    found = checkpoints.fetch_last(folder, names)
+    while dist.is_initialized():
+        steps = [0] * dist.get_world_size()
+        dist.all_gather_object(steps, found[0] if found else 0)
+        if len(set(steps)) == 1:
+            break
+        found = checkpoints.fetch_last(folder, names, at_most=min(steps))
+    return Resume(*found) if found else None
+
+
+def _scratch(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

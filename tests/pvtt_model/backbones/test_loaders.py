@@ -1,0 +1,228 @@
+"""The published classes at nano sizes: shapes, repeatability, strict loading from folders that the libraries themselves wrote."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from pvtt_model.artifacts import sha256_of_file
+from pvtt_model.backbones.architectures import ARCHITECTURES
+from pvtt_model.backbones.clip import load_clip
+from pvtt_model.backbones.dit import build_on_meta, load_transformer
+from pvtt_model.backbones.image import letterbox, load_image_encoder
+from pvtt_model.backbones.text import load_text_encoder
+from pvtt_model.backbones.vae import load_vae
+from pvtt_model.specs import BackboneSpec, ModelSpec
+
+torch.set_num_threads(1)
+
+
+def nano(architecture: str, seed: int = 0) -> ModelSpec:
+    return ModelSpec(architecture=architecture, weights=f"seed:{seed}")
+
+
+def on_disk(architecture: str, folder, **more) -> ModelSpec:
+    return ModelSpec(architecture=architecture, weights=str(folder), **more)
+
+
+def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
+    x, y = a.state_dict(), b.state_dict()
+    return x.keys() == y.keys() and all(torch.equal(x[k], y[k]) for k in x)
+
+
+LOADERS = {"nano-vae": load_vae, "nano-umt5": load_text_encoder, "nano-dinov2": load_image_encoder, "nano-openclip": load_clip}
+
+
+@pytest.mark.parametrize("name", [*LOADERS, "nano-s", "nano-m"])
+def test_a_seed_gives_the_same_bits_and_leaves_the_generator_alone(name):
+    def load(seed):
+        if name in LOADERS:
+            return LOADERS[name](nano(name, seed), None).model
+        return load_transformer(BackboneSpec(architecture=name, weights=f"seed:{seed}"), None)
+
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    first = load(7)
+    assert torch.equal(torch.rand(3), expected)
+    assert same(first, load(7))
+    assert not same(first, load(8))
+    assert not first.training and not any(p.requires_grad for p in first.parameters())
+
+
+def test_vae_shapes_range_and_that_latents_follow_the_frames():
+    vae = load_vae(nano("nano-vae"), None)
+    frames = torch.rand(2, 3, 9, 64, 48) * 2 - 1
+    latents = vae.encode(frames)
+    assert latents.shape == (2, 16, 3, 8, 6) == (2, *vae.latent_shape(9, 64, 48))
+    assert 0.5 < latents.std() < 2
+    assert torch.equal(latents, vae.encode(frames))
+    assert (latents - vae.encode(torch.zeros_like(frames))).std() > 0.05
+    back = vae.decode(latents)
+    assert back.shape == frames.shape and back.abs().max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("frames", "says"),
+    [
+        (torch.zeros(1, 3, 8, 64, 64), "Use 9 or 13"),
+        (torch.zeros(1, 3, 9, 60, 64), "multiples of 16"),
+        (torch.zeros(3, 9, 64, 64), "add a batch"),
+        (torch.full((1, 3, 9, 64, 64), 255.0), "127.5"),
+    ],
+)
+def test_vae_refuses_with_a_cure(frames, says):
+    with pytest.raises(ValueError, match=says):
+        load_vae(nano("nano-vae"), None).encode(frames)
+
+
+def test_text_lengths_truncation_and_independence():
+    text = load_text_encoder(nano("nano-umt5", 1), None)
+    mug, empty, long = text.embed(["a  red\nmug", "", "x" * 99], 32)
+    assert (mug.shape, empty.shape, long.shape) == ((10, 64), (1, 64), (32, 64))
+    assert text.token_counts(["a red mug", "", "x" * 99]) == [10, 1, 100]
+    assert torch.equal(text.embed(["a red mug"], 32)[0], mug)
+
+
+def test_image_encoder_tells_images_apart_and_names_itself():
+    image = load_image_encoder(nano("nano-dinov2", 2), None)
+    assert image.name == "nano-dinov2 (random weights, seed 2)"
+    pictures = torch.stack([torch.zeros(3, 56, 56), torch.ones(3, 56, 56)])
+    assert image.patch_tokens(pictures).shape == (2, 16, 48)
+    assert image.patch_tokens(torch.rand(1, 3, 224, 112)).shape == (1, 128, 48)
+    cls = image.embed(pictures)
+    assert cls.shape == (2, 48) and torch.cosine_similarity(cls[0], cls[1], 0) < 0.9
+    with pytest.raises(ValueError, match="multiple of 14"):
+        image.embed(torch.zeros(1, 3, 60, 60))
+
+
+def test_clip_gives_unit_vectors():
+    clip = load_clip(nano("nano-openclip", 3), None)
+    images, texts = clip.embed_images(torch.rand(2, 3, 90, 90)), clip.embed_texts(["a mug", "a cup"])
+    assert images.shape == texts.shape == (2, 64)
+    assert torch.allclose(images.norm(dim=-1), torch.ones(2), atol=1e-5) and torch.allclose(texts.norm(dim=-1), torch.ones(2), atol=1e-5)
+    with pytest.raises(ValueError, match="letterbox"):
+        clip.embed_images(torch.rand(1, 3, 90, 64))
+
+
+@pytest.mark.parametrize("name", ["nano-s", "nano-m"])
+def test_the_random_transformer_answers_to_every_input(name):
+    model = load_transformer(BackboneSpec(architecture=name, weights="seed:10"), None)
+    inputs = {
+        "hidden_states": torch.randn(1, 16, 3, 8, 8),
+        "timestep": torch.tensor([500.0]),
+        "encoder_hidden_states": torch.randn(1, 12, 64),
+        "control_hidden_states": torch.randn(1, 96, 3, 8, 8),
+    }
+    inputs = {k: v.requires_grad_() for k, v in inputs.items()}
+    out = model(**inputs, return_dict=False)[0]
+    assert out.shape == (1, 16, 3, 8, 8) and out.std() > 1e-3
+    out.pow(2).mean().backward()
+    for key, value in inputs.items():
+        if key != "timestep":
+            assert value.grad.abs().max() > 0, key
+    with torch.no_grad():
+        late = model(**(inputs | {"timestep": torch.tensor([10.0])}), return_dict=False)[0]
+    assert (late - out).abs().max() > 1e-3
+
+
+def test_bfloat16_keeps_norms_and_tables_in_float32():
+    model = load_transformer(BackboneSpec(architecture="nano-s", weights="seed:10"), None, torch.bfloat16)
+    kinds = {n: p.dtype for n, p in model.named_parameters()}
+    assert kinds["blocks.0.attn1.to_q.weight"] == torch.bfloat16
+    assert kinds["blocks.0.norm2.weight"] == kinds["blocks.0.scale_shift_table"] == torch.float32
+
+
+def test_big_architectures_are_not_made_from_a_seed():
+    with pytest.raises(ValueError, match="only nano architectures are made from a seed"):
+        load_vae(nano("wan2.1-vae"), None)
+    with pytest.raises(ValueError, match="no dit architecture 'wan2.1-vae'. Valid: wan2.1-vace-1.3b"):
+        load_transformer(BackboneSpec(architecture="wan2.1-vae", weights="seed:1"), None)
+
+
+def test_diffusers_folders_load_strictly(tmp_path):
+    vae = load_vae(nano("nano-vae"), None)
+    dit = load_transformer(BackboneSpec(architecture="nano-s", weights="seed:1"), None)
+    vae.model.save_pretrained(tmp_path / "vae")
+    dit.save_pretrained(tmp_path / "transformer")
+    assert same(load_vae(on_disk("nano-vae", tmp_path), tmp_path).model, vae.model)
+    assert same(load_transformer(BackboneSpec(architecture="nano-s", weights=str(tmp_path)), tmp_path), dit)
+    with pytest.raises(ValueError, match="not of architecture 'nano-m'.*num_attention_heads is 2, not 3"):
+        load_transformer(BackboneSpec(architecture="nano-m", weights=str(tmp_path)), tmp_path)
+
+    file = tmp_path / "vae" / "diffusion_pytorch_model.safetensors"
+    load_vae(on_disk("nano-vae", tmp_path, sha256=sha256_of_file(file)), tmp_path)
+    with pytest.raises(ValueError, match="has SHA-256"):
+        load_vae(on_disk("nano-vae", tmp_path, sha256="0" * 64), tmp_path)
+    state = dict(vae.model.state_dict())
+    state["stray"] = state.pop("quant_conv.bias")
+    save_file(state, file)
+    with pytest.raises(ValueError, match=r"missing \[quant_conv.bias\]; unexpected \[stray\]"):
+        load_vae(on_disk("nano-vae", tmp_path), tmp_path)
+
+
+def test_text_encoder_folder_with_its_tokenizer(tmp_path):
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel({"<pad>": 0, "</s>": 1, "<unk>": 2, "red": 3, "mug": 4}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    fast = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
+    fast.save_pretrained(tmp_path / "tokenizer")
+    random = load_text_encoder(nano("nano-umt5", 1), None)
+    random.model.save_pretrained(tmp_path / "text_encoder")
+    text = load_text_encoder(on_disk("nano-umt5", tmp_path), tmp_path)
+    assert same(text.model, random.model)
+    assert text.embed(["red mug", ""], 8)[0].shape == (3, 64)
+
+
+def test_timm_and_open_clip_folders(tmp_path):
+    for name, load, file in (("nano-dinov2", load_image_encoder, "model"), ("nano-openclip", load_clip, "open_clip_model")):
+        folder = tmp_path / name
+        folder.mkdir()
+        random = load(nano(name, 4), None).model
+        state = {k: v.clone() for k, v in random.state_dict().items()}
+        save_file(state, folder / f"{file}.safetensors")
+        loaded = load(on_disk(name, folder), folder)
+        assert same(loaded.model, random) and loaded.name == name
+        state.pop(next(iter(state)))
+        save_file(state, folder / f"{file}.safetensors")
+        with pytest.raises(ValueError, match="missing"):
+            load(on_disk(name, folder), folder)
+
+
+def test_pickles_are_refused(tmp_path):
+    torch.save({}, tmp_path / "model.bin")
+    with pytest.raises(FileNotFoundError, match=r"\['model.bin'\], which are pickles"):
+        load_image_encoder(on_disk("nano-dinov2", tmp_path), tmp_path)
+    with pytest.raises(ValueError, match="Fetch them first"):
+        load_vae(on_disk("nano-vae", tmp_path), None)
+
+
+@pytest.mark.parametrize("name", list(ARCHITECTURES))
+def test_every_architecture_stands_on_meta(name):
+    model = build_on_meta(name)
+    assert {p.device.type for p in model.parameters()} == {"meta"}
+
+
+def test_letterbox_keeps_everything_and_fills_with_the_border():
+    wide = Image.new("RGB", (100, 50), (10, 200, 30))
+    wide.paste((255, 0, 0), (40, 20, 60, 30))
+    square = letterbox(wide, 56)
+    assert square.shape == (3, 56, 56)
+    assert torch.allclose(square[:, 0, 0] * 255, torch.tensor([10.0, 200, 30]))
+    red = square[0] > 0.8
+    assert red.any() and abs(red.nonzero()[:, 1].float().mean() - 27.5) < 1 and red.nonzero()[:, 0].float().mean().sub(27.5).abs() < 1
+
+
+def test_letterbox_honours_alpha():
+    cut = Image.new("RGBA", (40, 40), (0, 0, 0, 0))
+    cut.paste((0, 0, 255, 255), (10, 10, 30, 30))
+    square = letterbox(cut, 40)
+    assert torch.equal(square[:, 0, 0], torch.ones(3))
+    assert torch.equal(square[:, 20, 20], torch.tensor([0.0, 0, 1]))
+    with pytest.raises(ValueError, match="8-bit"):
+        letterbox(Image.new("I;16", (4, 4)), 8)

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pvtt_model.data import video_io
+from pvtt_model.data.decoder import DECODER
+from pvtt_model.data.video_io import (
+    DecodeTimeout,
+    VideoUnreadable,
+    decode,
+    decode_at,
+    fit,
+    fit_mask,
+    png_bytes,
+    png_frame,
+    png_mask,
+    probe,
+    write_mp4,
+)
+from pvtt_model.specs import VideoSpec
+
+
+def colours(num_frames: int = 5, height: int = 32, width: int = 48) -> torch.Tensor:
+    frames = torch.empty(num_frames, 3, height, width, dtype=torch.uint8)
+    for t in range(num_frames):
+        frames[t] = torch.tensor([200, 40 + 20 * t, 60], dtype=torch.uint8).view(3, 1, 1)
+    return frames
+
+
+def test_written_video_reads_back_in_colour_and_order(tmp_path: Path) -> None:
+    frames = colours()
+    write_mp4(tmp_path / "a.mp4", frames, 15)
+    write_mp4(tmp_path / "b.mp4", frames, 15)
+    data = (tmp_path / "a.mp4").read_bytes()
+    assert data == (tmp_path / "b.mp4").read_bytes() and data.find(b"moov") < data.find(b"mdat")
+    assert probe(tmp_path / "a.mp4") == (48, 32, 15.0, 5)
+    assert (decode(data).int() - frames.int()).abs().max() <= 5
+    facts, ends = decode_at(data, [0, -1])
+    assert facts.num_frames == 5 and torch.equal(ends, decode(tmp_path / "a.mp4")[[0, 4]])
+    assert decode(data, 3).shape == (3, 3, 32, 48)
+
+
+@pytest.mark.parametrize("width", [16, 32, 34, 48, 50, 62, 64])
+def test_narrow_videos_decode_right(tmp_path: Path, width: int) -> None:
+    frames = colours(width=width)
+    frames[:, :, :, : width // 2] = 20
+    write_mp4(tmp_path / "a.mp4", frames, 15)
+    assert (decode(tmp_path / "a.mp4").int() - frames.int()).abs().float().mean() < 6
+    assert probe(tmp_path / "a.mp4")[:2] == (width, 32)
+
+
+def test_fewer_frames_than_asked_for_are_not_padded(tmp_path: Path) -> None:
+    write_mp4(tmp_path / "a.mp4", colours(), 15)
+    with pytest.raises(VideoUnreadable, match="holds 5 frames; 9 are asked for"):
+        decode(tmp_path / "a.mp4", 9)
+
+
+def test_one_child_serves_many_reads(tmp_path: Path) -> None:
+    write_mp4(tmp_path / "a.mp4", colours(), 15)
+    probe(tmp_path / "a.mp4")
+    child = DECODER.child_pid
+    for _ in range(5):
+        decode(tmp_path / "a.mp4")
+    assert child is not None and DECODER.child_pid == child
+
+
+def test_a_hanging_decoder_is_killed_and_replaced(tmp_path: Path) -> None:
+    write_mp4(tmp_path / "a.mp4", colours(), 15)
+    os.mkfifo(tmp_path / "hangs.mp4")  # opening it waits for a writer that never comes
+    probe(tmp_path / "a.mp4")
+    child = DECODER.child_pid
+    assert child is not None
+    begun = time.monotonic()
+    with pytest.raises(DecodeTimeout, match="decoder was killed"):
+        decode(tmp_path / "hangs.mp4", timeout_s=0.5)
+    assert time.monotonic() - begun < 5
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)
+    assert probe(tmp_path / "a.mp4").num_frames == 5
+
+
+def test_a_crashing_decoder_is_an_exception(tmp_path: Path) -> None:
+    write_mp4(tmp_path / "a.mp4", colours(), 15)
+    os.mkfifo(tmp_path / "hangs.mp4")
+    probe(tmp_path / "a.mp4")
+    child = DECODER.child_pid
+    assert child is not None
+    threading.Timer(0.3, os.kill, (child, signal.SIGSEGV)).start()
+    with pytest.raises(VideoUnreadable, match="crashed its decoder .exit status -11"):
+        decode(tmp_path / "hangs.mp4", timeout_s=20)
+    assert probe(tmp_path / "a.mp4").num_frames == 5
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"#EXTM3U\n/etc/passwd\n", b"\0\0\0\x20ftypisom" + b"\0" * 500])
+def test_no_video_is_an_exception_that_names_no_place(content: bytes) -> None:
+    with pytest.raises(VideoUnreadable, match="^the video cannot be decoded"):
+        decode(content, timeout_s=20)
+
+
+def test_odd_sizes_are_refused_with_a_cure(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="Crop to 46x32"):
+        write_mp4(tmp_path / "a.mp4", colours(width=47), 15)
+    with pytest.raises(ValueError, match="uint8"):
+        write_mp4(tmp_path / "a.mp4", colours().float(), 15)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("size", [(48, 64), (100, 60), (64, 48), (33, 97), (16, 16)])
+@pytest.mark.parametrize("way", ["crop", "stretch"])
+def test_fit_keeps_frames_and_mask_together(size: tuple[int, int], way: Any) -> None:
+    video = VideoSpec(width=64, height=48, num_frames=1, fit=way)
+    height, width = size
+    mask = torch.zeros(2, height, width, dtype=torch.bool)
+    mask[:, height // 4 : height // 2, width // 4 : width // 2] = True
+    frames = mask[:, None].repeat(1, 3, 1, 1).to(torch.uint8) * 255
+    fitted, fitted_mask = fit(frames, video), fit_mask(mask, video)
+    assert fitted.shape == (2, 3, 48, 64) and fitted.dtype == torch.uint8 and fitted_mask.shape == (2, 48, 64)
+    unlike = (fitted[:, 0] > 127) != fitted_mask
+    assert unlike.float().mean() < 0.06  # nearest and bilinear part by a pixel at the rim
+    assert fitted.max() == 255 or size == (16, 16)
+
+
+def test_fit_of_the_right_size_changes_nothing() -> None:
+    frames = torch.randint(0, 256, (2, 3, 48, 64), dtype=torch.uint8)
+    assert torch.equal(fit(frames, VideoSpec(width=64, height=48, num_frames=1)), frames)
+
+
+def test_png_is_lossless() -> None:
+    frame, mask = torch.randint(0, 256, (3, 17, 23), dtype=torch.uint8), torch.rand(17, 23) > 0.5
+    assert torch.equal(png_frame(png_bytes(frame)), frame)
+    assert torch.equal(png_mask(png_bytes(mask)), mask)
+    assert video_io.read_picture(png_bytes(mask)).mode == "1"
+    with pytest.raises(ValueError, match="png_bytes wants"):
+        png_bytes(frame.float())
