@@ -6,6 +6,7 @@ A local Ray is started in this process where RAY_ADDRESS names no cluster; it di
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import threading
 import uuid
@@ -35,6 +36,10 @@ PASSED_ON = (
     "PVTT_HOME", "PVTT_STORE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_REGION",
     "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_CA_BUNDLE", "HF_HOME", "HF_HUB_OFFLINE", "DS_ACCELERATOR",
 )  # fmt: skip
+
+
+#: The board's key for an error that no restart can mend.
+HOPELESS = "hopeless"
 
 
 class WorkerLost(RuntimeError):
@@ -124,12 +129,17 @@ class Reporter:
 
 
 def _worker(config: dict[str, Any]) -> None:
-    config["function"](config["payload"], Reporter(config["board"]))
+    module, _, name = config["function"].partition(":")
+    try:
+        getattr(importlib.import_module(module), name)(config["payload"], Reporter(config["board"]))
+    except config["hopeless"] as error:
+        ray.get(config["board"].say.remote(HOPELESS, f"{type(error).__name__}: {error}"))
+        raise
     ray.train.report({"done": 1})
 
 
 def train_on_ray(
-    function: Callable[[Any, Reporter], None],
+    function: str,
     payload: Any,
     *,
     name: str,
@@ -138,19 +148,23 @@ def train_on_ray(
     use_gpu: bool,
     max_restarts: int,
     on_progress: Callable[[dict[str, Any]], None],
+    hopeless: tuple[type[Exception], ...] = (ValueError, FloatingPointError),
     poll_s: float = 1.0,
 ) -> None:
     """function(payload, reporter) on `num_workers` workers in one torch process group (NCCL or gloo). Returns when all are done.
 
+    function: 'module:name', imported by the workers alone: the driver need not load what they load.
+
     A killed worker makes Ray restart all of them, at most `max_restarts` times; the function resumes from what it saved itself. Ray's
     own run name is new each time (Ray would report a finished run of the same name as a success and train nothing): whether a
-    training is done is the store's to say. Raises WorkerLost.
+    training is done is the store's to say. An error of a `hopeless` type is not tried again: it is raised here as ValueError. Raises
+    WorkerLost for everything else that Ray could not mend.
     """
     board = _Board.remote()
     threads = max(1, settings.num_cpus // num_workers)
     trainer = TorchTrainer(
         _worker,
-        train_loop_config={"function": function, "payload": payload, "board": board},
+        train_loop_config={"function": function, "payload": payload, "board": board, "hopeless": hopeless},
         torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo", timeout_s=300),
         scaling_config=ScalingConfig(num_workers=num_workers, use_gpu=use_gpu, resources_per_worker={"CPU": 1 if use_gpu else threads}),
         run_config=RunConfig(
@@ -169,8 +183,13 @@ def train_on_ray(
     thread.start()
     while thread.is_alive():
         thread.join(poll_s)
+        said: dict[str, Any] = {}
         with contextlib.suppress(ray.exceptions.RayError):
-            on_progress(ray.get(board.read.remote(), timeout=10))
+            said = ray.get(board.read.remote(), timeout=10)
+        if HOPELESS in said:
+            stop_ray()
+            raise ValueError(f"{name}: {said[HOPELESS]}")
+        on_progress(said)
     if failure:
         stop_ray()
         raise WorkerLost(f"{name}: {type(failure[0]).__name__}: {failure[0]}") from failure[0]

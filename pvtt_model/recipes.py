@@ -164,7 +164,7 @@ NANO_WIDE = NANO.model_copy(
         ),
         "clips": NANO.clips.model_copy(update={"eval_share": 0.5}),
         "world": NanoWorldSpec(num_clips=8, width=224, height=128, num_frames=17),
-        "stages": tuple(s.model_copy(update={"edit": s.edit.model_copy(update={"reference": "own"})}) for s in NANO.stages),
+        "stages": tuple(s.model_copy(update={"edit": s.edit.model_copy(update={"reference": "own", "clips": "all"})}) for s in NANO.stages),
     }
 )
 

@@ -251,6 +251,7 @@ class EditSpec(Spec):
     guidance_text: Annotated[float, Field(ge=0)] = 5.0
     guidance_reference: Annotated[float, Field(ge=0)] = 2.0
     seed: int = 42
+    clips: Literal["held_out", "all"] = Field(default="held_out", description="all: training clips too; the report then says so")
     max_clips: Positive = 199
     reference: Literal["own", "swap"] = Field(default="own", description="own: the clip's reference; swap: the next clip's, another product")
     feather_px: Annotated[int, Field(ge=0)] = Field(default=4, description="width of the blend at the mask's edge in the composited output")

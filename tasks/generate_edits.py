@@ -48,7 +48,7 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, stage_name
     index = stage_index(recipe, stage_name)
     stage = recipe.stages[index]
     places = sorted(clip_places(store, data).values(), key=lambda pf: pf[0].clip_key)
-    held_out = [pf for pf in places if pf[1]["held_out"]]
+    held_out = [pf for pf in places if pf[1]["held_out"]] if stage.edit.clips == "held_out" else places
     pairs = choose_pairs((held_out or places)[: stage.edit.max_clips], stage.edit.reference == "swap")
     trained = store.manifest(checkpoint)
     lora, adapter, empty = trained.file(LORA), trained.file(ADAPTER), store.manifest(data.conditions).file(EMPTY_TEXT)

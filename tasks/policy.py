@@ -12,10 +12,11 @@ from prefect.tasks import exponential_backoff
 
 from infra.artifact_store import ArtifactStore
 from infra.settings import settings
+from infra.store.base import StoreRefused
 from pvtt_model.artifacts import ArtifactRef, Manifest, Planned
 
 #: Errors that trying again cannot mend: wrong settings, refused data, a gate. Everything else (a dead worker, the network) is tried again.
-HOPELESS = (ValueError, TypeError, KeyError, FileNotFoundError, FloatingPointError)
+HOPELESS = (ValueError, TypeError, KeyError, FileNotFoundError, FloatingPointError, StoreRefused)
 
 
 def worth_retrying(task: Any, run: Any, state: Any) -> bool:

@@ -83,7 +83,6 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, stage_name
 
 def _train(payload: TrainPayload, steps: StepCheckpoints, stage_name: str, where: Any) -> dict[str, Any]:
     from infra.ray_launch import start_ray, train_on_ray
-    from tasks.train_worker import train_worker
 
     stage = payload.recipe.stages[payload.stage_index]
     said: dict[str, Any] = {}
@@ -103,7 +102,7 @@ def _train(payload: TrainPayload, steps: StepCheckpoints, stage_name: str, where
 
     start_ray(where)
     train_on_ray(
-        train_worker, payload, name=payload.planned.version, settings=where, num_workers=stage.parallel.num_workers,
+        "tasks.train_worker:train_worker", payload, name=payload.planned.version, settings=where, num_workers=stage.parallel.num_workers,
         use_gpu=stage.parallel.accelerator == "gpu", max_restarts=stage.train.max_worker_restarts, on_progress=on_progress,
     )  # fmt: skip
     return said

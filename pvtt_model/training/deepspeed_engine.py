@@ -7,11 +7,13 @@ tensors (rank 0), each rank's share of the optimizer (float32 partition, moments
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 from typing import Any
 
 import deepspeed
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -46,10 +48,18 @@ def deepspeed_config(parallel: ParallelSpec, optim: OptimSpec) -> dict[str, Any]
     }
 
 
+def _alone() -> None:
+    """Outside a launcher (a notebook, a script): the process group of one and the LOCAL_RANK that DeepSpeed insists on."""
+    os.environ.setdefault("LOCAL_RANK", "0")
+    if not dist.is_initialized():
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", store=dist.HashStore(), rank=0, world_size=1)
+
+
 class Engine:
     """A teacher under DeepSpeed: forward, backward, step, and the state of both."""
 
     def __init__(self, teacher: nn.Module, parallel: ParallelSpec, optim: OptimSpec, first_step: int) -> None:
+        _alone()
         self.zero_stage = parallel.zero_stage
         trainable = [p for p in teacher.parameters() if p.requires_grad]
         adamw = torch.optim.AdamW(trainable, lr=optim.lr, betas=(optim.beta1, optim.beta2), weight_decay=optim.weight_decay)

@@ -25,7 +25,8 @@ from pvtt_model.data.video_io import (
     probe,
     write_mp4,
 )
-from pvtt_model.specs import VideoSpec
+from pvtt_model.nano.world import render_clip
+from pvtt_model.specs import NanoWorldSpec, VideoSpec
 
 
 def colours(num_frames: int = 5, height: int = 32, width: int = 48) -> torch.Tensor:
@@ -55,6 +56,17 @@ def test_narrow_videos_decode_right(tmp_path: Path, width: int) -> None:
     write_mp4(tmp_path / "a.mp4", frames, 15)
     assert (decode(tmp_path / "a.mp4").int() - frames.int()).abs().float().mean() < 6
     assert probe(tmp_path / "a.mp4")[:2] == (width, 32)
+
+
+def test_the_same_frames_give_the_same_file_whatever_lies_in_memory(tmp_path: Path) -> None:
+    frames = render_clip(NanoWorldSpec(num_clips=3), 1).frames_TCHW  # x264 with mbtree gave four files for it on an AVX-512 machine
+    files = set()
+    for i in range(40):
+        rubbish = [torch.randint(0, 255, (1000 * (i + j) + 7,), dtype=torch.uint8) for j in range(20)]
+        write_mp4(tmp_path / "a.mp4", frames, 16)
+        files.add((tmp_path / "a.mp4").read_bytes())
+        del rubbish
+    assert len(files) == 1
 
 
 def test_fewer_frames_than_asked_for_are_not_padded(tmp_path: Path) -> None:

@@ -1,0 +1,88 @@
+"""Runs training jobs one after another, each in a process of its own, and writes what they recorded. A script, started by test_loop_resume.py.
+
+    python train_jobs.py FOLDER JOBS     JOBS: JSON list of {"name", "overrides", "steps", "resume": name of an earlier job or null}
+
+The parent imports the libraries and forks: a job is a fresh process, without the seconds that importing torch costs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+
+from pvtt_model.data.shards import SCHEMAS, write_shard
+from pvtt_model.recipes import recipe_by_name
+from pvtt_model.training.loop import Resume, train
+from pvtt_model.training.samples import Place
+from pvtt_model.training.teacher import build_teacher
+
+CLIPS = 5
+
+
+class Keep:
+    """Hooks that copy every saved state to `folder`/stepN."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_step(self, record: dict[str, float]) -> None:
+        pass
+
+    def save(self, step: int, folder: Path) -> None:
+        shutil.copytree(folder, self.folder / f"step{step}")
+
+
+def places(folder: Path) -> list[Place]:
+    """Latents and conditions of `CLIPS` clips of random numbers, with prompts and reference counts of unequal length."""
+    generator = torch.Generator().manual_seed(0)
+    latents, conditions = [], []
+    for i in range(CLIPS):
+        z = {k: torch.randn(16, 3, 4, 4, generator=generator) for k in ("latents_CFHW", "inactive_CFHW", "reactive_CFHW")}
+        c = {"text_LD": torch.randn(3 + i, 64, generator=generator), "reference_NPC": torch.randn(1 + i % 2, 4, 48, generator=generator)}
+        common = {"clip_key": f"clip{i}", "usable": True, "reason": None}
+        latents.append(common | {"tensors": save(z | {"mask_MFHW": torch.ones(64, 3, 4, 4, dtype=torch.uint8)})})
+        conditions.append(common | {"tensors": save(c)})
+    write_shard(folder / "latents.parquet", latents, SCHEMAS["latents"])
+    write_shard(folder / "conditions.parquet", conditions, SCHEMAS["conditions"])
+    return [Place(f"clip{i}", folder / "latents.parquet", folder / "conditions.parquet", i) for i in range(CLIPS)]
+
+
+def run(folder: Path, job: dict[str, Any], clips: list[Place]) -> dict[str, Any]:
+    overrides = {"stages.*.parallel.num_workers": 1, "stages.*.train.steps": job["steps"], "stages.*.train.checkpoint_every_steps": 3}
+    recipe = recipe_by_name("nano", overrides | job["overrides"])
+    stage = recipe.stages[0]
+    dtype = torch.bfloat16 if stage.parallel.precision == "bfloat16" else torch.float32
+    image = recipe.conditions.image_encoder.architecture
+    teacher = build_teacher(stage.backbone, stage.reference, stage.lora, image, None, dtype, stage.train.seed)
+    resume = None if job["resume"] is None else Resume(3, folder / job["resume"] / "step3")
+    out = folder / job["name"]
+    return {"records": train(stage, teacher, clips, torch.zeros(1, 64), 32, Keep(out), out / "work", resume)}
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    folder, jobs = Path(sys.argv[1]), json.loads(sys.argv[2])
+    clips = places(folder)
+    for job in jobs:
+        child = os.fork()
+        if child == 0:
+            try:
+                result = run(folder, job, clips)
+            except Exception:
+                result = {"error": traceback.format_exc()}
+            (folder / f"{job['name']}.json").write_text(json.dumps(result))
+            sys.stdout.flush()
+            os._exit(0)
+        os.waitpid(child, 0)
+
+
+if __name__ == "__main__":
+    main()
