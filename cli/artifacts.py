@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import typer
@@ -15,13 +18,14 @@ from rich.tree import Tree
 
 from infra.artifact_store import ArtifactMissing, ArtifactStore
 from infra.audit import Lineage
+from infra.settings import settings
 from infra.store import ObjectMissing, StoreRefused
 from pvtt_model.artifacts import Kind, Manifest
 
-app = typer.Typer(help="Look at artifacts: ls, show, verify, lineage, gc.", no_args_is_help=True)
+app = typer.Typer(help="Look at artifacts: ls, show, get, verify, lineage, gc.", no_args_is_help=True)
 
 StoreOption = Annotated[str, typer.Option("--store", envvar="PVTT_STORE", help="A path, file:///path or s3://bucket/prefix.")]
-DEFAULT_STORE = ".pvtt/store"
+DEFAULT_STORE = str(settings().home / "store")
 
 
 @app.command("ls")
@@ -71,6 +75,27 @@ def show(
     for f in m.files:
         table.add_row(escape(f.name), str(f.bytes), "" if f.rows is None else str(f.rows), f.sha256[:12], escape(f.key))
     _console().print(table)
+
+
+@app.command("get")
+def get(
+    name: Annotated[str, typer.Argument(help="As for show.")],
+    out: Annotated[Path, typer.Option(help="A folder; made where missing.")],
+    match: Annotated[str, typer.Option(help="Only files whose name matches, e.g. '*.mp4'.")] = "*",
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Copy an artifact's files out of the store under their names, hash checked."""
+    with _plain_failures():
+        artifacts = ArtifactStore.open(store)
+        m = artifacts.manifest(resolve_name(artifacts, name))
+        chosen = [f for f in m.files if fnmatchcase(f.name, match)]
+        if not chosen:
+            raise ValueError(f"no file of {m.name} matches '{match}'. It has {[f.name for f in m.files]}.")
+        for f in chosen:
+            target = out / f.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(artifacts.local_path(f), target)
+            typer.echo(str(target))
 
 
 @app.command("verify")

@@ -42,12 +42,13 @@ def plan(
 
 def _fingerprint(recipe: RecipeSpec, clips: str | None) -> str:
     """The source's content: the manifest's and its files', or the nano world's spec."""
-    if clips is None:
-        from pvtt_model.nano.world import world_fingerprint
+    if clips in (None, "nano"):
+        from pvtt_model.nano.fingerprint import world_fingerprint
 
         return world_fingerprint(recipe.world)
     from pvtt_model.data.manifest import read_manifest
 
+    assert clips is not None
     cache = settings().cache / "clips"
     uri = clips if is_remote(clips) else str(Path(clips).resolve())
     return read_manifest(localise(uri, cache), uri, recipe.clips, lambda u: localise(u, cache)).fingerprint

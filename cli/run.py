@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -18,10 +19,28 @@ from infra.settings import REPOSITORY, settings
 from pvtt_model.recipes import RECIPES, parse_override, recipe_by_name
 
 console = Console(highlight=False)
+
+
+class GatePolicy(StrEnum):
+    recipe = "recipe"
+    stop = "stop"
+    go_on = "continue"
+    ask = "ask"
+
+
 StoreOption = Annotated[str | None, typer.Option(help="a folder or s3://bucket/prefix; default PVTT_STORE, else .pvtt/store")]
 
 
-def up(store: StoreOption = None) -> None:
+def up(store: 
+
+class GatePolicy(StrEnum):
+    recipe = "recipe"
+    stop = "stop"
+    go_on = "continue"
+    ask = "ask"
+
+
+StoreOption = None) -> None:
     """Start the local Prefect server and worker where they are not running, and deploy prefect.yaml."""
     api = LocalServices(settings(store), console.print).up()
     console.print(f"UI: {api.removesuffix('/api')}")
@@ -38,8 +57,17 @@ def run(
     clips: Annotated[str, typer.Option(help="'nano', or a JSON Lines manifest (path or s3://)")] = "nano",
     set_: Annotated[list[str] | None, typer.Option("--set", help="override, path=value; may be repeated")] = None,
     deployment: Annotated[str, typer.Option(help="flow/deployment")] = "pvtt/full-curriculum",
-    store: StoreOption = None,
-    on_gate_failure: Annotated[str, typer.Option(help="recipe, stop, continue or ask")] = "recipe",
+    store: 
+
+class GatePolicy(StrEnum):
+    recipe = "recipe"
+    stop = "stop"
+    go_on = "continue"
+    ask = "ask"
+
+
+StoreOption = None,
+    on_gate_failure: Annotated[GatePolicy, typer.Option(help="what a missed gate does; recipe: as each stage says")] = GatePolicy.recipe,
 ) -> None:
     """Run a deployment on the local server (started where it is not running) and follow it; exit status 0 where it ended Completed."""
     try:
@@ -59,7 +87,7 @@ def run(
     env = services.environment(api)
     parameters = {"recipe": recipe, "clips": clips, "overrides": overrides, "store": where.store}
     if deployment.split("/")[0] in ("pvtt", "evaluate", "retrain"):
-        parameters["on_gate_failure"] = on_gate_failure
+        parameters["on_gate_failure"] = on_gate_failure.value
     pairs = [part for key, value in parameters.items() for part in ("--param", f"{key}={json.dumps(value)}")]
     command = [sys.executable, "-m", "prefect", "deployment", "run", deployment, *pairs]
     console.print(f"prefect deployment run {deployment}  (recipe {recipe}, clips {clips})")

@@ -32,4 +32,9 @@ def evaluate(
         refs = judged(spec, name, trained(spec, data, name, uri), data, uri, on_gate_failure)
     except GateMissed as missed:
         return Failed(message=str(missed))
-    return Completed(message=f"report: {uri}/{refs.report.name}/report.html\ncontact sheet: {uri}/{refs.edits.name}/contact_sheet.png")
+    return Completed(
+        message=(
+            f"report: {uri}/{refs.gate.name}/report.html\ncontact sheet: {uri}/{refs.edits.name}/contact_sheet.png\n"
+            f"videos: pvtt artifacts get {refs.edits.name} --match '*.mp4' --out edits --store {uri}"
+        )
+    )

@@ -49,6 +49,8 @@ def run_curriculum(spec: RecipeSpec, data: dict[str, ArtifactRef], uri: str, on_
     release = publish_release(spec, data["clips"], checkpoints, edits, reports, gates, uri)
     return Completed(
         message=(
-            f"release: {uri}/{release.name}\nreport: {uri}/{reports[-1].name}/report.html\ncontact sheet: {uri}/{edits[-1].name}/contact_sheet.png"
+            f"release: {uri}/{release.name}\n"
+            f"report: {uri}/{gates[-1].name}/report.html\ncontact sheet: {uri}/{edits[-1].name}/contact_sheet.png\n"
+            f"videos: pvtt artifacts get {edits[-1].name} --match '*.mp4' --out edits --store {uri}"
         )
     )

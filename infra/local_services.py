@@ -19,6 +19,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from infra.settings import REPOSITORY, Settings
+from pvtt_model.artifacts import digest
 
 POOL = "local"
 FIRST_PORT = 4200
@@ -35,6 +36,7 @@ class Service(BaseModel):
     started: str  # the process's start time, so that a recycled pid is not taken for ours
     log: str
     port: int | None = None
+    environment: str = ""  # digest of what it was started with and passes on to its runs
 
 
 class LocalServices:
@@ -61,7 +63,12 @@ class LocalServices:
             self._prefect(api, "work-pool", "create", POOL, "--type", "process", "--overwrite")
             self._prefect(api, "deploy", "--all", "--no-prompt")
             (self.folder / "deployed").write_text(self._deploy_key())
-        if self._running("worker") is None:
+        worker = self._running("worker")
+        if worker is not None and worker.environment != self._environment_digest():
+            self.say("the environment has changed (store, credentials, Ray): restarting the worker")
+            _end_group(worker.pid)
+            worker = None
+        if worker is None:
             self.say(f"starting a process worker on pool '{POOL}'")
             self._start("worker", ["prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", f"pvtt-{os.getpid()}"], None, api)
         return api
@@ -111,7 +118,7 @@ class LocalServices:
                 [sys.executable, "-m", *command], cwd=REPOSITORY, env=self.environment(api), stdout=out, stderr=out,
                 stdin=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
-        service = Service(name=name, pid=process.pid, started=_start_time(process.pid) or "", log=str(log), port=port)
+        service = Service(name=name, pid=process.pid, started=_start_time(process.pid) or "", log=str(log), port=port, environment=self._environment_digest())
         (self.folder / f"{name}.json").write_text(service.model_dump_json())
         return service
 
@@ -134,6 +141,11 @@ class LocalServices:
                 time.sleep(0.3)
         tail = "\n".join(Path(server.log).read_text(errors="replace").splitlines()[-15:])
         raise RuntimeError(f"the Prefect server did not come up within {START_TIMEOUT_S:.0f} s. Its last words ({server.log}):\n{tail}")
+
+    def _environment_digest(self) -> str:
+        """Of the variables a run takes from its worker; a digest, since credentials are among them."""
+        wanted = {k: v for k, v in self.environment().items() if k.startswith(("PVTT_", "AWS_", "RAY_", "HF_")) and k != "PVTT_STORE"}
+        return digest(wanted)
 
     def _deploy_key(self) -> str:
         """What a deployment depends on: the file, and the flows' parameters."""

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from pvtt_model.specs import (
     BackboneSpec,
+    ClipSpec,
     ConditionSpec,
     DataSpec,
     EditSpec,
@@ -25,7 +26,6 @@ from pvtt_model.specs import (
     LoraSpec,
     MaskPolicy,
     ModelSpec,
-    ClipSpec,
     NanoWorldSpec,
     ObjectiveSpec,
     OptimSpec,

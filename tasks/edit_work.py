@@ -62,7 +62,8 @@ def make_edit(unit: EditUnit) -> Derived:
         return found
     stage, recipe = unit.recipe.stages[unit.stage_index], unit.recipe
     image_encoder = recipe.conditions.image_encoder.architecture
-    teacher = _teacher(stage.backbone, stage.reference, stage.lora, image_encoder, str(store.local_path(unit.lora)), str(store.local_path(unit.adapter)))
+    trained = (str(store.local_path(unit.lora)), str(store.local_path(unit.adapter)))
+    teacher = _teacher(stage.backbone, stage.reference, stage.lora, image_encoder, stage.parallel.precision, trained)
     empty = load_file(store.local_path(unit.empty_text))["text_LD"]
     row = edit_clip(
         teacher, _vae(recipe.latents.vae), _rows(store, unit.template), _rows(store, unit.reference), empty,
@@ -108,11 +109,14 @@ def _rows(store: Any, place: ClipPlace) -> dict[str, Row]:
 
 
 @lru_cache(maxsize=1)
-def _teacher(backbone: BackboneSpec, reference: ReferenceSpec, lora: LoraSpec, image_encoder: str, lora_path: str, adapter_path: str) -> Any:
+def _teacher(
+    backbone: BackboneSpec, reference: ReferenceSpec, lora: LoraSpec, image_encoder: str, precision: str, trained: tuple[str, str]
+) -> Any:
     import torch
 
     from pvtt_model.training.teacher import build_teacher, load_trainable, load_trainable_files
 
-    teacher = build_teacher(backbone, reference, lora, image_encoder, weights_of(backbone), torch.float32, seed=0)
-    load_trainable(teacher, load_trainable_files(lora_path, adapter_path))
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    teacher = build_teacher(backbone, reference, lora, image_encoder, weights_of(backbone), dtype, seed=0)
+    load_trainable(teacher, load_trainable_files(*trained))
     return teacher.to(device())

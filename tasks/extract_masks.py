@@ -52,7 +52,7 @@ def _overlay(store: ArtifactStore, clips_shard: object, masks_shard: object, rec
     import torch
     from torchvision.utils import save_image
 
-    from pvtt_model.curation.latents import frames_and_mask
+    from pvtt_model.curation.frames import frames_and_mask
     from pvtt_model.curation.masks import overlay
     from pvtt_model.data.shards import read_row
 

@@ -53,7 +53,7 @@ class _Source:
 
     def fingerprint(self) -> str:
         if self.clips == NANO:
-            from pvtt_model.nano.world import world_fingerprint
+            from pvtt_model.nano.fingerprint import world_fingerprint
 
             return world_fingerprint(self.recipe.world)
         return self.scan().fingerprint
@@ -66,7 +66,8 @@ class _Source:
         return self._scan
 
     def _world(self) -> Path:
-        from pvtt_model.nano.world import world_fingerprint, write_world
+        from pvtt_model.nano.fingerprint import world_fingerprint
+        from pvtt_model.nano.world import write_world
 
         folder = self.where.home / "world" / world_fingerprint(self.recipe.world)
         done = folder / "manifest.jsonl"

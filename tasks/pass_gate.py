@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 from prefect import task
 from pydantic import BaseModel, ConfigDict
 
@@ -11,8 +14,9 @@ from pvtt_model.artifacts import ArtifactRef, Manifest, Planned
 from pvtt_model.chain import gate_artifact
 from pvtt_model.specs import RecipeSpec
 from tasks.clip_table import attach_json
+from tasks.generate_edits import SHEET
 from tasks.policy import POLICY, produce
-from tasks.score_edits import REPORT
+from tasks.score_edits import PAGE, REPORT
 from tasks.train_stage import stage_index
 from tasks.ui import show_markdown
 
@@ -31,7 +35,7 @@ class GateOutcome(BaseModel):
 
 @task(task_run_name="pass gate of stage {stage_name}", description="Thresholds against the report", **POLICY)
 def pass_gate(recipe: RecipeSpec, stage_name: str, report: ArtifactRef, store: str) -> GateOutcome:
-    """The gate artifact and its outcome. A missed gate is an outcome, not an error."""
+    """The gate artifact (verdict.json, and the report's page with the gate in it) and its outcome. A missed gate is an outcome, not an error."""
     stage = recipe.stages[stage_index(recipe, stage_name)]
     ref = produce(gate_artifact(stage, report.name), store, lambda s, p: _make(s, p, recipe, stage_name, report), lambda s, m: _show(m, stage_name))
     said = ArtifactStore.open(store, settings(store).cache).manifest(ref).summary
@@ -41,11 +45,16 @@ def pass_gate(recipe: RecipeSpec, stage_name: str, report: ArtifactRef, store: s
 def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, stage_name: str, report: ArtifactRef) -> Manifest:
     from pvtt_model.evaluation.gate import judge
     from pvtt_model.evaluation.report import Report
+    from pvtt_model.evaluation.report_html import report_html
 
     stage = recipe.stages[stage_index(recipe, stage_name)]
-    measured = Report.model_validate_json(store.local_path(store.manifest(report).file(REPORT)).read_text())
+    scored = store.manifest(report)
+    measured = Report.model_validate_json(store.local_path(scored.file(REPORT)).read_text())
     verdict = judge(measured, stage.gate)
     files = [attach_json(store, planned, VERDICT, verdict.model_dump(mode="json"))]
+    sheet = store.local_path(store.manifest(scored.inputs[0]).file(SHEET))
+    with tempfile.TemporaryDirectory() as folder:
+        files.append(store.attach(planned, PAGE, report_html(measured, verdict, sheet, Path(folder) / PAGE)))
     return store.commit(planned, files, {"stage": stage_name, "passed": verdict.passed, "message": verdict.message(), "table": verdict.markdown()})
 
 

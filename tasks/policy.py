@@ -12,7 +12,7 @@ from prefect.tasks import exponential_backoff
 
 from infra.artifact_store import ArtifactStore
 from infra.settings import settings
-from infra.store.base import StoreRefused
+from infra.store.base import ObjectMissing, StoreRefused
 from pvtt_model.artifacts import ArtifactRef, Manifest, Planned
 
 #: Errors that trying again cannot mend: wrong settings, refused data, a gate. Everything else (a dead worker, the network) is tried again.
@@ -23,6 +23,8 @@ def worth_retrying(task: Any, run: Any, state: Any) -> bool:
     """Whether the failure may pass by itself."""
     try:
         state.result()
+    except ObjectMissing:  # a KeyError, but a file that gc took can be made again
+        return True
     except HOPELESS:
         return False
     except Exception:

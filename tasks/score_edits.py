@@ -30,7 +30,6 @@ def score_edits(recipe: RecipeSpec, stage_name: str, edits: ArtifactRef, store: 
 
 
 def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, stage_name: str, edits: ArtifactRef) -> Manifest:
-    from pvtt_model.evaluation.gate import judge
     from pvtt_model.evaluation.report import EditScores, aggregate
     from pvtt_model.evaluation.report_html import report_html
 
@@ -41,11 +40,13 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, stage_name
     gpus = 0.0 if stage.parallel.accelerator == "cpu" else 1.0
     records = map_units(store, score_one, units, kind="reports", what=f"scoring ({stage_name})", num_gpus=gpus)
     scores = [EditScores.model_validate(record.summary) for record in records]
-    report = aggregate(stage_name, scores, stage.evaluate, on_training_clips=bool(made.summary["on_training_clips"]))
+    report = aggregate(
+        stage_name, scores, stage.evaluate, on_training_clips=bool(made.summary["on_training_clips"]), warnings=_curation(store, made)
+    )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / REPORT).write_text(report.model_dump_json(indent=1))
-        report_html(report, judge(report, stage.gate), store.local_path(made.file(SHEET)), folder / PAGE)
+        report_html(report, None, store.local_path(made.file(SHEET)), folder / PAGE)
         columns = list(dict.fromkeys(key for edit in scores for key in edit.scores))
         with (folder / CSV).open("w", newline="") as file:
             writer = csv.writer(file)
@@ -55,6 +56,18 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, stage_name
                 writer.writerow([edit.clip_key, edit.reference_key, edit.status, edit.reason, *values])
         files = [store.attach(planned, part, folder / part) for part in (REPORT, PAGE, CSV)]
     return store.commit(planned, files, {"stage": stage_name, "edits": report.edits, "done": report.edits_done, "values": report.values()})
+
+
+def _curation(store: ArtifactStore, edits: Manifest) -> list[str]:
+    """What curation refused, counted, from the artifacts the edits were made of."""
+    behind = {name.split("/")[0]: store.manifest(name).summary for name in edits.inputs}
+    clips, masks = behind["clips"], behind["masks"]
+    said = [f"Data: {clips['accepted']} clips of {clips['products']} products accepted, {clips['refused']} refused; {clips['held_out']} held out."]
+    if clips["refused"]:
+        said.append("Refused lines: " + ", ".join(f"{n} {kind}" for kind, n in sorted(clips["refused_by_kind"].items())) + ".")
+    if masks["refused"]:
+        said.append(f"{masks['refused']} of {masks['refused'] + masks['usable']} masks could not be used; their clips were neither trained on nor edited.")
+    return said
 
 
 def _show(store: ArtifactStore, manifest: Manifest, stage_name: str) -> None:

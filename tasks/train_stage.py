@@ -15,6 +15,8 @@ from infra.step_checkpoints import StepCheckpoints
 from pvtt_model.artifacts import ArtifactRef, Manifest, Planned
 from pvtt_model.chain import checkpoint_artifact
 from pvtt_model.specs import DataSpec, RecipeSpec
+from pvtt_model.training.records import STATE, TRAINED, summary_of
+from pvtt_model.training.trained_tensors import split_trainable
 from tasks.clip_table import Curated, attach_json, clip_places
 from tasks.embed_conditions import EMPTY_TEXT
 from tasks.policy import POLICY, produce
@@ -111,11 +113,9 @@ def _train(payload: TrainPayload, steps: StepCheckpoints, stage_name: str, where
 def _commit(
     store: ArtifactStore, planned: Planned, recipe: RecipeSpec, index: int, steps: StepCheckpoints, clip_keys: list[str], said: dict[str, Any]
 ) -> Manifest:
-    from safetensors.torch import load_file, save_file
+    from safetensors.numpy import load_file, save_file
 
     from pvtt_model.evaluation.loss_curve import loss_curve
-    from pvtt_model.training.loop import STATE, TRAINED, summary_of
-    from pvtt_model.training.teacher import split_trainable
 
     stage = recipe.stages[index]
     with tempfile.TemporaryDirectory() as name:
@@ -130,7 +130,7 @@ def _commit(
         loss_curve(records, folder / CURVE, title=f"{recipe.name}, stage {stage.name}")
         files = [store.attach(planned, part, folder / part) for part in (LORA, ADAPTER, CURVE)]
     files += [attach_json(store, planned, RECORDS, records), attach_json(store, planned, CLIPS, clip_keys)]
-    counts = {"lora": sum(t.numel() for t in lora.values()), "reference_adapter": sum(t.numel() for t in adapter.values())}
+    counts = {"lora": sum(int(t.size) for t in lora.values()), "reference_adapter": sum(int(t.size) for t in adapter.values())}
     summary = {
         **summary_of(records),
         "stage": stage.name,

@@ -15,7 +15,8 @@ from infra.ray_launch import Reporter
 from infra.settings import settings
 from infra.step_checkpoints import StepCheckpoints
 from pvtt_model.artifacts import StoredFile
-from pvtt_model.training.loop import STATE, TRAINED, Resume, train
+from pvtt_model.training.loop import Resume, train
+from pvtt_model.training.records import STATE, TRAINED
 from pvtt_model.training.samples import Place
 from pvtt_model.training.teacher import build_teacher, load_trainable, load_trainable_files
 from tasks.shard_work import weights_of

@@ -14,28 +14,12 @@ from safetensors.torch import save
 from torch import Tensor
 
 from pvtt_model.backbones.vae import VideoAutoencoder
+from pvtt_model.curation.frames import frames_and_mask, to_model
 from pvtt_model.curation.mask_policy import fill_inside, widen
-from pvtt_model.data.video_io import decode, fit, fit_mask, png_mask
-from pvtt_model.specs import LatentSpec, VideoSpec
+from pvtt_model.specs import LatentSpec
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CELL = 8  # pixels of the frame a latent cell stands for, either way
-
-
-def frames_and_mask(clip: dict[str, Any], mask: dict[str, Any], video: VideoSpec) -> tuple[Tensor, Tensor]:
-    """(frames uint8 T,C,H,W, mask bool T,H,W) of a clip at the model's size, from its clips and masks rows."""
-    frames = fit(decode(clip["video"], video.num_frames), video)
-    return frames, fit_mask(torch.stack([png_mask(png) for png in mask["mask"]]), video)
-
-
-def to_model(frames_TCHW: Tensor) -> Tensor:
-    """uint8 frames (T, C, H, W) as the VAE takes them: float (C, T, H, W) in [-1, 1]."""
-    return (frames_TCHW.float() / 127.5 - 1).transpose(0, 1)
-
-
-def to_frames(video_CTHW: Tensor) -> Tensor:
-    """The inverse of to_model, clamped and rounded to uint8."""
-    return ((video_CTHW.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).transpose(0, 1)
 
 
 def pack_mask(mask_THW: Tensor) -> Tensor:

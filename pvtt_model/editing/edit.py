@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pvtt_model.backbones.image import letterbox
 from pvtt_model.backbones.vae import VideoAutoencoder
-from pvtt_model.curation.latents import frames_and_mask, to_frames
+from pvtt_model.curation.frames import frames_and_mask, to_frames
 from pvtt_model.curation.mask_policy import widen
 from pvtt_model.data.video_io import png_bytes, read_picture
 from pvtt_model.editing.sample import EditInputs, composite, sample_edit

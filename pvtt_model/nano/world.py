@@ -16,13 +16,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from pvtt_model.artifacts import digest
 from pvtt_model.data.video_io import png_bytes, write_mp4
 from pvtt_model.nano.shapes import COLOURS, PATTERNS, SHAPES, Array, unit_size
 from pvtt_model.specs import NanoWorldSpec
 
-#: Raise it whenever a frame, a mask or a caption of the same spec changes.
-NANO_WORLD_REVISION = 1
 CLIPS_A_PRODUCT = 2
 REFERENCES_A_PRODUCT = 2
 SUPERSAMPLE = 2
@@ -58,11 +55,6 @@ class Clip(NamedTuple):
     mask_THW: torch.Tensor  # bool, True wherever the product gives any colour to the pixel
     product: Product
     caption: str
-
-
-def world_fingerprint(spec: NanoWorldSpec) -> str:
-    """Identity of the world's content, without rendering it."""
-    return digest("nano-world", NANO_WORLD_REVISION, spec.identity())
 
 
 def product_of(spec: NanoWorldSpec, index: int) -> Product:

@@ -20,6 +20,10 @@ from torch import Tensor, nn
 from pvtt_model.specs import OptimSpec, ParallelSpec
 from pvtt_model.training.schedule import warmup
 
+#: On CPU DeepSpeed compiles a shared-memory all-reduce at the first start, under a lock file that a killed process leaves behind for the next
+#: one to wait on for ever; and its sums would differ in the last bit from gloo's. Off: gloo everywhere.
+deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
 
 def deepspeed_config(parallel: ParallelSpec, optim: OptimSpec) -> dict[str, Any]:
     """Computed values throughout: raw DeepSpeed refuses "auto"."""
@@ -61,11 +65,10 @@ class Engine:
     def __init__(self, teacher: nn.Module, parallel: ParallelSpec, optim: OptimSpec, first_step: int) -> None:
         _alone()
         self.zero_stage = parallel.zero_stage
-        trainable = [p for p in teacher.parameters() if p.requires_grad]
+        trainable = self.trainable = [p for p in teacher.parameters() if p.requires_grad]
+        self._plain_norm: float | None = None
         adamw = torch.optim.AdamW(trainable, lr=optim.lr, betas=(optim.beta1, optim.beta2), weight_decay=optim.weight_decay)
-        self.engine, *_ = deepspeed.initialize(
-            model=teacher, model_parameters=trainable, optimizer=adamw, config=deepspeed_config(parallel, optim)
-        )
+        self.engine, *_ = deepspeed.initialize(model=teacher, model_parameters=trainable, optimizer=adamw, config=deepspeed_config(parallel, optim))
         self.optim = optim
         self.set_lr(first_step)
 
@@ -78,6 +81,15 @@ class Engine:
         """The torch optimizer inside, which holds this rank's partition."""
         outer = self.engine.optimizer
         return getattr(outer, "optimizer", outer)
+
+    def _masters(self) -> list[tuple[str, Tensor]]:
+        """What AdamW steps on, named group.index: the parameters, or this rank's float32 partitions of them.
+
+        Between steps ZeRO-3 leaves the param_groups empty and keeps its partitions beside them.
+        """
+        if self.zero_stage == 3:
+            return [(f"0.{i}", p) for i, p in enumerate(self.engine.optimizer.fp32_partitioned_groups_flat)]
+        return [(f"{g}.{i}", p) for g, group in enumerate(self.adamw.param_groups) for i, p in enumerate(group["params"])]
 
     def set_lr(self, step: int) -> float:
         """The rate of step `step`, set on the optimizer."""
@@ -92,21 +104,24 @@ class Engine:
     def backward(self, loss: Tensor) -> None:
         """One micro-batch; DeepSpeed divides by the accumulation."""
         self.engine.backward(loss)
+        if self.zero_stage == 0 and self.engine.is_gradient_accumulation_boundary():
+            grads = [p.grad for p in self.trainable if p.grad is not None]
+            self._plain_norm = float(torch.nn.utils.get_total_norm(grads)) if grads else None  # DeepSpeed keeps none without ZeRO and bf16
         self.engine.step()  # steps at the accumulation's boundary only
 
     def grad_norm(self) -> float:
         """Norm before clipping of the step just taken, over all ranks."""
         norm = self.engine.get_global_grad_norm()
+        norm = self._plain_norm if norm is None else norm
         return float(norm) if norm is not None else float("nan")
 
     def rank_state(self) -> dict[str, Tensor]:
         """This rank's share of the optimizer, as named tensors."""
         tensors: dict[str, Tensor] = {}
-        for g, group in enumerate(self.adamw.param_groups):
-            for i, p in enumerate(group["params"]):
-                tensors[f"{g}.{i}.param"] = p.detach().cpu().contiguous().clone()
-                for key, value in self.adamw.state.get(p, {}).items():
-                    tensors[f"{g}.{i}.state.{key}"] = torch.as_tensor(value).detach().cpu().contiguous().clone()
+        for name, p in self._masters():
+            tensors[f"{name}.param"] = p.detach().cpu().contiguous().clone()
+            for key, value in self.adamw.state.get(p, {}).items():
+                tensors[f"{name}.state.{key}"] = torch.as_tensor(value).detach().cpu().contiguous().clone()
         return tensors
 
     def trained(self, teacher: nn.Module) -> dict[str, Tensor]:
@@ -122,18 +137,20 @@ class Engine:
     def load_rank(self, path: Path) -> None:
         """Restore this rank's share. Raises ValueError where it is of another layout (world size, ZeRO stage, rank or targets)."""
         saved = load_file(path)
+        masters = dict(self._masters())
+        unlike = {n: (saved[f"{n}.param"].shape if f"{n}.param" in saved else None, p.shape) for n, p in masters.items()}
+        unlike = {n: shapes for n, shapes in unlike.items() if shapes[0] != shapes[1]}
+        extra = sorted({key.split(".param")[0] for key in saved if key.endswith(".param")} - set(masters))
+        if unlike or extra:
+            raise ValueError(
+                f"{path.name} does not fit this run: partitions saved and here {unlike}, not known here {extra}. "
+                "Resume with the same num_workers, zero_stage and LoRA settings."
+            )
         with torch.no_grad():
-            for g, group in enumerate(self.adamw.param_groups):
-                for i, p in enumerate(group["params"]):
-                    mine = saved.get(f"{g}.{i}.param")
-                    if mine is None or mine.shape != p.shape:
-                        raise ValueError(
-                            f"{path.name} holds {None if mine is None else tuple(mine.shape)} for partition {g}.{i}, this run has {tuple(p.shape)}. "
-                            "Resume with the same num_workers, zero_stage and LoRA settings."
-                        )
-                    p.copy_(mine)
-                    state = self.adamw.state[p]
-                    for key, value in saved.items():
-                        if key.startswith(f"{g}.{i}.state."):
-                            name = key.removeprefix(f"{g}.{i}.state.")
-                            state[name] = value.clone() if name == "step" else value.to(p.device, p.dtype, copy=True)
+            for name, p in masters.items():
+                p.copy_(saved[f"{name}.param"])
+                state = self.adamw.state[p]
+                for key, value in saved.items():
+                    if key.startswith(f"{name}.state."):
+                        part = key.removeprefix(f"{name}.state.")
+                        state[part] = value.clone() if part == "step" else value.to(p.device, p.dtype, copy=True)

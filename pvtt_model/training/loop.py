@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.distributed as dist
@@ -21,11 +21,10 @@ from torch import Tensor
 from pvtt_model.objectives.rectified_flow import flow_loss, interpolate, sample_sigma
 from pvtt_model.specs import StageSpec
 from pvtt_model.training.deepspeed_engine import Engine
+from pvtt_model.training.records import STATE, TRAINED
 from pvtt_model.training.samples import Batch, Place, collate, read_sample
 from pvtt_model.training.schedule import samples_of, seed_of
 from pvtt_model.training.teacher import Teacher, load_trainable
-
-TRAINED, STATE = "trained.safetensors", "state.json"
 
 
 class Hooks(Protocol):
@@ -144,9 +143,3 @@ def _write_state(engine: Engine, teacher: Teacher, records: list[dict[str, float
         save_file(trained, folder / TRAINED)
         (folder / STATE).write_text(json.dumps({"step": len(records), "records": records}))
     return folder
-
-
-def summary_of(records: Sequence[dict[str, float]]) -> dict[str, Any]:
-    """Small facts of a finished stage. The final loss is kept to the last bit (hex), for comparing runs."""
-    last = records[-1]["loss"]
-    return {"steps": len(records), "final_loss": last, "final_loss_hex": last.hex(), "first_loss": records[0]["loss"]}

@@ -12,7 +12,9 @@ def seed_of(*parts: int | str) -> int:
     return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:8], "big") >> 1
 
 
-def samples_of(step: int, rank: int, accum: int, *, seed: int, num_samples: int, micro_batch: int, num_workers: int, grad_accum: int) -> list[tuple[int, int]]:
+def samples_of(
+    step: int, rank: int, accum: int, *, seed: int, num_samples: int, micro_batch: int, num_workers: int, grad_accum: int
+) -> list[tuple[int, int]]:
     """(draw, index) of the samples that `rank` sees in micro-batch `accum` of `step`.
 
     Draws are numbered through the whole run; each epoch is a fresh permutation of all samples. The global batch of a step is the

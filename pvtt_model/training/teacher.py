@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from pvtt_model.objectives.rectified_flow import TIMESTEPS
 from pvtt_model.reference.attention import attach_reference
 from pvtt_model.reference.resampler import PerceiverResampler
 from pvtt_model.specs import BackboneSpec, LoraSpec, ReferenceSpec
+from pvtt_model.training.trained_tensors import join_trainable
 
 #: Linear layers of a Wan block by LoRA target. Main blocks only: the VACE blocks stay as published.
 _LAYERS = {"attn1": r"attn1\.(to_q|to_k|to_v|to_out\.0)", "attn2": r"attn2\.(to_q|to_k|to_v|to_out\.0)", "ffn": r"ffn\.net\.(0\.proj|2)"}
@@ -85,30 +85,6 @@ def build_teacher(
     """
     image_width = architecture(image_encoder, "image").config["width"]
     return Teacher(load_transformer(backbone, folder, dtype), reference, lora, image_width, seed)
-
-
-def split_trainable(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """(LoRA with diffusers' names, reference adapter) of the teacher's trainable tensors. Raises ValueError for a name that is neither."""
-    lora: dict[str, Tensor] = {}
-    adapter: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        if ".lora_" in name:
-            lora[name.replace(".default.", ".")] = tensor
-        elif name.startswith("resampler."):
-            adapter[name] = tensor
-        elif ".processor." in name:
-            adapter[name.removeprefix("transformer.")] = tensor
-        else:
-            raise ValueError(f"'{name}' is trained but is neither LoRA nor reference adapter.")
-    return lora, adapter
-
-
-def join_trainable(lora: Mapping[str, Tensor], adapter: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse of split_trainable."""
-    joined = {re.sub(r"\.(lora_[AB])\.", r".\1.default.", name): tensor for name, tensor in lora.items()}
-    for name, tensor in adapter.items():
-        joined[name if name.startswith("resampler.") else f"transformer.{name}"] = tensor
-    return joined
 
 
 def load_trainable(teacher: Teacher, tensors: Mapping[str, Tensor], *, partial: bool = False) -> dict[str, list[str]]:

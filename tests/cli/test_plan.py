@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from cli.plan import plan
 from infra.artifact_store import ArtifactStore
-from pvtt_model.nano.world import world_fingerprint
+from pvtt_model.nano.fingerprint import world_fingerprint
 from pvtt_model.plan import planned_chain
 from pvtt_model.recipes import recipe_by_name
 

@@ -11,7 +11,8 @@ from pvtt_model.data.manifest import read_manifest
 from pvtt_model.data.refusals import Refusal
 from pvtt_model.data.video_io import decode, png_mask
 from pvtt_model.nano.shapes import SHAPES, unit_size
-from pvtt_model.nano.world import product_of, render_clip, render_reference, world_fingerprint, write_world
+from pvtt_model.nano.fingerprint import world_fingerprint
+from pvtt_model.nano.world import product_of, render_clip, render_reference, write_world
 from pvtt_model.specs import ClipSpec, NanoWorldSpec, VideoSpec
 
 SPEC = NanoWorldSpec(num_clips=3)

@@ -1,0 +1,33 @@
+"""The trained tensors by name: LoRA with diffusers' keys and reference adapter apart, or together. Light: any array will do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TypeVar
+
+Array = TypeVar("Array")
+
+
+def split_trainable(tensors: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
+    """(LoRA with diffusers' names, reference adapter) of the teacher's trainable tensors. Raises ValueError for a name that is neither."""
+    lora: dict[str, Array] = {}
+    adapter: dict[str, Array] = {}
+    for name, tensor in tensors.items():
+        if ".lora_" in name:
+            lora[name.replace(".default.", ".")] = tensor
+        elif name.startswith("resampler."):
+            adapter[name] = tensor
+        elif ".processor." in name:
+            adapter[name.removeprefix("transformer.")] = tensor
+        else:
+            raise ValueError(f"'{name}' is trained but is neither LoRA nor reference adapter.")
+    return lora, adapter
+
+
+def join_trainable(lora: Mapping[str, Array], adapter: Mapping[str, Array]) -> dict[str, Array]:
+    """The inverse of split_trainable."""
+    joined = {re.sub(r"\.(lora_[AB])\.", r".\1.default.", name): tensor for name, tensor in lora.items()}
+    for name, tensor in adapter.items():
+        joined[name if name.startswith("resampler.") else f"transformer.{name}"] = tensor
+    return joined

@@ -1,0 +1,88 @@
+"""What a spec accepts and refuses, with the cure in the message."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from pvtt_model.recipes import recipe_by_name
+from pvtt_model.specs import ClipSpec, LoraSpec, MaskSpec, ModelSpec, ParallelSpec, RecipeSpec, TrainSpec, VideoSpec
+
+
+@given(st.integers(min_value=1, max_value=400))
+def test_frames_are_four_k_plus_one(n):
+    if n % 4 == 1:
+        assert VideoSpec(num_frames=n).num_frames == n
+    else:
+        below, above = n // 4 * 4 + 1, n // 4 * 4 + 5
+        with pytest.raises(ValidationError, match=f"num_frames is {n}.*Use {below} or {above}"):
+            VideoSpec(num_frames=n)
+
+
+@pytest.mark.parametrize("change", [{"width": 100}, {"height": 8}, {"width": 0}, {"num_frames": 0}, {"fit": "pad"}])
+def test_impossible_frames_are_refused(change):
+    with pytest.raises(ValidationError):
+        VideoSpec(**change)
+
+
+def test_a_hub_model_is_pinned():
+    with pytest.raises(ValidationError, match="hf://owner/name.*Set `revision`"):
+        ModelSpec(architecture="wan2.1-vae", weights="hf://owner/name")
+    assert ModelSpec(architecture="wan2.1-vae", weights="hf://owner/name", revision="abc").revision == "abc"
+
+
+@pytest.mark.parametrize(
+    ("given_names", "known"),
+    [
+        (("temporal_self_attn.to_q", "temporal_self_attn.to_k", "cross_attn.to_v", "cross_attn.to_out"), ("attn1", "attn2")),
+        (("spatial_self_attn",), ("attn1",)),
+        (("self_attn", "attn1"), ("attn1",)),
+        (("attn2", "ffn.net.0"), ("attn2", "ffn")),
+    ],
+)
+def test_lora_targets_by_the_surveys_names(given_names, known):
+    assert LoraSpec(targets=given_names).targets == known
+
+
+def test_an_unknown_lora_target_lists_the_valid_ones():
+    with pytest.raises(ValidationError, match="'qkv' is not in Wan's blocks.*attn1.*attn2.*ffn.*temporal_self_attn.*cross_attn"):
+        LoraSpec(targets=("qkv",))
+    with pytest.raises(ValidationError, match="targets are empty"):
+        LoraSpec(targets=())
+
+
+@given(st.integers(1, 64), st.integers(1, 64), st.integers(1, 64))
+def test_global_batch(micro, workers, accum):
+    assert ParallelSpec(micro_batch=micro, num_workers=workers, grad_accum=accum).global_batch == micro * workers * accum
+
+
+def test_specs_are_frozen_and_closed():
+    with pytest.raises(ValidationError, match="frozen"):
+        TrainSpec(steps=1).steps = 2
+    with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
+        TrainSpec(steps=1, step=2)
+    with pytest.raises(ValidationError):
+        TrainSpec(steps=0)
+    with pytest.raises(ValidationError):
+        ClipSpec(eval_share=1.5)
+    with pytest.raises(ValidationError):
+        MaskSpec(threshold=255)
+
+
+def test_stages_are_told_apart_and_the_first_starts_from_the_base():
+    nano = recipe_by_name("nano")
+    values = nano.model_dump()
+    with pytest.raises(ValidationError, match="stages share a name.*'verify', 'verify'"):
+        RecipeSpec.model_validate(values | {"stages": [values["stages"][0]] * 2})
+    with pytest.raises(ValidationError, match="stage 'base' is the first.*Set init_from='base'"):
+        RecipeSpec.model_validate(values | {"stages": values["stages"][1:]})
+
+
+def test_identity_is_plain_json_without_execution_fields():
+    identity = recipe_by_name("nano").identity()
+    assert isinstance(identity["stages"], list)
+    train = identity["stages"][0]["train"]
+    assert train == {"steps": 16, "seed": 42}
+    assert "description" not in identity and "on_failure" not in identity["stages"][0]["gate"]
