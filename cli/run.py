@@ -20,7 +20,6 @@ from pvtt_model.recipes import RECIPES, parse_override, recipe_by_name
 
 console = Console(highlight=False)
 
-
 class GatePolicy(StrEnum):
     recipe = "recipe"
     stop = "stop"
@@ -31,16 +30,7 @@ class GatePolicy(StrEnum):
 StoreOption = Annotated[str | None, typer.Option(help="a folder or s3://bucket/prefix; default PVTT_STORE, else .pvtt/store")]
 
 
-def up(store: 
-
-class GatePolicy(StrEnum):
-    recipe = "recipe"
-    stop = "stop"
-    go_on = "continue"
-    ask = "ask"
-
-
-StoreOption = None) -> None:
+def up(store: StoreOption = None) -> None:
     """Start the local Prefect server and worker where they are not running, and deploy prefect.yaml."""
     api = LocalServices(settings(store), console.print).up()
     console.print(f"UI: {api.removesuffix('/api')}")
@@ -57,16 +47,7 @@ def run(
     clips: Annotated[str, typer.Option(help="'nano', or a JSON Lines manifest (path or s3://)")] = "nano",
     set_: Annotated[list[str] | None, typer.Option("--set", help="override, path=value; may be repeated")] = None,
     deployment: Annotated[str, typer.Option(help="flow/deployment")] = "pvtt/full-curriculum",
-    store: 
-
-class GatePolicy(StrEnum):
-    recipe = "recipe"
-    stop = "stop"
-    go_on = "continue"
-    ask = "ask"
-
-
-StoreOption = None,
+    store: StoreOption = None,
     on_gate_failure: Annotated[GatePolicy, typer.Option(help="what a missed gate does; recipe: as each stage says")] = GatePolicy.recipe,
 ) -> None:
     """Run a deployment on the local server (started where it is not running) and follow it; exit status 0 where it ended Completed."""

@@ -34,7 +34,8 @@ class Follower:
 
     async def follow(self, client: PrefectClient, run_id: UUID) -> bool:
         """Until the run is final. True where it ended Completed."""
-        last, unreachable_since = "", None
+        last: str | None = ""
+        unreachable_since: float | None = None
         with self.progress:
             while True:
                 try:

@@ -3,6 +3,7 @@ what `up` started and nothing else."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -12,9 +13,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -66,12 +66,15 @@ class LocalServices:
         worker = self._running("worker")
         if worker is not None and worker.environment != self._environment_digest():
             self.say("the environment has changed (store, credentials, Ray): restarting the worker")
-            _end_group(worker.pid)
+            _end([worker.pid])
             worker = None
         if worker is None:
             self.say(f"starting a process worker on pool '{POOL}'")
             self._start("worker", ["prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", f"pvtt-{os.getpid()}"], None, api)
         return api
+
+    def _mark(self) -> str:
+        return f"PVTT_SERVICES={self.folder}"
 
     def environment(self, api: str | None = None) -> dict[str, str]:
         """The environment of every Prefect process of this checkout: own home, no telemetry, the API where it is known."""
@@ -83,6 +86,7 @@ class LocalServices:
             PREFECT_CLI_COLORS="false",
             PREFECT_LOGGING_LEVEL=env.get("PREFECT_LOGGING_LEVEL", "INFO"),
             PVTT_HOME=str(self.settings.home),
+            PVTT_SERVICES=str(self.folder),
             PVTT_STORE=self.settings.store,
             PATH=f"{Path(sys.executable).parent}{os.pathsep}{env.get('PATH', '')}",
             OMP_WAIT_POLICY="PASSIVE",
@@ -95,14 +99,18 @@ class LocalServices:
     # --- down
 
     def down(self) -> list[str]:
-        """Stop worker, then server; returns the names of what was stopped."""
+        """Stop worker and server, and the runs they started (known by a mark in their environment, even where their parent was killed)."""
         stopped = []
         for name in ("worker", "server"):
             service = self._running(name)
             if service is not None:
-                _end_group(service.pid)
+                _end([service.pid])
                 stopped.append(name)
             (self.folder / f"{name}.json").unlink(missing_ok=True)
+        runs = marked(self._mark())
+        _end(runs)
+        if runs:
+            stopped.append(f"{len(runs)} processes of runs")
         return stopped
 
     def running(self) -> list[Service]:
@@ -187,26 +195,30 @@ def _start_time(pid: int) -> str | None:
     return None if fields[0] in "ZX" else fields[19]
 
 
-def _end_group(pid: int, patience_s: float = 15.0) -> None:
-    """SIGTERM to the process group, SIGKILL to what is left after `patience_s`."""
-    for sign in (signal.SIGTERM, signal.SIGKILL):
+def marked(mark: str) -> list[int]:
+    """Living processes whose environment holds `mark` (NAME=value), without this one."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        pid = int(place.name)
         try:
-            os.killpg(pid, sign)
-        except ProcessLookupError:
-            return
-        deadline = time.monotonic() + patience_s
-        while time.monotonic() < deadline:
-            if not _group_alive(pid):
-                return
-            time.sleep(0.2)
-
-
-def _group_alive(pgid: int) -> bool:
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields: list[Any] = stat.read_text().rpartition(")")[2].split()
+            variables = (place / "environ").read_bytes().split(b"\0")
         except OSError:
             continue
-        if fields[2] == str(pgid) and fields[0] not in "ZX":
-            return True
-    return False
+        if mark.encode() in variables and pid != os.getpid() and _start_time(pid) is not None:
+            found.append(pid)
+    return sorted(found)
+
+
+def _end(pids: Sequence[int], patience_s: float = 15.0) -> None:
+    """SIGTERM, then SIGKILL to what is left after `patience_s`."""
+    left = {pid: _start_time(pid) for pid in pids}
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, sign)
+        deadline = time.monotonic() + patience_s
+        while time.monotonic() < deadline:
+            left = {pid: started for pid, started in left.items() if started and _start_time(pid) == started}
+            if not left:
+                return
+            time.sleep(0.2)

@@ -1,0 +1,45 @@
+"""Nano teachers and the inputs they take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture
+def make_teacher() -> Callable[..., Any]:
+    """make_teacher(name, seed=0, every=1, targets=..., dropout=0): a fresh nano teacher in eval mode, random base."""
+    from pvtt_model.specs import BackboneSpec, LoraSpec, ReferenceSpec
+    from pvtt_model.training.teacher import build_teacher
+
+    def make(name: str = "nano-s", *, seed: int = 0, every: int = 1, targets: tuple[str, ...] = ("attn1", "attn2"), rank: int = 4) -> Any:
+        reference = ReferenceSpec(num_tokens=3, depth=1, width=32, num_heads=4, every_nth_layer=every)
+        lora = LoraSpec(rank=rank, alpha=rank, dropout=0.0, targets=targets)
+        import torch
+
+        return build_teacher(BackboneSpec(architecture=name, weights="seed:7"), reference, lora, "nano-dinov2", None, torch.float32, seed).eval()
+
+    return make
+
+
+@pytest.fixture
+def teacher_inputs() -> Callable[..., tuple[Any, ...]]:
+    """teacher_inputs(batch): noisy, sigma, text, control, reference, keep, has_reference, at 3 x 4 x 4 latents."""
+    import torch
+
+    def make(batch: int = 1, seed: int = 0) -> tuple[Any, ...]:
+        g = torch.Generator().manual_seed(seed)
+        keep = torch.ones(batch, 5, dtype=torch.bool)
+        return (
+            torch.randn(batch, 16, 3, 4, 4, generator=g),
+            torch.linspace(0.2, 0.9, batch),
+            torch.randn(batch, 6, 64, generator=g),
+            torch.randn(batch, 96, 3, 4, 4, generator=g),
+            torch.randn(batch, 5, 48, generator=g),
+            keep,
+            torch.ones(batch),
+        )
+
+    return make

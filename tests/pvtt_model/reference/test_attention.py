@@ -1,0 +1,113 @@
+"""The reference adapter on a real (nano) Wan-VACE transformer."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pvtt_model.backbones.dit import load_transformer
+from pvtt_model.reference.attention import ReferenceAttnProcessor, attach_reference
+from pvtt_model.specs import BackboneSpec
+
+NANO = BackboneSpec(architecture="nano-s", weights="seed:7")
+
+
+def base_answer(inputs):
+    noisy, sigma, text, control = inputs[:4]
+    with torch.no_grad():
+        return load_transformer(NANO, None)(
+            hidden_states=noisy, timestep=sigma * 1000.0, encoder_hidden_states=text, control_hidden_states=control, return_dict=False
+        )[0]
+
+
+def train_values(teacher) -> None:
+    """Give every to_v_ref a value other than zero, as after training."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, p in teacher.trainable().items():
+            if "to_v_ref" in name:
+                p.copy_(torch.randn(p.shape, generator=generator))
+
+
+def test_a_fresh_adapter_leaves_the_base_bit_equal(make_teacher, teacher_inputs):
+    inputs = teacher_inputs(2)
+    with torch.no_grad():
+        assert torch.equal(make_teacher()(*inputs), base_answer(inputs))
+
+
+def test_a_trained_adapter_answers_to_the_reference_and_a_dropped_one_is_the_base(make_teacher, teacher_inputs):
+    teacher, inputs = make_teacher(), teacher_inputs(2)
+    train_values(teacher)
+    base = base_answer(inputs)
+    with torch.no_grad():
+        dropped = teacher(*inputs[:6], torch.tensor([1.0, 0.0]))
+        other = teacher(*inputs[:4], inputs[4] + 1, *inputs[5:])
+    assert torch.equal(dropped[1], base[1]), "zero tokens have zero values: the base answers, bit for bit"
+    assert not torch.allclose(dropped[0], base[0], atol=1e-4)
+    assert not torch.allclose(other[0], dropped[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_gradients_reach_every_trained_part(make_teacher, teacher_inputs, checkpointing):
+    teacher, inputs = make_teacher(), teacher_inputs(2)
+    if checkpointing:
+        teacher.transformer.enable_gradient_checkpointing()
+    teacher.train()
+
+    def gradients() -> dict[str, float]:
+        teacher.zero_grad()
+        teacher(*inputs).square().mean().backward()
+        return {n: 0.0 if p.grad is None else float(p.grad.abs().sum()) for n, p in teacher.trainable().items()}
+
+    fresh = gradients()
+    assert all(g > 0 for n, g in fresh.items() if "to_v_ref" in n), "values start at zero and must still learn"
+    assert all(g == 0 for n, g in fresh.items() if "to_k_ref" in n or n.startswith("resampler.")), "nothing flows through zero values"
+    train_values(teacher)
+    later = gradients()
+    silent = [n for n, g in later.items() if not g > 0 and "lora_A" not in n]
+    assert silent == [], "LoRA's A waits for B, all else learns"
+    frozen = [n for n, p in teacher.named_parameters() if not p.requires_grad and p.grad is not None]
+    assert frozen == []
+
+
+def test_gradient_checkpointing_changes_no_gradient(make_teacher, teacher_inputs):
+    grads = []
+    for checkpointing in (False, True):
+        teacher = make_teacher()
+        train_values(teacher)
+        if checkpointing:
+            teacher.transformer.enable_gradient_checkpointing()
+        teacher.train()
+        teacher(*teacher_inputs(1)).square().mean().backward()
+        grads.append({n: p.grad.clone() for n, p in teacher.trainable().items() if p.grad is not None})
+    assert grads[0].keys() == grads[1].keys()
+    for name, grad in grads[0].items():
+        torch.testing.assert_close(grads[1][name], grad, rtol=1e-5, atol=1e-7, msg=name)
+
+
+@pytest.mark.parametrize(("every", "hooked"), [(1, [0, 1, 2, 3]), (2, [0, 2]), (3, [0, 3]), (9, [0])])
+def test_every_nth_layer(every, hooked):
+    transformer = load_transformer(NANO, None)
+    attach_reference(transformer, 32, every)
+    assert [i for i, block in enumerate(transformer.blocks) if isinstance(block.attn2.processor, ReferenceAttnProcessor)] == hooked
+    assert not any(isinstance(block.attn2.processor, ReferenceAttnProcessor) for block in transformer.vace_blocks)
+
+
+def test_attaching_twice_is_refused():
+    transformer = load_transformer(NANO, None)
+    attach_reference(transformer, 32)
+    with pytest.raises(ValueError, match="block 0 has a reference adapter already. Load a fresh transformer"):
+        attach_reference(transformer, 32)
+
+
+def test_no_tokens_laid_is_the_base(teacher_inputs):
+    inputs = teacher_inputs(1)
+    transformer = load_transformer(NANO, None)
+    shared = attach_reference(transformer, 32)
+    for block in transformer.blocks:
+        torch.nn.init.ones_(block.attn2.processor.to_v_ref.weight)
+    assert shared.tokens_BND is None
+    noisy, sigma, text, control = inputs[:4]
+    with torch.no_grad():
+        answer = transformer(hidden_states=noisy, timestep=sigma * 1000.0, encoder_hidden_states=text, control_hidden_states=control, return_dict=False)[0]
+    assert torch.equal(answer, base_answer(inputs))
