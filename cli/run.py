@@ -20,6 +20,7 @@ from pvtt_model.recipes import RECIPES, parse_override, recipe_by_name
 
 console = Console(highlight=False)
 
+
 class GatePolicy(StrEnum):
     recipe = "recipe"
     stop = "stop"

@@ -1,6 +1,6 @@
 """Follow one flow run in the terminal: its tasks as they start and end, what is in progress, and at the end its message.
 
-    python -m flows.follow FLOW_RUN_ID        exit status 0 where the run ended Completed
+python -m flows.follow FLOW_RUN_ID        exit status 0 where the run ended Completed
 """
 
 from __future__ import annotations
@@ -29,7 +29,12 @@ class Follower:
         self.bars: dict[UUID, Any] = {}
         self.said: set[UUID] = set()
         self.progress = Progress(
-            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeElapsedColumn(), console=console
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TimeElapsedColumn(),
+            console=console,
         )
 
     async def follow(self, client: PrefectClient, run_id: UUID) -> bool:

@@ -100,9 +100,7 @@ def _unfinished(objects: dict[str, ObjectInfo], reached: set[str], before_s: flo
     }
 
 
-def _dead_records(
-    store: ObjectStore, objects: dict[str, ObjectInfo], reached: set[str], going: dict[str, str], before_s: float
-) -> dict[str, str]:
+def _dead_records(store: ObjectStore, objects: dict[str, ObjectInfo], reached: set[str], going: dict[str, str], before_s: float) -> dict[str, str]:
     """Derived records past the grace of which a file is going or gone; an unreadable one too."""
     dead = {}
     for key, info in objects.items():

@@ -70,9 +70,7 @@ class Lease:
     def _take(self, n: int) -> bool:
         """Raise n to ours by a conditional put."""
         pid = os.getpid()
-        holder = Holder(
-            lease_id=uuid.uuid4().hex, n=n, host=socket.gethostname(), machine=machine_id(), pid=pid, process_start=_started(pid)
-        )
+        holder = Holder(lease_id=uuid.uuid4().hex, n=n, host=socket.gethostname(), machine=machine_id(), pid=pid, process_start=_started(pid))
         if not self._store.put_if_absent(_key(self.name, n), holder.model_dump_json().encode()):
             return False
         self.holder = holder

@@ -126,7 +126,9 @@ class LocalServices:
                 [sys.executable, "-m", *command], cwd=REPOSITORY, env=self.environment(api), stdout=out, stderr=out,
                 stdin=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
-        service = Service(name=name, pid=process.pid, started=_start_time(process.pid) or "", log=str(log), port=port, environment=self._environment_digest())
+        service = Service(
+            name=name, pid=process.pid, started=_start_time(process.pid) or "", log=str(log), port=port, environment=self._environment_digest()
+        )
         (self.folder / f"{name}.json").write_text(service.model_dump_json())
         return service
 

@@ -15,9 +15,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
-import ray.train
-from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
 
 from infra.settings import Settings
 
@@ -81,7 +78,8 @@ def map_on_ray(
     """function(item) for every item, a core each, in parallel; results in the items' order.
 
     A worker that is killed is replaced and its item tried again, `max_retries` times. An exception of the function itself is raised
-    as it is, after the other items have ended: what they finished is kept. `on_result(done, total)` is called in this process. Raises WorkerLost where Ray gave up.
+    as it is, after the other items have ended: what they finished is kept. `on_result(done, total)` is called in this process.
+    Raises WorkerLost where Ray gave up.
     """
     remote = ray.remote(function).options(num_cpus=1, num_gpus=num_gpus, max_retries=max_retries, name=name)
     pending = {remote.remote(item): i for i, item in enumerate(items)}
@@ -130,6 +128,8 @@ class Reporter:
 
 
 def _worker(config: dict[str, Any]) -> None:
+    import ray.train
+
     module, _, name = config["function"].partition(":")
     try:
         getattr(importlib.import_module(module), name)(config["payload"], Reporter(config["board"]))
@@ -161,7 +161,10 @@ def train_on_ray(
     training is done is the store's to say. An error of a `hopeless` type is not tried again: it is raised here as ValueError. Raises
     WorkerLost for everything else that Ray could not mend.
     """
-    board = _Board.remote()
+    from ray.train import FailureConfig, RunConfig, ScalingConfig  # here: it loads torch, 7 s of CPU, and the board's process would too
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    board = _Board.remote()  # type: ignore[attr-defined]
     threads = max(1, settings.num_cpus // num_workers)
     trainer = TorchTrainer(
         _worker,

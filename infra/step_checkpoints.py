@@ -33,9 +33,9 @@ class StepCheckpoints:
         return stored
 
     def commit(self, step: int, files: Sequence[StoredFile]) -> None:
-        """All ranks' files are there: the checkpoint exists. A second commit of a step already there changes nothing."""
+        """All ranks' files are there: the checkpoint exists. Made again after damage, the new one counts; the lease keeps writers apart."""
         record = {"step": step, "files": [f.model_dump() for f in files]}
-        self.store.put_if_absent(f"{self._folder(step)}commit.json", json.dumps(record).encode())
+        self.store.put_bytes(f"{self._folder(step)}commit.json", json.dumps(record).encode())
 
     def steps(self) -> list[int]:
         """Committed steps, ascending."""

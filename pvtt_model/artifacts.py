@@ -105,7 +105,7 @@ class Manifest(_Frozen):
 
 
 def canonical_json(value: Any) -> bytes:
-    """JSON with sorted keys and no spaces: equal values give equal bytes. Raises TypeError for what JSON cannot hold, NaN too."""
+    """JSON with sorted keys and no spaces: equal values give equal bytes. Raises TypeError for what JSON cannot hold, ValueError for NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 

@@ -53,9 +53,7 @@ SURVEY_EVAL = EvalSpec(clip=OPENCLIP_H, dino=DINOV2_L)
 
 def _gate(**least: float) -> GateSpec:
     """Thresholds by metric; a name ending in `_below` is an upper bound."""
-    lines = [
-        Threshold(metric=name.removesuffix("_below"), op="<" if name.endswith("_below") else ">", value=value) for name, value in least.items()
-    ]
+    lines = [Threshold(metric=name.removesuffix("_below"), op="<" if name.endswith("_below") else ">", value=value) for name, value in least.items()]
     return GateSpec(thresholds=tuple(lines))
 
 
@@ -129,8 +127,8 @@ NANO = RecipeSpec(
     name="nano",
     description="the embedded default: procedural clips, random weights, two CPU workers",
     world=NanoWorldSpec(),
-    clips=ClipSpec(clips_per_shard=8, eval_share=0.2),
-    latents=LatentSpec(video=NANO_VIDEO, vae=NANO_VAE, mask_policy=MaskPolicy(kind="grow", grow_px=2), dtype="float32"),
+    clips=ClipSpec(clips_per_shard=8, eval_share=0.3),
+    latents=LatentSpec(video=NANO_VIDEO, vae=NANO_VAE, mask_policy=MaskPolicy(kind="box", grow_px=2), dtype="float32"),
     conditions=ConditionSpec(
         text_encoder=ModelSpec(architecture="nano-umt5", weights="seed:1"),
         max_text_tokens=32,
@@ -173,7 +171,9 @@ RECIPES: dict[str, RecipeSpec] = {
     "nano-wide": NANO_WIDE,
     "wan2.1-vace-1.3b": _survey("wan2.1-vace-1.3b", "the survey's stage 1: does the pipeline hold", VERIFY),
     "wan2.1-vace-14b": _survey("wan2.1-vace-14b", "the survey's stages 2 and 3", BASE_14B, REFINE_14B),
-    "full": _survey("full", "the survey's curriculum: 1.3B, then 14B, then refined", VERIFY, BASE_14B.model_copy(update={"init_from": "previous"}), REFINE_14B),
+    "full": _survey(
+        "full", "the survey's curriculum: 1.3B, then 14B, then refined", VERIFY, BASE_14B.model_copy(update={"init_from": "previous"}), REFINE_14B
+    ),
 }
 
 
@@ -249,5 +249,3 @@ def _choices(got: str, choices: list[str]) -> str:
         return "Nothing lies below it."
     near = difflib.get_close_matches(got, choices, 1)
     return (f"Did you mean '{near[0]}'? " if near else "") + f"Valid: {', '.join(choices)}."
-
-

@@ -46,9 +46,7 @@ class ModelSpec(Spec):
     """A frozen model: its architecture by name, and where the weights are."""
 
     architecture: str = Field(description="a name of pvtt_model.backbones.architectures, e.g. 'wan2.1-vae', 'nano-vae'")
-    weights: str = Field(
-        description="'seed:N' (random weights from seed N, nano sizes only), a local folder, s3://bucket/prefix, or hf://owner/name"
-    )
+    weights: str = Field(description="'seed:N' (random weights from seed N, nano sizes only), a local folder, s3://bucket/prefix, or hf://owner/name")
     revision: str | None = Field(default=None, description="commit of the hub repository; required for hf://")
     sha256: str | None = Field(default=None, description="of the single weight file, checked before loading")
 

@@ -71,4 +71,3 @@ def clip_places(store: ArtifactStore, curated: Curated) -> dict[str, tuple[ClipP
             files = [by_kind[shard] for by_kind in shards]
             places[key] = (ClipPlace(key, fact["row"], *files), fact | {"quality": usable[key]["quality"]})
     return places
-

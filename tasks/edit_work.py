@@ -11,7 +11,7 @@ from infra.artifact_store import Derived
 from pvtt_model.artifacts import StoredFile
 from pvtt_model.data.shards import SCHEMAS, read_row, write_shard
 from pvtt_model.specs import BackboneSpec, LoraSpec, RecipeSpec, ReferenceSpec
-from tasks.shard_work import Row, _clip, _few_threads, _image, _vae, device, opened, weights_of
+from tasks.shard_work import Row, clip_of, device, few_threads, image_of, opened, vae_of, weights_of
 
 
 class ClipPlace(NamedTuple):
@@ -55,7 +55,7 @@ def make_edit(unit: EditUnit) -> Derived:
     from pvtt_model.editing.edit import edit_clip
     from pvtt_model.evaluation.side_by_side import side_by_side
 
-    _few_threads()
+    few_threads()
     store = opened(unit.store)
     found = store.find_derived("edits", unit.key)
     if found is not None:
@@ -66,7 +66,7 @@ def make_edit(unit: EditUnit) -> Derived:
     teacher = _teacher(stage.backbone, stage.reference, stage.lora, image_encoder, stage.parallel.precision, trained)
     empty = load_file(store.local_path(unit.empty_text))["text_LD"]
     row = edit_clip(
-        teacher, _vae(recipe.latents.vae), _rows(store, unit.template), _rows(store, unit.reference), empty,
+        teacher, vae_of(recipe.latents.vae), _rows(store, unit.template), _rows(store, unit.reference), empty,
         stage.edit, recipe.latents, recipe.conditions.max_text_tokens,
     )  # fmt: skip
     clip = unit.template.clip_key
@@ -89,13 +89,13 @@ def score_one(unit: ScoreUnit) -> Derived:
     """All metrics of one edit, in the record's summary."""
     from pvtt_model.evaluation.score import score_row
 
-    _few_threads()
+    few_threads()
     store = opened(unit.store)
     found = store.find_derived("reports", unit.key)
     if found is not None:
         return found
     spec = unit.recipe.stages[unit.stage_index].evaluate
-    scores = score_row(read_row(store.local_path(unit.edit), 0), spec, _clip(spec.clip), _image(spec.dino))
+    scores = score_row(read_row(store.local_path(unit.edit), 0), spec, clip_of(spec.clip), image_of(spec.dino))
     return store.record_derived("reports", unit.key, [], scores.model_dump(mode="json"))
 
 
@@ -109,9 +109,7 @@ def _rows(store: Any, place: ClipPlace) -> dict[str, Row]:
 
 
 @lru_cache(maxsize=1)
-def _teacher(
-    backbone: BackboneSpec, reference: ReferenceSpec, lora: LoraSpec, image_encoder: str, precision: str, trained: tuple[str, str]
-) -> Any:
+def _teacher(backbone: BackboneSpec, reference: ReferenceSpec, lora: LoraSpec, image_encoder: str, precision: str, trained: tuple[str, str]) -> Any:
     import torch
 
     from pvtt_model.training.teacher import build_teacher, load_trainable, load_trainable_files

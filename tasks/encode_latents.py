@@ -40,5 +40,6 @@ def _show(store: ArtifactStore, manifest: Manifest) -> None:
     said = manifest.summary
     shards = [{"shard": f.name, "rows": f.rows, "bytes": f.bytes, "sha256": f.sha256[:12]} for f in manifest.shards()]
     unusable = [row for row in read_json(store, manifest) if not row["usable"]]
-    text = f"## Latents of {said['usable']} of {said['clips']} clips, {said['bytes'] / 1e6:.1f} MB\n\n{table(shards, ['shard', 'rows', 'bytes', 'sha256'])}"
+    text = f"## Latents of {said['usable']} of {said['clips']} clips, {said['bytes'] / 1e6:.1f} MB\n\n"
+    text += table(shards, ["shard", "rows", "bytes", "sha256"])
     show_markdown("latents", f"{text}\n\n### Not usable\n\n{table(unusable, ['clip_key', 'reason'])}", f"latents {manifest.version}")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from prefect import task
 
 from infra.artifact_store import ArtifactStore
-from pvtt_model.artifacts import REVISIONS, ArtifactRef, Manifest, Planned, digest
+from pvtt_model.artifacts import REVISIONS, ArtifactRef, Manifest, Planned, StoredFile, digest
 from pvtt_model.chain import masks_artifact
 from pvtt_model.specs import RecipeSpec
 from tasks.clip_table import TABLE, attach_json, map_units, read_json
@@ -47,7 +48,7 @@ def _make(store: ArtifactStore, planned: Planned, clips: ArtifactRef, recipe: Re
     return store.commit(planned, files, {"usable": usable, "refused": len(rows) - usable, "provenance": provenance})
 
 
-def _overlay(store: ArtifactStore, clips_shard: object, masks_shard: object, recipe: RecipeSpec, path: Path) -> None:
+def _overlay(store: ArtifactStore, clips_shard: StoredFile, masks_shard: StoredFile, recipe: RecipeSpec, path: Path) -> None:
     """First, middle and last frame of the first clips with the mask tinted, one clip a row."""
     import torch
     from torchvision.utils import save_image
@@ -56,9 +57,9 @@ def _overlay(store: ArtifactStore, clips_shard: object, masks_shard: object, rec
     from pvtt_model.curation.masks import overlay
     from pvtt_model.data.shards import read_row
 
-    clips_path, masks_path = (store.local_path(shard) for shard in (clips_shard, masks_shard))  # type: ignore[arg-type]
-    rows = []
-    for i in range(masks_shard.rows or 0):  # type: ignore[attr-defined]
+    clips_path, masks_path = (store.local_path(shard) for shard in (clips_shard, masks_shard))
+    rows: list[Any] = []
+    for i in range(masks_shard.rows or 0):
         mask = read_row(masks_path, i)
         if mask["usable"] and len(rows) < OVERLAY_CLIPS:
             frames, exact = frames_and_mask(read_row(clips_path, i), mask, recipe.latents.video)

@@ -90,8 +90,8 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, source: _S
     units = [_unit(store, recipe, new[i : i + size], len(files) + n) for n, i in enumerate(range(0, len(new), size))]
     refusals = [r._asdict() for r in scan.refusals]
     for unit, record in zip(units, map_units(store, ingest_chunk, units, kind="clips", what="probing clips"), strict=True):
-        files.append(record.files[0].model_copy(update={"name": f"shard-{unit.index:05d}.parquet"}))
-        facts += [fact | {"shard": unit.index, "row": row} for row, fact in enumerate(record.summary["clips"])]
+        files.append(record.files[0].model_copy(update={"name": f"shard-{unit.number:05d}.parquet"}))
+        facts += [fact | {"shard": unit.number, "row": row} for row, fact in enumerate(record.summary["clips"])]
         refusals += record.summary["refusals"]
     refusals.sort(key=lambda r: r["line"])
     if not facts:
@@ -116,7 +116,8 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, source: _S
 
 def _unit(store: ArtifactStore, recipe: RecipeSpec, lines: list[CheckedLine], index: int) -> Unit:
     contents = [
-        [line.line, line.source, line.video_sha256, line.reference_sha256, line.mask_format, line.mask_sha256, line.prompt, line.metadata] for line in lines
+        [line.line, line.source, line.video_sha256, line.reference_sha256, line.mask_format, line.mask_sha256, line.prompt, line.metadata]
+        for line in lines
     ]
     key = digest("clips", recipe.clips.identity(), recipe.latents.video.identity(), contents, REVISIONS["clips"])
     return Unit(store.store.uri, "clips", key, index, recipe, lines=tuple(lines))
@@ -126,7 +127,8 @@ def _show(store: ArtifactStore, manifest: Manifest) -> None:
     facts, refusals, said = read_json(store, manifest), read_json(store, manifest, REFUSALS), manifest.summary
     columns = ["clip_key", "product_id", "held_out", "width", "height", "fps", "num_frames", "prompt", "source"]
     text = (
-        f"## {said['accepted']} clips accepted, {said['refused']} refused\n\n{said['products']} products; {said['held_out']} clips held out for evaluation.\n\n"
+        f"## {said['accepted']} clips accepted, {said['refused']} refused\n\n"
+        f"{said['products']} products; {said['held_out']} clips held out for evaluation.\n\n"
         f"### Refused\n\n{table(refusals, ['line', 'kind', 'reason', 'source'])}\n\n### Accepted\n\n{table(facts, columns)}"
     )
     show_markdown("clips", text, f"clips {manifest.version}")

@@ -84,7 +84,9 @@ def _make(
         )
         files = [store.attach(planned, path.name, path) for path in paths]
     passed = [store.manifest(g).summary["passed"] for g in gates]
-    return store.commit(planned, files, {"recipe": recipe.name, "clips": clips.name, "gates_passed": all(passed), "stages": [s["name"] for s in stages]})
+    return store.commit(
+        planned, files, {"recipe": recipe.name, "clips": clips.name, "gates_passed": all(passed), "stages": [s["name"] for s in stages]}
+    )
 
 
 def _reached(store: ArtifactStore, name: str) -> set[str]:

@@ -26,7 +26,9 @@ REPORT, PAGE, CSV = "report.json", "report.html", "edits.csv"
 def score_edits(recipe: RecipeSpec, stage_name: str, edits: ArtifactRef, store: str) -> ArtifactRef:
     """The report artifact: report.json, report.html (self-contained), edits.csv."""
     stage = recipe.stages[stage_index(recipe, stage_name)]
-    return produce(report_artifact(stage, edits.name), store, lambda s, p: _make(s, p, recipe, stage_name, edits), lambda s, m: _show(s, m, stage_name))
+    return produce(
+        report_artifact(stage, edits.name), store, lambda s, p: _make(s, p, recipe, stage_name, edits), lambda s, m: _show(s, m, stage_name)
+    )
 
 
 def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, stage_name: str, edits: ArtifactRef) -> Manifest:
@@ -40,9 +42,7 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, stage_name
     gpus = 0.0 if stage.parallel.accelerator == "cpu" else 1.0
     records = map_units(store, score_one, units, kind="reports", what=f"scoring ({stage_name})", num_gpus=gpus)
     scores = [EditScores.model_validate(record.summary) for record in records]
-    report = aggregate(
-        stage_name, scores, stage.evaluate, on_training_clips=bool(made.summary["on_training_clips"]), warnings=_curation(store, made)
-    )
+    report = aggregate(stage_name, scores, stage.evaluate, on_training_clips=bool(made.summary["on_training_clips"]), warnings=_curation(store, made))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / REPORT).write_text(report.model_dump_json(indent=1))
@@ -66,7 +66,9 @@ def _curation(store: ArtifactStore, edits: Manifest) -> list[str]:
     if clips["refused"]:
         said.append("Refused lines: " + ", ".join(f"{n} {kind}" for kind, n in sorted(clips["refused_by_kind"].items())) + ".")
     if masks["refused"]:
-        said.append(f"{masks['refused']} of {masks['refused'] + masks['usable']} masks could not be used; their clips were neither trained on nor edited.")
+        said.append(
+            f"{masks['refused']} of {masks['refused'] + masks['usable']} masks could not be used; their clips were neither trained on nor edited."
+        )
     return said
 
 

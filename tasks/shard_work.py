@@ -30,7 +30,7 @@ class Unit(NamedTuple):
     store: str
     kind: Kind
     key: str
-    index: int
+    number: int
     recipe: RecipeSpec
     inputs: tuple[StoredFile, ...] = ()
     lines: tuple[CheckedLine, ...] = ()
@@ -54,7 +54,9 @@ def ingest_chunk(unit: Unit) -> Derived:
     def work(_: list[list[Row]]) -> tuple[list[Row], Row]:
         found = [inspect(line, unit.recipe.clips, unit.recipe.latents.video) for line in unit.lines]
         rows = [r for r in found if not isinstance(r, Refusal)]
-        facts = [{k: r[k] for k in ("clip_key", "product_id", "split", "prompt", "source", "width", "height", "fps", "num_frames", "line")} for r in rows]
+        facts = [
+            {k: r[k] for k in ("clip_key", "product_id", "split", "prompt", "source", "width", "height", "fps", "num_frames", "line")} for r in rows
+        ]
         return rows, {"clips": facts, "refusals": [r._asdict() for r in found if isinstance(r, Refusal)]}
 
     return _shard(unit, work)
@@ -77,7 +79,7 @@ def latent_shard(unit: Unit) -> Derived:
 
     def work(inputs: list[list[Row]]) -> tuple[list[Row], Row]:
         spec = unit.recipe.latents
-        rows = [encode_latents(clip, mask, spec, _vae(spec.vae)) for clip, mask in zip(*inputs, strict=True)]
+        rows = [encode_latents(clip, mask, spec, vae_of(spec.vae)) for clip, mask in zip(*inputs, strict=True)]
         return rows, {"latents": [{k: row[k] for k in ("clip_key", "usable", "reason")} for row in rows]}
 
     return _shard(unit, work)
@@ -89,7 +91,7 @@ def condition_shard(unit: Unit) -> Derived:
 
     def work(inputs: list[list[Row]]) -> tuple[list[Row], Row]:
         spec = unit.recipe.conditions
-        text, image = _text(spec.text_encoder), _image(spec.image_encoder)
+        text, image = text_of(spec.text_encoder), image_of(spec.image_encoder)
         rows = [embed_conditions(clip, spec, text, image) for clip in inputs[0]]
         return rows, {"conditions": [{k: row[k] for k in ("clip_key", "usable", "reason")} for row in rows]}
 
@@ -105,7 +107,7 @@ def empty_text(unit: Unit) -> Derived:
     if found is not None:
         return found
     spec = unit.recipe.conditions
-    (tokens,) = _text(spec.text_encoder).embed([""], spec.max_text_tokens)
+    (tokens,) = text_of(spec.text_encoder).embed([""], spec.max_text_tokens)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "empty_text.safetensors"
         save_file({"text_LD": tokens.contiguous()}, path)
@@ -114,7 +116,7 @@ def empty_text(unit: Unit) -> Derived:
 
 def _shard(unit: Unit, work: Callable[[list[list[Row]]], tuple[list[Row], Row]]) -> Derived:
     """Find the unit's shard, or make it: read the input shards, work, pool the Parquet file, record it last."""
-    _few_threads()
+    few_threads()
     store = opened(unit.store)
     found = store.find_derived(unit.kind, unit.key)
     if found is not None:
@@ -123,10 +125,10 @@ def _shard(unit: Unit, work: Callable[[list[list[Row]]], tuple[list[Row], Row]])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{unit.kind}.parquet"
         write_shard(path, rows, SCHEMAS[unit.kind])
-        return store.record_derived(unit.kind, unit.key, [store.pool(path, f"shard-{unit.index:05d}.parquet", rows=len(rows))], summary)
+        return store.record_derived(unit.kind, unit.key, [store.pool(path, f"shard-{unit.number:05d}.parquet", rows=len(rows))], summary)
 
 
-def _few_threads() -> None:
+def few_threads() -> None:
     import torch
 
     torch.set_num_threads(1)
@@ -140,28 +142,28 @@ def device() -> str:
 
 
 @lru_cache(maxsize=1)
-def _vae(spec: ModelSpec) -> Any:
+def vae_of(spec: ModelSpec) -> Any:
     from pvtt_model.backbones.vae import load_vae
 
     return load_vae(spec, weights_of(spec)).to(device())
 
 
 @lru_cache(maxsize=1)
-def _text(spec: ModelSpec) -> Any:
+def text_of(spec: ModelSpec) -> Any:
     from pvtt_model.backbones.text import load_text_encoder
 
     return load_text_encoder(spec, weights_of(spec)).to(device())
 
 
 @lru_cache(maxsize=2)
-def _image(spec: ModelSpec) -> Any:
+def image_of(spec: ModelSpec) -> Any:
     from pvtt_model.backbones.image import load_image_encoder
 
     return load_image_encoder(spec, weights_of(spec)).to(device())
 
 
 @lru_cache(maxsize=1)
-def _clip(spec: ModelSpec) -> Any:
+def clip_of(spec: ModelSpec) -> Any:
     from pvtt_model.backbones.clip import load_clip
 
     return load_clip(spec, weights_of(spec)).to(device())

@@ -89,7 +89,9 @@ def _train(payload: TrainPayload, steps: StepCheckpoints, stage_name: str, where
     stage = payload.recipe.stages[payload.stage_index]
     said: dict[str, Any] = {}
     progress = Progress(f"progress-train-{stage_name}", f"training {stage_name}")
-    last = max(steps.steps(), default=0)
+    with tempfile.TemporaryDirectory() as folder:
+        whole = steps.fetch_last(Path(folder), [TRAINED, STATE])
+    last = whole[0] if whole else 0
     if last >= stage.train.steps:
         return {"resumed_at": last}
     if last:

@@ -34,6 +34,9 @@ def flow_scheduler(spec: EditSpec) -> UniPCMultistepScheduler | FlowMatchEulerDi
         scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=spec.shift)
     else:
         scheduler = FlowMatchEulerDiscreteScheduler(shift=spec.shift)
+        # Unshifted sigmas given: set_timesteps(N) would shift the low end twice.
+        scheduler.set_timesteps(sigmas=[1 - i / spec.num_steps for i in range(spec.num_steps)])
+        return scheduler
     scheduler.set_timesteps(spec.num_steps)
     return scheduler
 
@@ -43,7 +46,7 @@ def sample_edit(teacher: Teacher, inputs: EditInputs, spec: EditSpec, max_text_t
     """Latents (C, F, H, W) of the edited clip; the same for the same seed."""
     teacher.eval()
     device, dtype = inputs.control_MFHW.device, next(teacher.resampler.parameters()).dtype
-    channels = teacher.transformer.config.in_channels  # type: ignore[union-attr]
+    channels: int = teacher.transformer.config.in_channels  # type: ignore[assignment,union-attr]
     latents = torch.randn(1, channels, *inputs.control_MFHW.shape[1:], generator=torch.Generator().manual_seed(seed)).to(device)
     text, empty = (pad_rows(t, max_text_tokens) for t in (inputs.text_LD, inputs.empty_text_LD))
     # rows: nothing, text, text and reference

@@ -45,8 +45,9 @@ class ReferenceAttnProcessor(nn.Module):
         key, value = self.to_k_ref(tokens), self.to_v_ref(tokens)
         query, key, value = (x.unflatten(2, (attn.heads, -1)).transpose(1, 2) for x in (query, key, value))
         reference = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
-        # to_out is affine: to_out(text + ref) = to_out(text) + to_out(ref) - to_out(0); its LoRA is linear.
-        return out + attn.to_out[0](reference) - attn.to_out[0](torch.zeros_like(reference[:1, :1]))
+        # to_out is affine: to_out(text + ref) = to_out(text) + (to_out(ref) - to_out(0)); its LoRA is linear. In this order the
+        # bracket is exactly zero for a zero reference, and the base's bits stay as they are.
+        return out + (attn.to_out[0](reference) - attn.to_out[0](torch.zeros_like(reference[:1, :1])))
 
 
 def attach_reference(transformer: nn.Module, reference_width: int, every_nth_layer: int = 1) -> ReferenceTokens:

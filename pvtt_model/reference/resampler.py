@@ -62,6 +62,7 @@ class PerceiverResampler(nn.Module):
         tokens = self.proj_in(tokens_BPC)
         latents = self.latents.expand(len(tokens), -1, -1)
         for layer in self.layers:
-            latents = latents + layer["attention"](tokens, latents, keep_BP)
-            latents = latents + layer["feed_forward"](latents)
+            attention, feed_forward = layer["attention"], layer["feed_forward"]  # type: ignore[index]
+            latents = latents + attention(tokens, latents, keep_BP)
+            latents = latents + feed_forward(latents)
         return self.norm_out(self.proj_out(latents))

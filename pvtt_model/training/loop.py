@@ -127,12 +127,12 @@ def _loss(
     noise = torch.stack([torch.randn(s.x0_CFHW.shape, generator=g) for s, g in zip(samples, generators, strict=True)])
     dtype = torch.bfloat16 if stage.parallel.precision == "bfloat16" else torch.float32
     batch: Batch = collate(samples, max_text_tokens, empty_text_LD, keep_text).to(engine.device, dtype)
-    noise, sigma = noise.to(engine.device, dtype), sigma.to(engine.device)
+    x0, noise, sigma = batch.x0_BCFHW.float(), noise.to(engine.device), sigma.to(engine.device)
     prediction = engine.forward(
-        interpolate(batch.x0_BCFHW, noise, sigma), sigma, batch.text_BLD, batch.control_BMFHW, batch.reference_BPC, batch.reference_keep_BP,
+        interpolate(x0, noise, sigma).to(dtype), sigma, batch.text_BLD, batch.control_BMFHW, batch.reference_BPC, batch.reference_keep_BP,
         torch.tensor(keep_reference, device=engine.device),
     )  # fmt: skip
-    return flow_loss(prediction, batch.x0_BCFHW, noise).mean()
+    return flow_loss(prediction, x0, noise).mean()
 
 
 def _write_state(engine: Engine, teacher: Teacher, records: list[dict[str, float]], folder: Path, rank: int) -> Path:

@@ -1,6 +1,6 @@
 """Runs flows one after the other on a real, temporary Prefect server, in a process of its own; prints one JSON line a run.
 
-    python run_flows.py '[["pvtt", {...parameters}], ...]'
+python run_flows.py '[["pvtt", {...parameters}], ...]'
 """
 
 from __future__ import annotations

@@ -100,7 +100,10 @@ def test_what_follows_reuses_and_refuses(home: Path, first: dict[str, Any], stor
     before = records(store)
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"video_path": "gone.mp4"}\nnot json\n')
-    impossible = {"thresholds": [{"metric": "bg_psnr_db", "op": ">", "value": 99.0}, {"metric": "clip_i", "op": ">", "value": 0.75}], "on_failure": "stop"}
+    impossible = {
+        "thresholds": [{"metric": "bg_psnr_db", "op": ">", "value": 99.0}, {"metric": "clip_i", "op": ">", "value": 0.75}],
+        "on_failure": "stop",
+    }
     again, unknown, refused, missed, nothing = run_flows(
         home,
         ("pvtt", {"overrides": small()}),

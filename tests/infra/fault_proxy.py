@@ -1,10 +1,10 @@
 """A raw-TCP proxy in front of an S3 server that does one harm at a time. Bytes pass unchanged otherwise, so signatures stay valid.
 
-    cut       the connection is reset before the request's body has ended: the server never acts
-    swallow   the server acts, its answer is dropped and the connection reset
-    hang      the server acts, its answer never comes; the connection stays open
-    corrupt   one byte of the answer's body is flipped
-    strip     (no harm plan: `strip_conditions=True`) If-None-Match never reaches the server; breaks signatures, so for moto only
+cut       the connection is reset before the request's body has ended: the server never acts
+swallow   the server acts, its answer is dropped and the connection reset
+hang      the server acts, its answer never comes; the connection stays open
+corrupt   one byte of the answer's body is flipped
+strip     (no harm plan: `strip_conditions=True`) If-None-Match never reaches the server; breaks signatures, so for moto only
 """
 
 from __future__ import annotations

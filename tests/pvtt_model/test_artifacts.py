@@ -47,7 +47,11 @@ def test_every_part_counts(monkeypatch):
     one = plan_artifact("masks", {"a": 1}, ["clips/x"])
     assert (one.name, len(one.version)) == (f"masks/{one.version}", 20)
     assert one == plan_artifact("masks", {"a": 1}, ("clips/x",))
-    others = [plan_artifact("masks", {"a": 2}, ["clips/x"]), plan_artifact("masks", {"a": 1}, ["clips/y"]), plan_artifact("latents", {"a": 1}, ["clips/x"])]
+    others = [
+        plan_artifact("masks", {"a": 2}, ["clips/x"]),
+        plan_artifact("masks", {"a": 1}, ["clips/y"]),
+        plan_artifact("latents", {"a": 1}, ["clips/x"]),
+    ]
     monkeypatch.setitem(artifacts.REVISIONS, "masks", artifacts.REVISIONS["masks"] + 1)
     others.append(plan_artifact("masks", {"a": 1}, ["clips/x"]))
     assert len({one.version, *(o.version for o in others)}) == 5
@@ -78,7 +82,13 @@ def test_execution_fields_are_no_part_of_identity(path, value):
 
 @pytest.mark.parametrize(
     ("path", "value"),
-    [("stages.0.train.steps", 17), ("stages.2.lora.rank", 4), ("latents.video.width", 80), ("stages.0.parallel.num_workers", 1), ("clips.eval_share", 0.3)],
+    [
+        ("stages.0.train.steps", 17),
+        ("stages.2.lora.rank", 4),
+        ("latents.video.width", 80),
+        ("stages.0.parallel.num_workers", 1),
+        ("clips.eval_share", 0.3),
+    ],
 )
 def test_the_rest_is(path, value):
     assert recipe_by_name("nano").identity() != recipe_by_name("nano", {path: value}).identity()

@@ -87,7 +87,10 @@ def test_overrides_by_dotted_path():
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"latents.vidio.width": 64}, "'latents.vidio.width': no field 'vidio' under 'latents'. Did you mean 'video'?.*Valid: video, vae, mask_policy"),
+        (
+            {"latents.vidio.width": 64},
+            "'latents.vidio.width': no field 'vidio' under 'latents'. Did you mean 'video'?.*Valid: video, vae, mask_policy",
+        ),
         ({"latents.video.widht": 64}, "no field 'widht'. Did you mean 'width'?.*Valid: width, height, num_frames, fit"),
         ({"stages.verfy.train.steps": 1}, r"no element 'verfy'. Did you mean 'verify'?.*Valid: verify, base, refine, \*"),
         ({"stages.3.train.steps": 1}, "no element '3'.*Valid: verify, base, refine"),

@@ -72,6 +72,6 @@ def undisturbed(house: House) -> Watched:
 
 
 @pytest.fixture(params=["local", "s3"])
-def store(request: pytest.FixtureRequest, house: House) -> Watched:
+def store(request: pytest.FixtureRequest, house: House, puts: Path) -> Watched:
     name = uuid.uuid4().hex[:8]
-    return Watched(str(house.home / "stores" / name) if request.param == "local" else f"s3://pvtt/{name}")
+    return Watched(str(house.home / "stores" / name)) if request.param == "local" else Watched(f"s3://pvtt/{name}", puts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import time
@@ -18,6 +17,8 @@ from infra.settings import Settings
 
 TERMINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 RAY_NAMES = ("ray::", "raylet", "gcs_server")
+#: Idle; they end by themselves about 62 s after the raylet's death, when their last message to the dead GCS has timed out.
+RAY_AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 
 
 class Process(NamedTuple):
@@ -106,8 +107,10 @@ class House:
         wait_for(lambda: bool(found()), 60, f"the process of run {run}", self.tell)
         return found()[-1]
 
-    def ray_processes(self) -> list[Process]:
-        return [p for p in self.processes() if any(name in p.title for name in RAY_NAMES)]
+    def ray_processes(self, agents: bool = False) -> list[Process]:
+        """Ray's workers, raylets and GCS; its two agents a node too, where asked for."""
+        found = [p for p in self.processes() if any(name in p.title for name in RAY_NAMES)]
+        return [p for p in found if agents or not p.title.startswith(RAY_AGENTS)]
 
     def tell(self) -> str:
         """What is going on, for a failed test's message."""
@@ -145,7 +148,3 @@ def _started(pid: int) -> str:
     except OSError:
         return ""
     return "" if fields[0] in "ZX" else fields[19]
-
-
-def read_json(data: bytes) -> Any:
-    return json.loads(data)

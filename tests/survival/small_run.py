@@ -31,14 +31,24 @@ class Snapshot(NamedTuple):
 
     records: dict[str, tuple[str, str]]  # key of a derived record or a manifest -> (created, commit_id)
     pool: dict[str, float]  # key of a pooled object -> when it was written
+    puts: int  # PUT requests that the S3 server had seen
 
 
 class Watched:
     """A store seen from outside the run."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, puts: Path | None = None) -> None:
         self.uri = uri
         self.store = open_store(uri)
+        self._puts = puts  # the S3 server's log, a path a line
+
+    def put_since(self, snapshot: Snapshot) -> set[str]:
+        """Keys of this store that were PUT to the S3 server after the snapshot, whether they were there or not."""
+        before = self.uri.removeprefix("s3:/") + "/"
+        return {line.removeprefix(before) for line in self._lines()[snapshot.puts :] if line.startswith(before)}
+
+    def _lines(self) -> list[str]:
+        return self._puts.read_text().splitlines() if self._puts else []
 
     def keys(self, prefix: str, suffix: str) -> list[str]:
         return [info.key for info in self.store.list(prefix) if info.key.endswith(suffix)]
@@ -65,7 +75,7 @@ class Watched:
                 except ObjectMissing:
                     continue
                 records[info.key] = (record["created"], record["commit_id"])
-        return Snapshot(records, pool)
+        return Snapshot(records, pool, len(self._lines()))
 
     def manifest(self, kind: Any) -> Manifest:
         """The only artifact of a kind."""

@@ -10,8 +10,8 @@ from pvtt_model.data.ingest import inspect
 from pvtt_model.data.manifest import read_manifest
 from pvtt_model.data.refusals import Refusal
 from pvtt_model.data.video_io import decode, png_mask
-from pvtt_model.nano.shapes import SHAPES, unit_size
 from pvtt_model.nano.fingerprint import world_fingerprint
+from pvtt_model.nano.shapes import SHAPES, unit_size
 from pvtt_model.nano.world import product_of, render_clip, render_reference, write_world
 from pvtt_model.specs import ClipSpec, NanoWorldSpec, VideoSpec
 

@@ -109,5 +109,7 @@ def test_no_tokens_laid_is_the_base(teacher_inputs):
     assert shared.tokens_BND is None
     noisy, sigma, text, control = inputs[:4]
     with torch.no_grad():
-        answer = transformer(hidden_states=noisy, timestep=sigma * 1000.0, encoder_hidden_states=text, control_hidden_states=control, return_dict=False)[0]
+        answer = transformer(
+            hidden_states=noisy, timestep=sigma * 1000.0, encoder_hidden_states=text, control_hidden_states=control, return_dict=False
+        )[0]
     assert torch.equal(answer, base_answer(inputs))

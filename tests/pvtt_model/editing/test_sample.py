@@ -1,0 +1,113 @@
+"""Sampling with a nano teacher against loops written by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pvtt_model.editing.sample import EditInputs, flow_scheduler, sample_edit
+from pvtt_model.specs import EditSpec
+
+TOKENS = 8
+
+
+@pytest.fixture
+def teacher(make_teacher):
+    """With values and LoRA other than zero, as after training: the reference and the text both count."""
+    teacher = make_teacher()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, p in teacher.trainable().items():
+            if "to_v_ref" in name or "lora_B" in name:
+                p.copy_(torch.randn(p.shape, generator=generator) * 0.3)
+    return teacher
+
+
+@pytest.fixture
+def inputs() -> EditInputs:
+    g = torch.Generator().manual_seed(3)
+    return EditInputs(
+        torch.randn(96, 2, 4, 4, generator=g), torch.randn(5, 64, generator=g), torch.randn(1, 64, generator=g), torch.randn(7, 48, generator=g)
+    )
+
+
+def spec(**changes) -> EditSpec:
+    return EditSpec(**{"num_steps": 3, "shift": 3.0, "scheduler": "flow_euler", **changes})
+
+
+def start(seed: int) -> torch.Tensor:
+    return torch.randn(1, 16, 2, 4, 4, generator=torch.Generator().manual_seed(seed))
+
+
+def pad(tokens: torch.Tensor) -> torch.Tensor:
+    return torch.cat([tokens, torch.zeros(TOKENS - len(tokens), tokens.shape[1])])[None]
+
+
+@torch.no_grad()
+def by_hand(teacher, inputs, seed, sigmas, velocity_of):
+    """Euler: x(next) = x + (sigma(next) - sigma) v."""
+    latents = start(seed)
+    for sigma, after in zip(sigmas[:-1], sigmas[1:], strict=True):
+        latents = latents + (after - sigma) * velocity_of(latents, sigma)
+    return latents[0]
+
+
+def answer(teacher, inputs, latents, sigma, text, with_reference: float):
+    reference, keep = inputs.reference_PC[None], torch.ones(1, len(inputs.reference_PC), dtype=torch.bool)
+    return teacher(latents, sigma.view(1), pad(text), inputs.control_MFHW[None], reference, keep, torch.tensor([with_reference]))
+
+
+@pytest.mark.parametrize("scheduler", ["unipc", "flow_euler"])
+def test_both_samplers_run_and_the_seed_decides(teacher, inputs, scheduler):
+    edit = spec(scheduler=scheduler, num_steps=2)
+    one, again, other = (sample_edit(teacher, inputs, edit, TOKENS, seed) for seed in (4, 4, 5))
+    assert one.shape == (16, 2, 4, 4) and torch.isfinite(one).all()
+    assert torch.equal(one, again) and not torch.equal(one, other)
+
+
+def test_scales_of_one_are_the_plain_conditional(teacher, inputs):
+    edit = spec(guidance_text=1.0, guidance_reference=1.0)
+    sigmas = flow_scheduler(edit).sigmas
+    expected = by_hand(teacher, inputs, 4, sigmas, lambda x, s: answer(teacher, inputs, x, s, inputs.text_LD, 1.0))
+    torch.testing.assert_close(sample_edit(teacher, inputs, edit, TOKENS, 4), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_scales_of_zero_see_neither_text_nor_reference(teacher, inputs):
+    edit = spec(guidance_text=0.0, guidance_reference=0.0)
+    sigmas = flow_scheduler(edit).sigmas
+    expected = by_hand(teacher, inputs, 4, sigmas, lambda x, s: answer(teacher, inputs, x, s, inputs.empty_text_LD, 0.0))
+    torch.testing.assert_close(sample_edit(teacher, inputs, edit, TOKENS, 4), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_guidance_by_its_formula(teacher, inputs):
+    edit = spec(guidance_text=3.0, guidance_reference=2.0)
+    sigmas = flow_scheduler(edit).sigmas
+
+    def velocity_of(x, s):
+        none = answer(teacher, inputs, x, s, inputs.empty_text_LD, 0.0)
+        text = answer(teacher, inputs, x, s, inputs.text_LD, 0.0)
+        both = answer(teacher, inputs, x, s, inputs.text_LD, 1.0)
+        return none + 3.0 * (text - none) + 2.0 * (both - text)
+
+    torch.testing.assert_close(sample_edit(teacher, inputs, edit, TOKENS, 4), by_hand(teacher, inputs, 4, sigmas, velocity_of), rtol=1e-3, atol=1e-3)
+
+
+def test_reference_and_text_count(teacher, inputs):
+    edit = spec()
+    before = sample_edit(teacher, inputs, edit, TOKENS, 4)
+    for change in ({"reference_PC": inputs.reference_PC + 1}, {"text_LD": inputs.text_LD + 1}, {"control_MFHW": inputs.control_MFHW + 1}):
+        assert not torch.allclose(sample_edit(teacher, inputs._replace(**change), edit, TOKENS, 4), before, atol=1e-4), list(change)
+
+
+def test_sampling_leaves_no_gradients_and_no_dropout(teacher, inputs):
+    teacher.train()
+    out = sample_edit(teacher, inputs, spec(), TOKENS, 4)
+    assert not teacher.training and not out.requires_grad
+
+
+@pytest.mark.parametrize("scheduler", ["unipc", "flow_euler"])
+@pytest.mark.parametrize("shift", [1.0, 16.0])
+def test_levels_fall_from_noise_to_data(scheduler, shift):
+    sigmas = flow_scheduler(EditSpec(num_steps=10, scheduler=scheduler, shift=shift)).sigmas
+    assert len(sigmas) == 11 and sigmas[0] == pytest.approx(1.0, abs=2e-3) and sigmas[-1] == 0
+    assert (sigmas[1:] < sigmas[:-1]).all()

@@ -1,0 +1,108 @@
+"""A training that was stopped and resumed in a fresh process is, to the last bit, the one left alone. DeepSpeed, one process, no Ray."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCRIPT = Path(__file__).with_name("train_jobs.py")
+Records = list[dict[str, float]]
+
+
+def run_jobs(folder: Path, jobs: list[dict[str, Any]]) -> dict[str, Records]:
+    """The records of each job; see train_jobs.py. Fails with the job's traceback, but for a job called 'refused...'."""
+    done = subprocess.run([sys.executable, str(SCRIPT), str(folder), json.dumps(jobs)], capture_output=True, text=True, timeout=1800)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = {}
+    for job in jobs:
+        result = json.loads((folder / f"{job['name']}.json").read_text())
+        refused = job["name"].startswith("refused")
+        assert refused == ("error" in result), f"job {job['name']}:\n{result.get('error')}\n{done.stderr[-1000:]}"
+        found[job["name"]] = result.get("records", [])
+    return found
+
+
+def pair(name: str, **overrides: Any) -> list[dict[str, Any]]:
+    """One job of 6 steps, and one that goes on from its state after 3."""
+    full = {"name": name, "steps": 6, "resume": None, "overrides": {f"stages.*.{k.replace('__', '.')}": v for k, v in overrides.items()}}
+    return [full, full | {"name": f"{name}-again", "resume": name}]
+
+
+def facts(records: Records) -> list[tuple[Any, ...]]:
+    """All but the speed, floats to the last bit."""
+    return [(r["step"], r["loss"].hex(), float(r["grad_norm"]).hex(), r["lr"]) for r in records]
+
+
+@pytest.fixture(scope="module")
+def undisturbed_and_resumed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Records]]:
+    folder = tmp_path_factory.mktemp("jobs")
+    other_layout = {"name": "refused", "steps": 6, "resume": "stage2", "overrides": {"stages.*.parallel.zero_stage": 0}}
+    return folder, run_jobs(folder, [*pair("stage2", parallel__zero_stage=2), other_layout])
+
+
+def test_resumed_records_are_bit_equal(undisturbed_and_resumed):
+    folder, found = undisturbed_and_resumed
+    assert facts(found["stage2-again"]) == facts(found["stage2"])
+    assert [r["step"] for r in found["stage2"]] == list(range(6))
+    assert not (folder / "stage2-again" / "step3").exists(), "the resumed job began at step 3"
+
+
+def test_resumed_weights_and_moments_are_bit_equal(undisturbed_and_resumed):
+    folder, _ = undisturbed_and_resumed
+    names = {p.name for p in (folder / "stage2" / "step6").iterdir()}
+    assert names == {"trained.safetensors", "state.json", "rank0.safetensors"}
+    for name in ("trained.safetensors", "rank0.safetensors"):
+        assert (folder / "stage2-again" / "step6" / name).read_bytes() == (folder / "stage2" / "step6" / name).read_bytes()
+
+
+def test_records_say_what_happened(undisturbed_and_resumed):
+    records = undisturbed_and_resumed[1]["stage2"]
+    assert [r["lr"] for r in records] == [0.00025, 0.0005, 0.00075, 0.001, 0.001, 0.001], "the nano recipe warms up for 4 steps"
+    assert all(math.isfinite(r["loss"]) and r["loss"] > 0 and r["grad_norm"] > 0 and r["samples_per_s"] > 0 for r in records)
+    state = json.loads((undisturbed_and_resumed[0] / "stage2" / "step3" / "state.json").read_text())
+    assert state["step"] == 3 and facts(state["records"]) == facts(records[:3])
+
+
+@pytest.mark.slow
+def test_every_zero_stage_resumes_and_learns_the_same(tmp_path):
+    jobs = [job for stage in range(4) for job in pair(f"stage{stage}", parallel__zero_stage=stage)]
+    found = run_jobs(tmp_path, jobs)
+    for stage in range(4):
+        assert facts(found[f"stage{stage}-again"]) == facts(found[f"stage{stage}"]), f"ZeRO-{stage}"
+        for key in ("loss", "grad_norm"):
+            assert [r[key] for r in found[f"stage{stage}"]] == pytest.approx([r[key] for r in found["stage2"]], rel=1e-5), f"ZeRO-{stage}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [0, 2, 3])
+def test_bfloat16_resumes(tmp_path, stage):
+    found = run_jobs(tmp_path, pair("bf16", parallel__zero_stage=stage, parallel__precision="bfloat16"))
+    assert facts(found["bf16-again"]) == facts(found["bf16"])
+
+
+@pytest.mark.slow
+def test_gradients_are_clipped_at_every_stage(tmp_path):
+    """A norm far above the limit: AdamW hardly sees the scale, so the moments are asked."""
+    jobs = [pair(f"stage{s}", parallel__zero_stage=s, optim__grad_clip=1e-3, train__steps=3)[0] | {"steps": 3} for s in (0, 2)]
+    found = run_jobs(tmp_path, jobs)
+    from safetensors.torch import load_file
+
+    norms = {}
+    for stage in (0, 2):
+        rank = load_file(tmp_path / f"stage{stage}" / "step3" / "rank0.safetensors")
+        norms[stage] = math.sqrt(sum(float(t.square().sum()) for n, t in rank.items() if n.endswith("exp_avg")))
+        assert all(r["grad_norm"] > 0.1 for r in found[f"stage{stage}"]), "the norm is told before clipping"
+        assert 0 < norms[stage] < 1e-3
+    assert norms[0] == pytest.approx(norms[2], rel=1e-4)
+
+
+def test_another_layout_is_refused(undisturbed_and_resumed):
+    error = json.loads((undisturbed_and_resumed[0] / "refused.json").read_text())["error"]
+    assert "ValueError: rank0.safetensors does not fit this run" in error
+    assert "Resume with the same num_workers, zero_stage and LoRA settings." in error

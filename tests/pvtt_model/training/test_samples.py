@@ -1,0 +1,73 @@
+"""Samples out of the shards, and their batch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors.torch import save
+
+from pvtt_model.data.shards import SCHEMAS, write_shard
+from pvtt_model.training.samples import Place, Sample, collate, pad_rows, read_sample, stack_references
+
+
+def sample(text: int, patches: int) -> Sample:
+    return Sample(torch.full((16, 1, 2, 2), float(text)), torch.zeros(96, 1, 2, 2), torch.full((text, 4), 1.0), torch.full((patches, 3), 2.0))
+
+
+def test_collate_pads_with_zeros_and_marks_what_is_real():
+    batch = collate([sample(2, 1), sample(3, 4)], 5, torch.zeros(1, 4), [True, True])
+    assert batch.text_BLD.shape == (2, 5, 4) and batch.reference_BPC.shape == (2, 4, 3)
+    assert batch.text_BLD[..., 0].tolist() == [[1, 1, 0, 0, 0], [1, 1, 1, 0, 0]]
+    assert batch.reference_BPC[..., 0].tolist() == [[2, 0, 0, 0], [2, 2, 2, 2]]
+    assert batch.reference_keep_BP.tolist() == [[True, False, False, False], [True] * 4]
+    assert batch.x0_BCFHW[:, 0, 0, 0, 0].tolist() == [2, 3]
+
+
+def test_a_dropped_prompt_becomes_the_empty_one():
+    batch = collate([sample(2, 1), sample(3, 1)], 4, torch.full((1, 4), 9.0), [False, True])
+    assert batch.text_BLD[..., 0].tolist() == [[9, 0, 0, 0], [1, 1, 1, 0]]
+
+
+def test_the_mark_keeps_its_type():
+    batch = collate([sample(1, 1)], 2, torch.zeros(1, 4), [True]).to(torch.device("cpu"), torch.bfloat16)
+    assert [t.dtype for t in batch] == [torch.bfloat16] * 4 + [torch.bool]
+
+
+def test_too_many_tokens_are_refused():
+    assert pad_rows(torch.ones(3, 2), 3).shape == (3, 2)
+    with pytest.raises(ValueError, match="3 text tokens, the recipe allows 2. Re-run conditions"):
+        pad_rows(torch.ones(3, 2), 2)
+
+
+def test_equal_references_need_no_padding():
+    stacked, keep = stack_references([torch.ones(2, 3)] * 2)
+    assert stacked.shape == (2, 2, 3) and keep.all()
+
+
+@pytest.fixture
+def shards(tmp_path):
+    z = {k: torch.full((16, 1, 2, 2), v) for k, v in (("latents_CFHW", 1.0), ("inactive_CFHW", 2.0), ("reactive_CFHW", 3.0))}
+    z["mask_MFHW"] = torch.ones(64, 1, 2, 2, dtype=torch.uint8)
+    c = {"text_LD": torch.ones(2, 4).bfloat16(), "reference_NPC": torch.arange(12.0).view(2, 3, 2)}
+
+    def write(latents_keys: str, conditions_keys: str) -> tuple:
+        common = {"usable": True, "reason": None}
+        write_shard(tmp_path / "l", [common | {"clip_key": k, "tensors": save(z)} for k in latents_keys], SCHEMAS["latents"])
+        write_shard(tmp_path / "c", [common | {"clip_key": k, "tensors": save(c)} for k in conditions_keys], SCHEMAS["conditions"])
+        return tmp_path / "l", tmp_path / "c"
+
+    return write
+
+
+def test_a_sample_is_read_from_its_row(shards):
+    got = read_sample(Place("b", *shards("ab", "ab"), 1))
+    assert got.control_MFHW.shape == (96, 1, 2, 2) and got.control_MFHW.dtype == torch.float32
+    assert got.control_MFHW[[0, 16, 32], 0, 0, 0].tolist() == [2, 3, 1], "inactive, reactive, mask, as VACE stacks them"
+    assert (got.x0_CFHW == 1).all() and got.text_LD.dtype == torch.float32
+    assert torch.equal(got.reference_PC, torch.arange(12.0).view(6, 2)), "pictures of a clip stand behind one another"
+
+
+@pytest.mark.parametrize(("latents", "conditions"), [("ab", "ba"), ("ba", "ab"), ("ba", "ba")])
+def test_shards_of_different_data_sets_are_refused(shards, latents, conditions):
+    with pytest.raises(ValueError, match="row 0 holds clips . and ., not a. The shards are of different data sets; re-run curation"):
+        read_sample(Place("a", *shards(latents, conditions), 0))
