@@ -59,6 +59,8 @@ def start_ray(settings: Settings) -> None:
     if settings.ray_address:
         ray.init(address=settings.ray_address, runtime_env=env, log_to_driver=False, logging_level="warning")
     else:
+        for name in ("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "RAY_TRAIN_METRICS_ENABLED"):
+            os.environ.setdefault(name, "0")  # processes of Ray's own that one machine does not need
         ray.init(num_cpus=settings.num_cpus, include_dashboard=False, runtime_env=env, log_to_driver=False, logging_level="warning")
 
 
