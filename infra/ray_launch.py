@@ -61,6 +61,8 @@ def start_ray(settings: Settings) -> None:
     else:
         for name in ("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "RAY_TRAIN_METRICS_ENABLED"):
             os.environ.setdefault(name, "0")  # processes of Ray's own that one machine does not need
+        # Idle workers stay: they have loaded torch and diffusers, which takes longer than most of their work.
+        os.environ.setdefault("RAY_num_workers_soft_limit", str(settings.num_cpus + 2))
         ray.init(num_cpus=settings.num_cpus, include_dashboard=False, runtime_env=env, log_to_driver=False, logging_level="warning")
 
 
