@@ -87,7 +87,7 @@ def test_execution_fields_are_no_part_of_identity(path, value):
         ("stages.2.lora.rank", 4),
         ("latents.video.width", 80),
         ("stages.0.parallel.num_workers", 1),
-        ("clips.eval_share", 0.3),
+        ("clips.eval_share", 0.35),
     ],
 )
 def test_the_rest_is(path, value):
