@@ -13,7 +13,14 @@ from tasks.open_store import open_checked_store
 
 @flow(name="curate", flow_run_name="curate {clips} for {recipe}", description="clips -> masks -> latents -> conditions")
 def curate(recipe: RecipeName = "nano", clips: Clips = "nano", overrides: Overrides = {}, store: Store = None) -> State:  # noqa: B006
-    """Raw clips to training shards."""
+    """Raw clips to training shards.
+
+    Args:
+        recipe: the recipe by name
+        clips: 'nano' for procedural clips, or a JSON Lines manifest: a path or s3://bucket/key
+        overrides: recipe fields by dotted path, e.g. {"stages.*.train.steps": 40}
+        store: a folder or s3://bucket/prefix; the worker's PVTT_STORE where empty
+    """
     spec = recipe_by_name(recipe, overrides)
     uri = open_checked_store(store)
     data = curated(spec, clips, uri)

@@ -21,7 +21,16 @@ def evaluate(
     store: Store = None,
     on_gate_failure: AtGate = "recipe",
 ) -> State:
-    """Edit the held-out clips with a stage's teacher, score and judge them."""
+    """Edit the held-out clips with a stage's teacher, score and judge them.
+
+    Args:
+        recipe: the recipe by name
+        clips: 'nano' for procedural clips, or a JSON Lines manifest: a path or s3://bucket/key
+        stage: a stage's name; the recipe's last one where empty
+        overrides: recipe fields by dotted path, e.g. {"stages.*.train.steps": 40}
+        store: a folder or s3://bucket/prefix; the worker's PVTT_STORE where empty
+        on_gate_failure: what a missed gate does: stop, continue, ask; 'recipe': as each stage says
+    """
     spec = recipe_by_name(recipe, overrides)
     name = stage or spec.stages[-1].name
     if name not in [s.name for s in spec.stages]:

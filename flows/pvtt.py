@@ -30,7 +30,15 @@ def pvtt(
     store: Store = None,
     on_gate_failure: AtGate = "recipe",
 ) -> State[Any]:
-    """Curate, then train, edit, judge and gate each stage, then release. Whatever is in the store already is not made again."""
+    """Curate, then train, edit, judge and gate each stage, then release. Whatever is in the store already is not made again.
+
+    Args:
+        recipe: the recipe by name
+        clips: 'nano' for procedural clips, or a JSON Lines manifest: a path or s3://bucket/key
+        overrides: recipe fields by dotted path, e.g. {"stages.*.train.steps": 40}
+        store: a folder or s3://bucket/prefix; the worker's PVTT_STORE where empty
+        on_gate_failure: what a missed gate does: stop, continue, ask; 'recipe': as each stage says
+    """
     spec = recipe_by_name(recipe, overrides)
     uri = open_checked_store(store)
     return run_curriculum(spec, curated(spec, clips, uri), uri, on_gate_failure)

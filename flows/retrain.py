@@ -20,7 +20,15 @@ def retrain(
     store: Store = None,
     on_gate_failure: AtGate = "recipe",
 ) -> State:
-    """The last release's clips stay as they are, new lines of the manifest are added and only they are curated; nothing new ends at once."""
+    """The last release's clips stay as they are, new lines of the manifest are added and only they are curated; nothing new ends at once.
+
+    Args:
+        recipe: the recipe by name
+        clips: 'nano' for procedural clips, or a JSON Lines manifest: a path or s3://bucket/key
+        overrides: recipe fields by dotted path, e.g. {"stages.*.train.steps": 40}
+        store: a folder or s3://bucket/prefix; the worker's PVTT_STORE where empty
+        on_gate_failure: what a missed gate does: stop, continue, ask; 'recipe': as each stage says
+    """
     spec = recipe_by_name(recipe, overrides)
     uri = open_checked_store(store)
     base = find_released_clips(spec.name, uri)

@@ -18,7 +18,15 @@ StageName = Annotated[str | None, Field(description="a stage's name; the recipe'
 
 @flow(name="train", flow_run_name="train {recipe} on {clips}", description="a stage's checkpoint, and what it builds on")
 def train(recipe: RecipeName = "nano", clips: Clips = "nano", stage: StageName = None, overrides: Overrides = {}, store: Store = None) -> State:  # noqa: B006
-    """Curate what is missing, then train the stages up to `stage`; no edits, no gate."""
+    """Curate what is missing, then train the stages up to `stage`; no edits, no gate.
+
+    Args:
+        recipe: the recipe by name
+        clips: 'nano' for procedural clips, or a JSON Lines manifest: a path or s3://bucket/key
+        stage: a stage's name; the recipe's last one where empty
+        overrides: recipe fields by dotted path, e.g. {"stages.*.train.steps": 40}
+        store: a folder or s3://bucket/prefix; the worker's PVTT_STORE where empty
+    """
     spec = recipe_by_name(recipe, overrides)
     until = stage or spec.stages[-1].name
     if until not in [s.name for s in spec.stages]:
