@@ -6,12 +6,14 @@ from prefect import task
 
 from infra.artifact_store import ArtifactStore
 from infra.settings import settings
+from tasks.lost_terminal import outlive_the_terminal
 from tasks.policy import POLICY
 
 
 @task(name="open_store", task_run_name="open the store", description="Reach the store; refuse one that ignores conditional puts", **POLICY)
 def open_checked_store(store: str | None) -> str:
     """The store's absolute uri. Raises StoreRefused for a server that cannot create-if-absent."""
+    outlive_the_terminal()
     uri = settings(store).store
     ArtifactStore.open(uri, settings(uri).cache)
     return uri

@@ -52,7 +52,7 @@ def s3_environment(puts: Path) -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture(scope="session")
-def house(tmp_path_factory: pytest.TempPathFactory, s3_environment: dict[str, str]) -> Iterator[House]:
+def built_house(tmp_path_factory: pytest.TempPathFactory, s3_environment: dict[str, str]) -> Iterator[House]:
     house = House(tmp_path_factory.mktemp("house"), s3_environment)
     try:
         house.up()
@@ -61,13 +61,21 @@ def house(tmp_path_factory: pytest.TempPathFactory, s3_environment: dict[str, st
         house.down()
 
 
+@pytest.fixture
+def house(built_house: House) -> Iterator[House]:
+    """With its services up, and after the test without its runs."""
+    built_house.up()
+    yield built_house
+    built_house.end_runs()
+
+
 @pytest.fixture(scope="session")
-def undisturbed(house: House) -> Watched:
+def undisturbed(built_house: House) -> Watched:
     """The store of a run that nobody touched."""
-    uri = str(house.home / "stores" / "undisturbed")
-    run = house.start(parameters(uri))
-    ended = house.wait(run, RUN_TIMEOUT_S)
-    assert ended[0] == "COMPLETED", f"{ended}\n{house.tell()}"
+    uri = str(built_house.home / "stores" / "undisturbed")
+    run = built_house.start(parameters(uri))
+    ended = built_house.wait(run, RUN_TIMEOUT_S)
+    assert ended[0] == "COMPLETED", f"{ended}\n{built_house.tell()}"
     return Watched(uri)
 
 

@@ -63,6 +63,12 @@ class House:
         for process in self.processes():
             process.kill()
 
+    def end_runs(self) -> None:
+        """Kill what is left of the runs (an orphan of a failed test), not the services."""
+        for process, environment in _every_process():
+            if self._mark() in environment and any(line.startswith(b"PREFECT__FLOW_RUN_ID=") for line in environment):
+                process.kill()
+
     # --- runs
 
     def start(self, parameters: dict[str, Any], deployment: str = "pvtt/full-curriculum") -> str:
@@ -80,10 +86,6 @@ class House:
         wait_for(lambda: self.state(run)[0] in TERMINAL, timeout_s, f"run {run} to end", self.tell)
         return self.state(run)
 
-    def task_runs(self, run: str) -> list[dict[str, Any]]:
-        found = self._call("post", "/task_runs/filter", {"flow_runs": {"id": {"any_": [run]}}, "limit": 200})
-        return list(found)
-
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         answer = httpx.request(method, f"{self.api}{path}", timeout=60, **({"json": body} if body is not None else {}))
         answer.raise_for_status()
@@ -93,12 +95,11 @@ class House:
 
     def processes(self) -> list[Process]:
         """Every living process of this house."""
-        mark = f"PVTT_HOME={self.home}".encode()
-        return [p for p, environment in _every_process() if mark in environment]
+        return [p for p, environment in _every_process() if self._mark() in environment]
 
     def flow_process(self, run: str) -> Process:
         """The process that runs the flow's code (not what it has started)."""
-        marks = (f"PVTT_HOME={self.home}".encode(), f"PREFECT__FLOW_RUN_ID={run}".encode())
+        marks = (self._mark(), f"PREFECT__FLOW_RUN_ID={run}".encode())
 
         def found() -> list[Process]:
             every = [p for p, environment in _every_process() if all(m in environment for m in marks)]
@@ -111,6 +112,9 @@ class House:
         """Ray's workers, raylets and GCS; its two agents a node too, where asked for."""
         found = [p for p in self.processes() if any(name in p.title for name in RAY_NAMES)]
         return [p for p in found if agents or not p.title.startswith(RAY_AGENTS)]
+
+    def _mark(self) -> bytes:
+        return f"PVTT_HOME={self.home}".encode()
 
     def tell(self) -> str:
         """What is going on, for a failed test's message."""
