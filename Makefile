@@ -7,7 +7,7 @@ STAMP := .venv/installed
 CLIPS ?= nano
 RECIPE ?= $(if $(filter nano,$(CLIPS)),nano,nano-wide)
 
-.PHONY: demo install up down test test-slow test-s3 check lock clean
+.PHONY: demo install up down test test-slow check lock clean
 
 demo: install  ## install, start Prefect, run pvtt/full-curriculum on the nano recipe, follow it
 	@$(BIN)/pvtt run --recipe $(RECIPE) --clips "$(CLIPS)" $(ARGS)
@@ -31,7 +31,7 @@ down:  ## stop what demo or up started
 test: install  ## the default suite
 	$(BIN)/python -m pytest -q -m "not slow" $(ARGS)
 
-test-slow: install  ## the kill tests, Ceph RGW, the whole curriculum: about 30 minutes
+test-slow: install  ## the kill tests, Ceph RGW, the whole curriculum: about 45 minutes
 	$(BIN)/python -m pytest -q -m slow $(ARGS)
 
 check: install  ## lint, types, import law

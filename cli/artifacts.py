@@ -25,14 +25,14 @@ from pvtt_model.artifacts import Kind, Manifest
 app = typer.Typer(help="Look at artifacts: ls, show, get, verify, lineage, gc.", no_args_is_help=True)
 
 StoreOption = Annotated[str, typer.Option("--store", envvar="PVTT_STORE", help="A path, file:///path or s3://bucket/prefix.")]
-DEFAULT_STORE = str(settings().home / "store")
+DEFAULT_STORE = ""  # the checkout's .pvtt/store, looked up when a command runs
 
 
 @app.command("ls")
 def ls(kind: Annotated[str | None, typer.Argument(help="Only this kind.")] = None, store: StoreOption = DEFAULT_STORE) -> None:
     """List what is done, oldest first."""
     with _plain_failures():
-        artifacts = ArtifactStore.open(store)
+        artifacts = ArtifactStore.open(settings(store or None).store)
         manifests = artifacts.manifests(_kind(kind))
         if not manifests:
             _console().print(f"no {kind or 'artifacts'} in {escape(artifacts.store.uri)}", highlight=False)
@@ -52,7 +52,7 @@ def show(
 ) -> None:
     """Show one artifact: spec, inputs, code, libraries, files."""
     with _plain_failures():
-        artifacts = ArtifactStore.open(store)
+        artifacts = ArtifactStore.open(settings(store or None).store)
         m = artifacts.manifest(resolve_name(artifacts, name))
     if as_json:
         typer.echo(m.model_dump_json(indent=1))
@@ -86,7 +86,7 @@ def get(
 ) -> None:
     """Copy an artifact's files out of the store under their names, hash checked."""
     with _plain_failures():
-        artifacts = ArtifactStore.open(store)
+        artifacts = ArtifactStore.open(settings(store or None).store)
         m = artifacts.manifest(resolve_name(artifacts, name))
         chosen = [f for f in m.files if fnmatchcase(f.name, match)]
         if not chosen:
@@ -105,7 +105,7 @@ def verify(
 ) -> None:
     """Hash every file in the store again. Exit status 1 where anything is wrong."""
     with _plain_failures():
-        artifacts = ArtifactStore.open(store)
+        artifacts = ArtifactStore.open(settings(store or None).store)
         report = artifacts.verify([resolve_name(artifacts, n) for n in names] if names else None)
     if report.problems:
         table = _table("artifact", "file", "what", "detail")
@@ -121,7 +121,7 @@ def verify(
 def lineage(name: Annotated[str, typer.Argument(help="As for show.")], store: StoreOption = DEFAULT_STORE) -> None:
     """Show what an artifact was made from, down to the clips."""
     with _plain_failures():
-        artifacts = ArtifactStore.open(store)
+        artifacts = ArtifactStore.open(settings(store or None).store)
         root = artifacts.lineage(resolve_name(artifacts, name))
     seen: set[str] = set()
     tree = Tree(_node(root, seen))
@@ -137,7 +137,7 @@ def gc(
 ) -> None:
     """List what no manifest reaches; delete it only with --delete."""
     with _plain_failures():
-        artifacts = ArtifactStore.open(store)
+        artifacts = ArtifactStore.open(settings(store or None).store)
         plan = artifacts.gc(grace_h * 3600)
         if plan:
             table = _table("key", ">size", ">age h", "reason")

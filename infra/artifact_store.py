@@ -138,7 +138,7 @@ class ArtifactStore:
     def commit(self, planned: Planned, files: Sequence[StoredFile], summary: dict[str, Any] | None = None) -> Manifest:
         """Write the manifest, once and for all; where another was first, theirs is returned and counts.
 
-        Raises ValueError for two files of one name or a summary JSON cannot hold, FileNotFoundError for a file that is not in the store.
+        Raises ValueError for two files of one name or a summary JSON cannot hold, ObjectMissing for a file that is not in the store.
         """
         names = [f.name for f in files]
         if len(set(names)) != len(names):
@@ -148,7 +148,7 @@ class ArtifactStore:
             return done
         gone = [f.name for f in files if not self._keep(f)]
         if gone:
-            raise FileNotFoundError(f"{planned.name}: {gone} are not in {self.store.uri}, or have another size. Pool or attach them before commit.")
+            raise ObjectMissing(f"{planned.name}: {gone} are not in {self.store.uri}, or have another size. Pool or attach them before commit.")
         record = planned.model_dump() | {
             "commit_id": uuid.uuid4().hex,
             "created": _now(),

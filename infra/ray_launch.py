@@ -28,11 +28,10 @@ WORKER_ENV = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
 }
-#: What a worker must know to reach the same store; passed on, never printed.
+#: What workers on a cluster must know to reach the same store. No credential: Ray logs it. Those lie on the nodes (boto3's chain, HF_TOKEN).
 PASSED_ON = (
-    "PVTT_HOME", "PVTT_STORE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_REGION",
-    "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_CA_BUNDLE", "HF_HOME", "HF_TOKEN", "HF_ENDPOINT",
-    "HF_HUB_OFFLINE", "DS_ACCELERATOR", "PVTT_CACHE", "PVTT_CODE_COMMIT",
+    "PVTT_HOME", "PVTT_STORE", "AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_CA_BUNDLE",
+    "HF_HOME", "HF_ENDPOINT", "HF_HUB_OFFLINE", "DS_ACCELERATOR", "PVTT_CACHE", "PVTT_CODE_COMMIT",
 )  # fmt: skip
 
 
@@ -54,20 +53,32 @@ def start_ray(settings: Settings) -> None:
             ray.shutdown()
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    env = {"env_vars": {**WORKER_ENV, **passed}}
     if settings.ray_address:
+        passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        env = {"env_vars": {**WORKER_ENV, **passed}}
         ray.init(address=settings.ray_address, runtime_env=env, log_to_driver=False, logging_level="warning")
     else:
+        # A local Ray's workers inherit this environment; a runtime_env would put credentials into Ray's logs.
+        os.environ.update(WORKER_ENV)
         for name in ("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "RAY_TRAIN_METRICS_ENABLED"):
             os.environ.setdefault(name, "0")  # processes of Ray's own that one machine does not need
         # Idle workers stay: they have loaded torch and diffusers, which takes longer than most of their work.
         os.environ.setdefault("RAY_num_workers_soft_limit", str(settings.num_cpus + 2))
-        ray.init(num_cpus=settings.num_cpus, include_dashboard=False, runtime_env=env, log_to_driver=False, logging_level="warning")
+        ray.init(num_cpus=settings.num_cpus, include_dashboard=False, log_to_driver=False, logging_level="warning")
 
 
 def stop_ray() -> None:
     ray.shutdown()
+
+
+def must_fit(cpus: float, gpus: float, what: str, settings: Settings) -> None:
+    """Refuse work that a local Ray could never schedule: it would wait for ever. A cluster may grow, so there it is Ray's to say."""
+    have = ray.cluster_resources()
+    if not settings.ray_address and (have.get("CPU", 0) < cpus or have.get("GPU", 0) < gpus):
+        raise ValueError(
+            f"{what} needs {cpus:g} CPUs and {gpus:g} GPUs; this machine's Ray has {have.get('CPU', 0):g} and {have.get('GPU', 0):g}. "
+            "Set RAY_ADDRESS to a cluster, raise PVTT_NUM_CPUS, or lower stages.*.parallel.num_workers (accelerator=cpu where there is no GPU)."
+        )
 
 
 def map_on_ray(
@@ -168,6 +179,7 @@ def train_on_ray(
     from ray.train import FailureConfig, RunConfig, ScalingConfig  # here: it loads torch, 7 s of CPU, and the board's process would too
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    must_fit(num_workers, num_workers if use_gpu else 0, f"training {name}", settings)
     board = _Board.remote()  # type: ignore[attr-defined]
     threads = max(1, settings.num_cpus // num_workers)
     trainer = TorchTrainer(

@@ -34,9 +34,12 @@ def settings(store: str | None = None) -> Settings:
     uri = store or os.environ.get("PVTT_STORE") or str(home / "store")
     if "://" not in uri:
         uri = str(Path(uri).resolve())
+    cores = os.environ.get("PVTT_NUM_CPUS") or str(os.cpu_count() or 1)
+    if not cores.isdigit() or int(cores) < 1:
+        raise ValueError(f"PVTT_NUM_CPUS is '{cores}'; it must be a whole number above 0. Unset it to use all cores.")
     return Settings(
         home=home,
         store=uri,
-        num_cpus=int(os.environ.get("PVTT_NUM_CPUS") or os.cpu_count() or 1),
+        num_cpus=int(cores),
         ray_address=os.environ.get("RAY_ADDRESS") or None,
     )

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from pvtt_model.backbones.architectures import Family, architecture
 from pvtt_model.specs import (
     BackboneSpec,
     ClipSpec,
@@ -189,10 +190,35 @@ def recipe_by_name(name: str, overrides: Mapping[str, Any] | None = None) -> Rec
     for path, value in (overrides or {}).items():
         _set(values, path, value)
     try:
-        return RecipeSpec.model_validate(values)
+        recipe = RecipeSpec.model_validate(values)
+        _check_roles(recipe)
+        return recipe
     except ValidationError as error:
-        lines = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors())
-        raise ValueError(f"recipe '{name}' with overrides {dict(overrides or {})} is not valid: {lines}") from None
+        found = [e for e in error.errors() if e["type"] != "too_short"] or error.errors()  # a bad stage also counts as none
+        lines = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {_short(e)})" for e in found)
+        raise ValueError(f"recipe '{name}' with overrides of {sorted(overrides or {})} is not valid: {lines}") from None
+
+
+def _short(error: Any) -> str:
+    """The refused value, short; where weights lie is not repeated, as it may hold a credential."""
+    text = "..." if error["loc"] and error["loc"][-1] == "weights" else repr(error["input"])
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _check_roles(recipe: RecipeSpec) -> None:
+    """Every architecture exists and is of the family its place wants. Raises ValueError."""
+    wanted: list[tuple[str, Family]] = [
+        (recipe.latents.vae.architecture, "vae"),
+        (recipe.conditions.text_encoder.architecture, "text"),
+        (recipe.conditions.image_encoder.architecture, "image"),
+    ]
+    for stage in recipe.stages:
+        wanted += [(stage.backbone.architecture, "dit"), (stage.evaluate.clip.architecture, "clip"), (stage.evaluate.dino.architecture, "image")]
+    for name, family in wanted:
+        architecture(name, family)
+    patch = architecture(recipe.conditions.image_encoder.architecture, "image").config["patch"]
+    if recipe.conditions.image_size % patch:
+        raise ValueError(f"conditions.image_size {recipe.conditions.image_size} is not a multiple of the image encoder's patch of {patch} pixels.")
 
 
 def parse_override(text: str) -> tuple[str, Any]:

@@ -17,7 +17,7 @@ def Execution(default: Any, **kwargs: Any) -> Any:
 
 
 class Spec(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
     def identity(self) -> dict[str, Any]:
         """The fields that decide the output, as plain JSON values."""
@@ -49,6 +49,16 @@ class ModelSpec(Spec):
     weights: str = Field(description="'seed:N' (random weights from seed N, nano sizes only), a local folder, s3://bucket/prefix, or hf://owner/name")
     revision: str | None = Field(default=None, description="commit of the hub repository; required for hf://")
     sha256: str | None = Field(default=None, description="of the single weight file, checked before loading")
+
+    @field_validator("weights")
+    @classmethod
+    def _known_form(cls, weights: str) -> str:
+        if "@" in weights.partition("://")[2].split("/")[0]:
+            raise ValueError("weights hold a credential before '@'. Leave it to the AWS environment, and write s3://bucket/prefix.")
+        scheme = weights.partition("://")[0] if "://" in weights else weights.partition(":")[0] if weights.startswith("seed:") else "path"
+        if scheme not in ("path", "s3", "hf", "seed") or (scheme == "seed" and not weights.removeprefix("seed:").isdigit()) or not weights:
+            raise ValueError(f"weights '{weights}' are of no known form. Use 'seed:N', a local folder, s3://bucket/prefix or hf://owner/name.")
+        return weights
 
     @model_validator(mode="after")
     def _hub_is_pinned(self) -> ModelSpec:
@@ -91,7 +101,7 @@ class ClipSpec(Spec):
     clips_per_shard: Positive = 64
     eval_share: Share = Field(default=0.1, description="share of product identities held out for evaluation, by hash; at least one")
     allow_outside_root: bool = Field(default=False, description="allow absolute paths outside the manifest's folder")
-    decode_timeout_s: float = Execution(120.0, gt=0)
+    decode_timeout_s: float = Field(default=120.0, gt=0, description="a clip that takes longer is refused, so this decides what is in the data")
 
 
 class MaskSpec(Spec):
@@ -145,6 +155,12 @@ class ReferenceSpec(Spec):
     num_heads: Positive = 16
     every_nth_layer: Positive = 1
 
+    @model_validator(mode="after")
+    def _heads_divide_the_width(self) -> ReferenceSpec:
+        if self.width % self.num_heads:
+            raise ValueError(f"reference width {self.width} is not a multiple of num_heads {self.num_heads}. Change one of the two.")
+        return self
+
 
 #: What the survey (and the original repository) call the modules, and what they are in diffusers.
 LORA_ALIASES = {
@@ -194,8 +210,8 @@ class OptimSpec(Spec):
 
     lr: Annotated[float, Field(gt=0)] = 1e-4
     warmup_steps: Annotated[int, Field(ge=0)] = 1000
-    beta1: Share = 0.9
-    beta2: Share = 0.999
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     grad_clip: Annotated[float, Field(gt=0)] = 1.0
 

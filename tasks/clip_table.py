@@ -45,9 +45,10 @@ def map_units(store: ArtifactStore, function: Any, units: list[Any], *, kind: st
     progress = Progress(f"progress-{kind}", what)
     progress.at(len(units) - len(missing), len(units))
     if missing:
-        from infra.ray_launch import map_on_ray, start_ray
+        from infra.ray_launch import map_on_ray, must_fit, start_ray
 
         start_ray(settings(store.store.uri))
+        must_fit(1, num_gpus, what, settings(store.store.uri))
         made = map_on_ray(
             function, [units[i] for i in missing], name=what, num_gpus=num_gpus,
             on_result=lambda done, _: progress.at(len(units) - len(missing) + done, len(units)),

@@ -8,8 +8,7 @@ from infra.artifact_store import ArtifactStore
 from infra.settings import settings
 from pvtt_model.artifacts import ArtifactRef
 from pvtt_model.specs import RecipeSpec
-from tasks.clip_table import read_json
-from tasks.ingest_clips import scanned_videos
+from tasks.ingest_clips import new_lines
 from tasks.policy import POLICY
 
 
@@ -26,7 +25,6 @@ def find_released_clips(recipe_name: str, store: str) -> ArtifactRef | None:
 
 @task(task_run_name="count new clips of {clips}", description="Lines whose video is not in the released data", **POLICY)
 def clips_added(clips: str, recipe: RecipeSpec, base: ArtifactRef, store: str) -> int:
-    """Lines of the manifest, before probing, whose video is not among `base`'s clips."""
+    """Lines of the manifest, before probing, that `base` has not judged. A released clip whose prompt or reference changed stays."""
     opened = ArtifactStore.open(store, settings(store).cache)
-    known = {fact["clip_key"] for fact in read_json(opened, opened.manifest(base))}
-    return len(scanned_videos(clips, recipe, store) - known)
+    return len(new_lines(clips, recipe, opened.manifest(base), opened))

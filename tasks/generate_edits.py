@@ -52,15 +52,9 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, stage_name
     pairs = choose_pairs((held_out or places)[: stage.edit.max_clips], stage.edit.reference == "swap")
     trained = store.manifest(checkpoint)
     lora, adapter, empty = trained.file(LORA), trained.file(ADAPTER), store.manifest(data.conditions).file(EMPTY_TEXT)
-    spec = [
-        stage.edit.identity(),
-        stage.backbone.identity(),
-        recipe.latents.identity(),
-        lora.sha256,
-        adapter.sha256,
-        empty.sha256,
-        REVISIONS["edits"],
-    ]
+    made_with = [stage.edit, stage.backbone, stage.reference, stage.lora, recipe.latents]
+    spec: list[Any] = [part.identity() for part in made_with]
+    spec += [stage.parallel.precision, recipe.conditions.max_text_tokens, lora.sha256, adapter.sha256, empty.sha256, REVISIONS["edits"]]
     units = [EditUnit(store.store.uri, digest("edits", spec, _hashes(t), _hashes(r)), recipe, index, t, r, lora, adapter, empty) for t, r in pairs]
     gpus = 0.0 if stage.parallel.accelerator == "cpu" else 1.0
     records = map_units(store, make_edit, units, kind="edits", what=f"editing ({stage_name})", num_gpus=gpus)

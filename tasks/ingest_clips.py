@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,20 @@ def ingest_clips(clips: str, recipe: RecipeSpec, store: str, base: ArtifactRef |
     return produce(planned, store, lambda s, p: _make(s, p, recipe, source, base), _show)
 
 
-def scanned_videos(clips: str, recipe: RecipeSpec, store: str) -> set[str]:
-    """The clip keys of a source's lines that pass the checks without decoding."""
-    return {line.video_sha256[:20] for line in _Source(clips, recipe, store).scan().lines}
+def new_lines(clips: str, recipe: RecipeSpec, base: Manifest, store: ArtifactStore) -> list[CheckedLine]:
+    """The source's lines that `base` has not judged: neither accepted (by the video) nor refused after probing (by all that the line says)."""
+    return _unjudged(_Source(clips, recipe, store.store.uri).scan().lines, store, base)
+
+
+def _unjudged(lines: Sequence[CheckedLine], store: ArtifactStore, base: Manifest) -> list[CheckedLine]:
+    accepted = {fact["clip_key"] for fact in read_json(store, base)}
+    refused = {r.get("content") for r in read_json(store, base, REFUSALS)}
+    return [line for line in lines if line.video_sha256[:20] not in accepted and digest(*_content(line)) not in refused]
+
+
+def _content(line: CheckedLine) -> list[Any]:
+    """Everything a line says, less where it stands: a corrected line is a new one."""
+    return [line.video_sha256, line.reference_sha256, line.mask_format, line.mask_sha256, line.prompt, line.metadata]
 
 
 class _Source:
@@ -84,15 +96,16 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, source: _S
     before = store.manifest(base) if base else None
     facts: list[dict[str, Any]] = read_json(store, before) if before else []
     files = list(before.shards()) if before else []
-    known = {fact["clip_key"] for fact in facts}
-    new = [line for line in scan.lines if line.video_sha256[:20] not in known]
+    new = _unjudged(scan.lines, store, before) if before else list(scan.lines)
+    contents = {line.line: digest(*_content(line)) for line in new}
     size = recipe.clips.clips_per_shard
     units = [_unit(store, recipe, new[i : i + size], len(files) + n) for n, i in enumerate(range(0, len(new), size))]
     refusals = [r._asdict() for r in scan.refusals]
+    refusals += [r for r in read_json(store, before, REFUSALS) if "content" in r] if before else []
     for unit, record in zip(units, map_units(store, ingest_chunk, units, kind="clips", what="probing clips"), strict=True):
         files.append(record.files[0].model_copy(update={"name": f"shard-{unit.number:05d}.parquet"}))
         facts += [fact | {"shard": unit.number, "row": row} for row, fact in enumerate(record.summary["clips"])]
-        refusals += record.summary["refusals"]
+        refusals += [r | {"content": contents[r["line"]]} for r in record.summary["refusals"]]
     refusals.sort(key=lambda r: r["line"])
     if not facts:
         message = f"All {len(refusals)} clips of {source.clips} were refused.\n\n{table(refusals, ['line', 'kind', 'reason', 'source'])}"
@@ -115,10 +128,7 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, source: _S
 
 
 def _unit(store: ArtifactStore, recipe: RecipeSpec, lines: list[CheckedLine], index: int) -> Unit:
-    contents = [
-        [line.line, line.source, line.video_sha256, line.reference_sha256, line.mask_format, line.mask_sha256, line.prompt, line.metadata]
-        for line in lines
-    ]
+    contents = [[line.line, line.source, *_content(line)] for line in lines]
     key = digest("clips", recipe.clips.identity(), recipe.latents.video.identity(), contents, REVISIONS["clips"])
     return Unit(store.store.uri, "clips", key, index, recipe, lines=tuple(lines))
 

@@ -115,6 +115,7 @@ def _train(payload: TrainPayload, steps: StepCheckpoints, stage_name: str, where
 def _commit(
     store: ArtifactStore, planned: Planned, recipe: RecipeSpec, index: int, steps: StepCheckpoints, clip_keys: list[str], said: dict[str, Any]
 ) -> Manifest:
+    import numpy as np
     from safetensors.numpy import load_file, save_file
 
     from pvtt_model.evaluation.loss_curve import loss_curve
@@ -126,7 +127,11 @@ def _commit(
         if found is None or found[0] != stage.train.steps:
             raise RuntimeError(f"training ended without its last checkpoint: wanted step {stage.train.steps}, found {found and found[0]}. Run again.")
         records = json.loads((found[1] / STATE).read_text())["records"]
-        lora, adapter = split_trainable(load_file(found[1] / TRAINED))
+        trained = load_file(found[1] / TRAINED)
+        broken = [key for key, tensor in trained.items() if not np.isfinite(tensor).all()]
+        if broken:
+            raise FloatingPointError(f"stage '{stage.name}' ended with {len(broken)} tensors that are not finite, e.g. {broken[0]}. Lower optim.lr.")
+        lora, adapter = split_trainable(trained)
         save_file(lora, folder / LORA, metadata={"format": "pt"})
         save_file(adapter, folder / ADAPTER, metadata={"format": "pt"})
         loss_curve(records, folder / CURVE, title=f"{recipe.name}, stage {stage.name}")

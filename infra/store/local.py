@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import time
@@ -53,6 +54,8 @@ class LocalStore:
                 except ObjectMissing:
                     continue  # deleted in between: once more
             except OSError as error:
+                if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV):
+                    raise  # a full disk, a lost mount: not the file system's nature
                 raise StoreRefused(
                     f"the folder {self.uri} cannot create a file only where none is: link() answered '{error.strerror}'. "
                     "Put the store on a file system with hard links (ext4, xfs, NFS), or use s3://."

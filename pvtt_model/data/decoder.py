@@ -8,6 +8,7 @@ import json
 import os
 import re
 import select
+import signal
 import subprocess
 import sys
 import tempfile
@@ -28,6 +29,14 @@ class VideoUnreadable(ValueError):
 
 class DecodeTimeout(VideoUnreadable):
     """The decoder did not answer in time and was killed."""
+
+
+class DecoderKilled(RuntimeError):
+    """The decoder was killed from outside: says nothing about the file, so no clip is refused for it; trying again may do."""
+
+
+class _Died(Exception):
+    """The child ended by itself in mid-request."""
 
 
 class Decoder:
@@ -51,8 +60,19 @@ class Decoder:
     def ask(self, path: str, request: dict[str, Any], timeout_s: float, name: str) -> tuple[dict[str, Any], np.ndarray | None]:
         """The child's header and frames (uint8 T,H,W,C). timeout_s: of the whole request, seconds; `name` stands for the file in errors.
 
-        Raises VideoUnreadable, DecodeTimeout.
+        A child that dies is replaced and asked once more: only a file that crashes two of them is to blame, and only where nobody killed
+        them. Raises VideoUnreadable, DecodeTimeout, DecoderKilled.
         """
+        try:
+            return self._ask(path, request, timeout_s, name)
+        except (_Died, DecoderKilled):
+            pass
+        try:
+            return self._ask(path, request, timeout_s, name)
+        except _Died as died:
+            raise VideoUnreadable(f"{name} crashed its decoder twice ({died}). Re-encode the file.") from None
+
+    def _ask(self, path: str, request: dict[str, Any], timeout_s: float, name: str) -> tuple[dict[str, Any], np.ndarray | None]:
         with self._lock:
             child = self._living_child()
             keep = False
@@ -68,7 +88,10 @@ class Decoder:
                     f"{name} was not decoded in {timeout_s:g} s and its decoder was killed. Re-encode the file, or raise decode_timeout_s."
                 ) from None
             except (EOFError, BrokenPipeError):
-                raise VideoUnreadable(f"{name} crashed its decoder ({self._last_words(child)}). Re-encode the file.") from None
+                words = self._last_words(child)
+                if child.returncode == -signal.SIGKILL:
+                    raise DecoderKilled(f"the decoder of {name} was killed from outside, by the kernel for memory perhaps. Try again.") from None
+                raise _Died(words) from None
             finally:
                 if not keep:
                     self._end()

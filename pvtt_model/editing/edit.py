@@ -48,7 +48,10 @@ def edit_clip(
     control = torch.cat([z["inactive_CFHW"].float(), z["reactive_CFHW"].float(), z["mask_MFHW"].float()])
     device = next(teacher.parameters()).device
     inputs = EditInputs(*(t.to(device) for t in (control, c["text_LD"].float(), empty_text_LD.float(), c["reference_NPC"].float().flatten(0, 1))))
-    sampled = sample_edit(teacher, inputs, edit, max_text_tokens, seed_of(edit.seed, clip["clip_key"]))
+    try:
+        sampled = sample_edit(teacher, inputs, edit, max_text_tokens, seed_of(edit.seed, clip["clip_key"]))
+    except FloatingPointError as error:
+        return row | {"usable": False, "reason": str(error)}
     raw = to_frames(vae.decode(sampled[None])[0].cpu())
     round_trip = to_frames(vae.decode(z["latents_CFHW"].float()[None])[0].cpu())
     frames, exact = frames_and_mask(clip, template["masks"], latents.video)

@@ -61,6 +61,10 @@ def sample_edit(teacher: Teacher, inputs: EditInputs, spec: EditSpec, max_text_t
         v = teacher(latents.expand(3, -1, -1, -1, -1).to(dtype), sigma, text_BLD, control, reference, keep, has_reference).float()
         guided = v[0] + spec.guidance_text * (v[1] - v[0]) + spec.guidance_reference * (v[2] - v[1])
         latents = scheduler.step(guided[None], timestep, latents, return_dict=False)[0]
+    if not torch.isfinite(latents).all():
+        raise FloatingPointError(
+            "sampling gave values that are not finite. Lower edit.guidance_text and guidance_reference, or look at the checkpoint."
+        )
     return latents[0]
 
 

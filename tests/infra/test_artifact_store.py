@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from infra.artifact_store import ArtifactMissing, ArtifactStore, CorruptObject
-from infra.store import LocalStore, ObjectStore
+from infra.store import LocalStore, ObjectMissing, ObjectStore
 from pvtt_model.artifacts import Kind, Manifest, Planned, StoredFile, plan_artifact
 
 
@@ -69,7 +69,7 @@ def test_a_commit_checks_itself(artifacts: ArtifactStore, tmp_path: Path) -> Non
     with pytest.raises(ValueError, match="not JSON"):
         artifacts.commit(planned, [shard], {"loss": float("nan")})
     artifacts.store.delete([shard.key])
-    with pytest.raises(FileNotFoundError, match="Pool or attach"):
+    with pytest.raises(ObjectMissing, match="Pool or attach"):
         artifacts.commit(planned, [shard])
     assert artifacts.find(planned) is None
     with pytest.raises(ValueError, match="its presence means done"):

@@ -32,8 +32,11 @@ def test_seed_and_folder(tmp_path):
     assert local_weights(spec(str(tmp_path)), tmp_path / "cache") == tmp_path
     with pytest.raises(FileNotFoundError, match="not on this machine"):
         local_weights(spec(str(tmp_path / "none")), tmp_path)
-    with pytest.raises(ValueError, match="unknown scheme"):
-        local_weights(spec("https://user:pass@host/x"), tmp_path)
+    with pytest.raises(ValueError, match="no known form"):
+        spec("https://host/x")
+    with pytest.raises(ValueError, match="credential") as caught:
+        spec("https://user:pass@host/x")
+    assert "user:pass" not in str(caught.value)
 
 
 @pytest.mark.parametrize("revision", ["unpinned", "main", "0123abc"])

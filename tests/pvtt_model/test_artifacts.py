@@ -69,7 +69,6 @@ def test_order_of_inputs_counts():
         ("stages.0.train.max_worker_restarts", 0),
         ("stages.0.parallel.gpu_memory_gib", 40),
         ("stages.0.gate.on_failure", "continue"),
-        ("clips.decode_timeout_s", 1),
         ("description", "another"),
     ],
 )

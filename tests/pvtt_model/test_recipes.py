@@ -138,3 +138,22 @@ def test_parse_override_wants_path_and_value(text):
 def test_any_path_is_applied_or_refused_with_a_message(path):
     with pytest.raises(ValueError, match="override|not valid"):
         recipe_by_name("nano", {path: object()})
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        ("latents.vae.architecture", "nano-s", "no vae architecture 'nano-s'"),
+        ("latents.vae.architecture", "foo", "Valid: wan2.1-vae, nano-vae"),
+        ("latents.vae.weights", "seed:x", "no known form"),
+        ("latents.vae.weights", "s3://key:secret@bucket/x", "hold a credential"),
+        ("stages.*.edit.guidance_text", float("inf"), "finite number"),
+        ("stages.*.reference.num_heads", 7, "not a multiple of num_heads 7"),
+        ("conditions.image_size", 100, "patch of 14 pixels"),
+        ("stages.*.optim.beta1", 1.0, "less than 1"),
+    ],
+)
+def test_what_could_only_fail_later_is_refused_now(path, value, says):
+    with pytest.raises(ValueError, match=says) as caught:
+        recipe_by_name("nano", {path: value})
+    assert "secret" not in str(caught.value)
