@@ -21,6 +21,6 @@ def test_a_stage_from_the_base_does_not_depend_on_the_one_before():
 def test_clips_follow_content_size_and_base():
     nano = recipe_by_name("nano")
     one = chain.clips_artifact(nano, "content")
-    assert one == chain.clips_artifact(recipe_by_name("nano", {"clips.decode_timeout_s": 5}), "content")
+    assert one != chain.clips_artifact(recipe_by_name("nano", {"clips.decode_timeout_s": 5}), "content")
     assert len({one.version, chain.clips_artifact(nano, "other").version, chain.clips_artifact(nano, "content", one.name).version}) == 3
     assert one != chain.clips_artifact(recipe_by_name("nano", {"latents.video.num_frames": 5}), "content")
