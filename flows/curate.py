@@ -6,13 +6,13 @@ from prefect import flow
 from prefect.states import Completed, State
 
 from flows.curriculum import curated
-from flows.pvtt import Clips, Overrides, Store
+from flows.pvtt import Overrides
 from pvtt_model.recipes import RecipeName, recipe_by_name
 from tasks.open_store import open_checked_store
 
 
 @flow(name="curate", flow_run_name="curate {clips} for {recipe}", description="clips -> masks -> latents -> conditions")
-def curate(recipe: RecipeName = "nano", clips: Clips = "nano", overrides: Overrides = {}, store: Store = None) -> State:  # noqa: B006
+def curate(recipe: RecipeName = "nano", clips: str = "nano", overrides: Overrides = {}, store: str | None = None) -> State:  # noqa: B006
     """Raw clips to training shards.
 
     Args:

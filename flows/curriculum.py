@@ -20,7 +20,7 @@ from tasks.generate_edits import generate_edits
 from tasks.ingest_clips import ingest_clips
 from tasks.pass_gate import GateOutcome, pass_gate
 from tasks.score_edits import score_edits
-from tasks.train_stage import train_stage
+from tasks.train_stage import stage_index, train_stage
 
 OnGateFailure = Literal["recipe", "stop", "continue", "ask"]
 APPROVAL_TIMEOUT_S = 7 * 24 * 3600
@@ -44,6 +44,11 @@ class StageRefs(NamedTuple):
     gate: ArtifactRef
 
 
+def stage_or_last(recipe: RecipeSpec, name: str | None) -> str:
+    """A stage's name, the recipe's last one where it is empty. Raises ValueError naming the stages there are."""
+    return recipe.stages[stage_index(recipe, name) if name else -1].name
+
+
 def curated(recipe: RecipeSpec, clips: str, store: str, base: ArtifactRef | None = None) -> dict[str, ArtifactRef]:
     """clips -> masks -> latents -> conditions."""
     found = ingest_clips(clips, recipe, store, base)
@@ -55,12 +60,11 @@ def curated(recipe: RecipeSpec, clips: str, store: str, base: ArtifactRef | None
 
 def trained(recipe: RecipeSpec, data: dict[str, ArtifactRef], until: str, store: str) -> ArtifactRef:
     """The checkpoint of stage `until`; the stages it builds on are found, or trained."""
-    checkpoint: ArtifactRef | None = None
-    for stage in recipe.stages:
+    first, *others = recipe.stages[: stage_index(recipe, until) + 1]
+    checkpoint = train_stage(recipe, first.name, data, None, store)
+    for stage in others:
         checkpoint = train_stage(recipe, stage.name, data, checkpoint, store)
-        if stage.name == until:
-            return checkpoint
-    raise ValueError(f"recipe '{recipe.name}' has no stage '{until}'. Valid: {', '.join(s.name for s in recipe.stages)}.")
+    return checkpoint
 
 
 def judged(
@@ -78,7 +82,7 @@ def judged(
 def _after_a_miss(recipe: RecipeSpec, stage_name: str, outcome: GateOutcome, on_failure: OnGateFailure) -> None:
     from prefect import get_run_logger
 
-    stage = next(s for s in recipe.stages if s.name == stage_name)
+    stage = recipe.stages[stage_index(recipe, stage_name)]
     policy = stage.gate.on_failure if on_failure == "recipe" else on_failure
     log = get_run_logger()
     if policy == "continue":

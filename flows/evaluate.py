@@ -5,9 +5,8 @@ from __future__ import annotations
 from prefect import flow
 from prefect.states import Completed, Failed, State
 
-from flows.curriculum import GateMissed, curated, judged, trained
-from flows.pvtt import AtGate, Clips, Overrides, Store
-from flows.train import StageName
+from flows.curriculum import GateMissed, OnGateFailure, curated, judged, stage_or_last, trained
+from flows.pvtt import Overrides
 from pvtt_model.recipes import RecipeName, recipe_by_name
 from tasks.open_store import open_checked_store
 
@@ -15,11 +14,11 @@ from tasks.open_store import open_checked_store
 @flow(name="evaluate", flow_run_name="evaluate {recipe} on {clips}", description="edits -> report -> gate of one stage")
 def evaluate(
     recipe: RecipeName = "nano",
-    clips: Clips = "nano",
-    stage: StageName = None,
+    clips: str = "nano",
+    stage: str | None = None,
     overrides: Overrides = {},  # noqa: B006
-    store: Store = None,
-    on_gate_failure: AtGate = "recipe",
+    store: str | None = None,
+    on_gate_failure: OnGateFailure = "recipe",
 ) -> State:
     """Edit the held-out clips with a stage's teacher, score and judge them.
 
@@ -32,9 +31,7 @@ def evaluate(
         on_gate_failure: what a missed gate does: stop, continue, ask; 'recipe': as each stage says
     """
     spec = recipe_by_name(recipe, overrides)
-    name = stage or spec.stages[-1].name
-    if name not in [s.name for s in spec.stages]:
-        raise ValueError(f"recipe '{recipe}' has no stage '{name}'. Valid: {', '.join(s.name for s in spec.stages)}.")
+    name = stage_or_last(spec, stage)
     uri = open_checked_store(store)
     data = curated(spec, clips, uri)
     try:

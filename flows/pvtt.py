@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 from prefect import flow
 from prefect.states import Completed, Failed, State
-from pydantic import Field
 
 from flows.curriculum import GateMissed, OnGateFailure, StageRefs, curated, judged
 from pvtt_model.artifacts import ArtifactRef
@@ -16,19 +15,16 @@ from tasks.open_store import open_checked_store
 from tasks.publish_release import publish_release
 from tasks.train_stage import train_stage
 
-Clips = Annotated[str, Field(description="'nano' for procedural clips, or a JSON Lines manifest: a path or s3://bucket/key")]
-Overrides = Annotated[dict[str, Any], Field(description='recipe fields by dotted path, e.g. {"stages.*.train.steps": 40}')]
-Store = Annotated[str | None, Field(description="a folder or s3://bucket/prefix; PVTT_STORE of the worker where empty")]
-AtGate = Annotated[OnGateFailure, Field(description="what a missed gate does; 'recipe': as each stage says")]
+Overrides = dict[str, Any]
 
 
 @flow(name="pvtt", flow_run_name="{recipe} on {clips}", description="clips -> masks -> latents -> conditions -> stages -> release")
 def pvtt(
     recipe: RecipeName = "nano",
-    clips: Clips = "nano",
+    clips: str = "nano",
     overrides: Overrides = {},  # noqa: B006  Prefect copies defaults into the deployment's form
-    store: Store = None,
-    on_gate_failure: AtGate = "recipe",
+    store: str | None = None,
+    on_gate_failure: OnGateFailure = "recipe",
 ) -> State[Any]:
     """Curate, then train, edit, judge and gate each stage, then release. Whatever is in the store already is not made again.
 

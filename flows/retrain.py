@@ -5,8 +5,8 @@ from __future__ import annotations
 from prefect import flow
 from prefect.states import Completed, State
 
-from flows.curriculum import curated
-from flows.pvtt import AtGate, Clips, Overrides, Store, run_curriculum
+from flows.curriculum import OnGateFailure, curated
+from flows.pvtt import Overrides, run_curriculum
 from pvtt_model.recipes import RecipeName, recipe_by_name
 from tasks.find_release import clips_added, find_released_clips
 from tasks.open_store import open_checked_store
@@ -15,10 +15,10 @@ from tasks.open_store import open_checked_store
 @flow(name="retrain", flow_run_name="retrain {recipe} on {clips}", description="the curriculum on the released data and what is new")
 def retrain(
     recipe: RecipeName = "nano",
-    clips: Clips = "nano",
+    clips: str = "nano",
     overrides: Overrides = {},  # noqa: B006
-    store: Store = None,
-    on_gate_failure: AtGate = "recipe",
+    store: str | None = None,
+    on_gate_failure: OnGateFailure = "recipe",
 ) -> State:
     """The last release's clips stay as they are, new lines of the manifest are added and only they are curated; nothing new ends at once.
 

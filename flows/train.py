@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from prefect import flow
 from prefect.states import Completed, State
-from pydantic import Field
 
-from flows.curriculum import curated, trained
-from flows.pvtt import Clips, Overrides, Store
+from flows.curriculum import curated, stage_or_last, trained
+from flows.pvtt import Overrides
 from pvtt_model.recipes import RecipeName, recipe_by_name
 from tasks.open_store import open_checked_store
 
-StageName = Annotated[str | None, Field(description="a stage's name; the recipe's last one where empty")]
-
 
 @flow(name="train", flow_run_name="train {recipe} on {clips}", description="a stage's checkpoint, and what it builds on")
-def train(recipe: RecipeName = "nano", clips: Clips = "nano", stage: StageName = None, overrides: Overrides = {}, store: Store = None) -> State:  # noqa: B006
+def train(recipe: RecipeName = "nano", clips: str = "nano", stage: str | None = None, overrides: Overrides = {}, store: str | None = None) -> State:  # noqa: B006
     """Curate what is missing, then train the stages up to `stage`; no edits, no gate.
 
     Args:
@@ -28,9 +23,7 @@ def train(recipe: RecipeName = "nano", clips: Clips = "nano", stage: StageName =
         store: a folder or s3://bucket/prefix; the worker's PVTT_STORE where empty
     """
     spec = recipe_by_name(recipe, overrides)
-    until = stage or spec.stages[-1].name
-    if until not in [s.name for s in spec.stages]:
-        raise ValueError(f"recipe '{recipe}' has no stage '{until}'. Valid: {', '.join(s.name for s in spec.stages)}.")
+    until = stage_or_last(spec, stage)
     uri = open_checked_store(store)
     checkpoint = trained(spec, curated(spec, clips, uri), until, uri)
     return Completed(message=f"checkpoint: {uri}/{checkpoint.name}")

@@ -10,16 +10,9 @@ from typing import Any
 
 from torch import nn
 
-from pvtt_model.backbones.architectures import architecture
+from pvtt_model.backbones.architectures import LORA_LAYERS, architecture
 from pvtt_model.backbones.dit import build_on_meta
 from pvtt_model.specs import LoraSpec, ReferenceSpec, StageSpec
-
-#: Linear layers of a Wan main block that a LoRA target names. The test holds it against peft's own count.
-LORA_LAYERS = {
-    "attn1": r"attn1\.(to_q|to_k|to_v|to_out\.0)",
-    "attn2": r"attn2\.(to_q|to_k|to_v|to_out\.0)",
-    "ffn": r"ffn\.net\.(0\.proj|2)",
-}
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from peft import LoraConfig
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pvtt_model.backbones.architectures import architecture
+from pvtt_model.backbones.architectures import LORA_LAYERS, architecture
 from pvtt_model.backbones.dit import load_transformer
 from pvtt_model.objectives.rectified_flow import TIMESTEPS
 from pvtt_model.reference.attention import attach_reference
@@ -19,13 +19,10 @@ from pvtt_model.reference.resampler import PerceiverResampler
 from pvtt_model.specs import BackboneSpec, LoraSpec, ReferenceSpec
 from pvtt_model.training.trained_tensors import join_trainable
 
-#: Linear layers of a Wan block by LoRA target. Main blocks only: the VACE blocks stay as published.
-_LAYERS = {"attn1": r"attn1\.(to_q|to_k|to_v|to_out\.0)", "attn2": r"attn2\.(to_q|to_k|to_v|to_out\.0)", "ffn": r"ffn\.net\.(0\.proj|2)"}
-
 
 def lora_config(spec: LoraSpec) -> LoraConfig:
     """peft's configuration for `spec`, on `blocks.N` only."""
-    layers = "|".join(_LAYERS[target] for target in spec.targets)
+    layers = "|".join(LORA_LAYERS[target] for target in spec.targets)
     return LoraConfig(r=spec.rank, lora_alpha=spec.alpha, lora_dropout=spec.dropout, target_modules=rf"blocks\.\d+\.({layers})", bias="none")
 
 
