@@ -7,7 +7,7 @@ STAMP := .venv/installed
 CLIPS ?= nano
 RECIPE ?= $(if $(filter nano,$(CLIPS)),nano,nano-wide)
 
-.PHONY: demo install up down test test-slow check lock clean
+.PHONY: demo install up down test test-slow check nano-weights lock clean
 
 demo: install  ## install, start Prefect, run pvtt/full-curriculum on the nano recipe, follow it
 	@$(BIN)/pvtt run --recipe $(RECIPE) --clips "$(CLIPS)" $(ARGS)
@@ -18,7 +18,7 @@ $(STAMP): requirements/dev.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is wanted and none is on the PATH. Install it (Debian: apt-get install python3 python3-venv), or set PYTHON=."; exit 1; }
 	@test -x "$$(command -v $(UV))" || { echo "fetching uv into .uv"; $(PYTHON) -m venv .uv && .uv/bin/pip install -q "uv>=0.9"; }
 	@test -d .venv || $(UV) venv -q --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" .venv
-	$(UV) pip install -q --python $(BIN)/python --require-hashes -r requirements/dev.txt
+	$(UV) pip install -q --compile-bytecode --python $(BIN)/python --require-hashes -r requirements/dev.txt
 	$(UV) pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $(STAMP)
 
@@ -39,6 +39,9 @@ check: install  ## lint, types, import law
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy pvtt_model infra tasks flows cli
 	$(BIN)/lint-imports
+
+nano-weights: install  ## train the nano models from their seeds and pack them into pvtt_model/nano/weights: hours on two cores
+	$(BIN)/python -m pvtt_model.nano.pretrain $(ARGS)
 
 lock:  ## pin the dependencies again
 	$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml -o requirements/runtime.txt

@@ -60,11 +60,20 @@ def start_ray(settings: Settings) -> None:
     else:
         # A local Ray's workers inherit this environment; a runtime_env would put credentials into Ray's logs.
         os.environ.update(WORKER_ENV)
+        _keep_bytecode(settings)
         for name in ("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "RAY_TRAIN_METRICS_ENABLED"):
             os.environ.setdefault(name, "0")  # processes of Ray's own that one machine does not need
-        # Idle workers stay: they have loaded torch and diffusers, which takes longer than most of their work.
-        os.environ.setdefault("RAY_num_workers_soft_limit", str(settings.num_cpus + 2))
+        os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # Ray's 2 s would pass before a finished training is seen
+        # Idle workers stay: they have loaded torch and diffusers, which takes longer than most of their work. A training's own processes
+        # (its workers, board, controller, barrier) count too, and must not drive out those that edit and score after it.
+        os.environ.setdefault("RAY_num_workers_soft_limit", str(2 * settings.num_cpus + 4))
         ray.init(num_cpus=settings.num_cpus, include_dashboard=False, log_to_driver=False, logging_level="warning")
+
+
+def _keep_bytecode(settings: Settings) -> None:
+    """Where Python is told to write no bytecode, the workers write it under PVTT_HOME: each would compile 5,000 modules anew, 10 s of CPU."""
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
+        os.environ.setdefault("PYTHONPYCACHEPREFIX", str(settings.cache / "bytecode"))
 
 
 def stop_ray() -> None:

@@ -21,13 +21,13 @@ Kind = Literal["clips", "masks", "latents", "conditions", "checkpoints", "edits"
 #: Raised by whoever changes what a producer writes for the same spec and inputs: old artifacts then no longer match.
 #: One table instead of a constant a module, so that `pvtt plan` and a run that reuses everything import no torch.
 REVISIONS: dict[Kind, int] = {
-    "clips": 1,
+    "clips": 2,
     "masks": 1,
-    "latents": 1,
-    "conditions": 1,
-    "checkpoints": 1,
-    "edits": 1,
-    "reports": 1,
+    "latents": 2,
+    "conditions": 2,
+    "checkpoints": 2,
+    "edits": 2,
+    "reports": 2,
     "gates": 1,
     "releases": 1,
 }

@@ -60,8 +60,8 @@ def sample_flops(stage: StageSpec, video: int, text: int, patches: int, image_wi
     """FLOPs of one training sample of `video` tokens, `text` tokens (padded) and `patches` image patches of `image_width` channels.
 
     linear: frozen linear layers of the base. self_attention: 4 L^2 D a block. cross_attention: 4 L T D a block. vace: the frozen
-    VACE blocks, forward only. lora: 2 r (in + out) a token. reference: the resampler, and a hooked layer's K/V (4 N R D), its
-    attention (4 L N D) and its second pass of q and out (4 L D^2).
+    VACE blocks, forward only. lora: 2 r (in + out) a token. reference: the resampler, and a hooked layer's K/V (4 N R D) and its
+    attention (4 L N D); q and out are the text attention's.
     """
     config = architecture(stage.backbone.architecture, "dit").config
     d, ffn, depth, n_vace = dit_width(config), config["ffn_dim"], config["num_layers"], len(config["vace_layers"])
@@ -73,10 +73,10 @@ def sample_flops(stage: StageSpec, video: int, text: int, patches: int, image_wi
         count.linear += flops
         count.backward += flops if grad else 0
 
-    def adapted(tokens: int, inside: int, outside: int, target: str, *, grad: bool, part: str = "linear") -> None:
+    def adapted(tokens: int, inside: int, outside: int, target: str, *, grad: bool) -> None:
         """A frozen linear layer with its LoRA: W x + B A x. grad: whether the input wants a gradient."""
         base, low = 2 * tokens * inside * outside, 2 * tokens * rank
-        setattr(count, part, getattr(count, part) + base)
+        count.linear += base
         count.backward += base if grad else 0
         if target in targets:
             count.lora += low * (inside + outside)
@@ -101,14 +101,12 @@ def sample_flops(stage: StageSpec, video: int, text: int, patches: int, image_wi
         for _ in "kv":
             adapted(text, d, d, "attn2", grad=False)
         attention(text, "cross_attention", grad=grad or "attn2" in targets)
-        adapted(video, d, d, "attn2", grad=grad or "attn2" in targets)
+        adapted(video, d, d, "attn2", grad=grad or hooked or "attn2" in targets)
         if hooked:
-            adapted(video, d, d, "attn2", grad=grad, part="reference")
             kv = 4 * ref.num_tokens * ref.width * d
             count.reference += kv
             count.backward += 2 * kv
             attention(ref.num_tokens, "reference", grad=True)
-            adapted(video, d, d, "attn2", grad=True, part="reference")
         grad = grad or hooked or "attn2" in targets
         adapted(video, d, ffn, "ffn", grad=grad)
         adapted(video, ffn, d, "ffn", grad=grad or "ffn" in targets)
@@ -122,7 +120,7 @@ def sample_flops(stage: StageSpec, video: int, text: int, patches: int, image_wi
 
 
 def _embeddings(config: dict[str, Any], video: int, text: int, d: int, linear: Callable[..., None]) -> None:
-    """Patches (64 and 384 inputs), text projection and the time embedding: before anything trained."""
+    """Patches (Wan: 64 and 384 inputs), text projection and the time embedding: before anything trained."""
     linear(video, 4 * config["in_channels"], d, grad=False)
     linear(video, 4 * config["vace_in_channels"], d, grad=False)
     linear(text, config["text_dim"], d, grad=False)

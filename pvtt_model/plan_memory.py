@@ -67,15 +67,15 @@ def gpu_memory(stage: StageSpec, parameters: Parameters, tokens: int) -> Memory:
 def block_activations(stage: StageSpec, tokens: int) -> tuple[int, int]:
     """(bytes that autograd keeps inside one main block, bytes of its input), a sample.
 
-    inside = L (c D + F w + 8 r w + 12 H): c = 30 x 4 in float32; in bfloat16 23 x 2 + 7 x 4, as Wan's norms and gates run in
-    float32. Counted with autograd's saved-tensor hooks on this code (reference hooked, LoRA dropout on): the inputs of 10 LoRA
-    products, q, k, v and out of three attentions, norms and gates; F the GELU's input, r the LoRA's middle, H heads' softmax sums.
-    input = L D w.
+    inside = L (c D + F w + 6 r w + 12 H + 36): c = 16 x 4 in float32; in bfloat16 8 x 2 + 7 x 4, as Wan's norms and gates run in
+    float32; LoRA dropout adds 9 w. Counted with autograd's saved-tensor hooks on this code (reference hooked, LoRA on both
+    attentions, on a CPU): the inputs of 6 LoRA products, q, k, v and out of three attentions, norms and gates; F the GELU's input, r
+    the LoRA's middle, H heads' softmax sums, 36 the norms'. What keys and values of text and reference keep is left out. input = L D w.
     """
     config = architecture(stage.backbone.architecture, "dit").config
     d, w = dit_width(config), BYTES[stage.parallel.precision]
-    constant = 30 * 4 if w == 4 else 23 * 2 + 7 * 4
-    inside = tokens * (constant * d + config["ffn_dim"] * w + 8 * stage.lora.rank * w + 12 * config["num_attention_heads"])
+    constant = (16 * 4 if w == 4 else 8 * 2 + 7 * 4) + (9 * w if stage.lora.dropout else 0)
+    inside = tokens * (constant * d + config["ffn_dim"] * w + 6 * stage.lora.rank * w + 12 * config["num_attention_heads"] + 36)
     return inside, tokens * d * w
 
 
@@ -95,12 +95,13 @@ class DataBytes:
 def data_bytes(recipe: RecipeSpec) -> DataBytes:
     """Bytes of one pair, at most, with one reference picture:
 
-    latents: F h w (3 x 16 numbers + 64 mask bytes). conditions: (text tokens x text width + patches x image width) numbers.
-    masks: one bit a pixel at the video spec's size (they are stored as PNG at the source's).
+    latents: F h w (z numbers, and for each mask variant 2 z numbers + 64 mask bytes), z the VAE's channels. conditions: (text tokens x
+    text width + patches x image width) numbers. masks: one bit a pixel at the video spec's size (they are stored as PNG at the source's).
     """
     frames, height, width = latent_size(recipe.latents.video)
     video, conditions = recipe.latents.video, recipe.conditions
-    latents = frames * height * width * (3 * 16 * BYTES[recipe.latents.dtype] + 64)
+    channels, variants = int(architecture(recipe.latents.vae.architecture, "vae").config["z_dim"]), recipe.latents.variants
+    latents = frames * height * width * ((1 + 2 * variants) * channels * BYTES[recipe.latents.dtype] + variants * 64)
     text = conditions.max_text_tokens * int(architecture(conditions.text_encoder.architecture, "text").config["d_model"])
     patches, image_width = reference_patches(recipe)
     masks = video.num_frames * video.width * video.height // 8

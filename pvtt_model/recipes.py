@@ -15,9 +15,9 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from pvtt_model.backbones.architectures import Family, architecture
+from pvtt_model.nano.shipped import shipped
 from pvtt_model.specs import (
     BackboneSpec,
-    ClipSpec,
     ConditionSpec,
     DataSpec,
     EditSpec,
@@ -97,28 +97,29 @@ def _survey(name: str, description: str, *stages: StageSpec) -> RecipeSpec:
     return RecipeSpec(name=name, description=description, latents=SURVEY_LATENTS, conditions=SURVEY_CONDITIONS, stages=stages)
 
 
-# --- nano: every code path of the big recipes at sizes that two cores carry. Random weights from a seed.
-NANO_VIDEO = VideoSpec(width=64, height=64, num_frames=9)
-NANO_VAE = ModelSpec(architecture="nano-vae", weights="seed:0")
-NANO_DINO = ModelSpec(architecture="nano-dinov2", weights="seed:2")
-NANO_CLIP = ModelSpec(architecture="nano-openclip", weights="seed:3")
+# --- nano: every code path of the big recipes at sizes that two cores carry, on models trained in the nano world and shipped.
+NANO_VIDEO = VideoSpec(width=64, height=64, num_frames=5)
+NANO_CLIP, NANO_DINO, NANO_JUDGE = (shipped(name, ModelSpec) for name in ("clip", "dinov2", "judge"))
+CONTEXT = ("base", "no_reference", "wrong_reference")
 
 
-def _nano_stage(name: str, backbone: str, seed: int, gate: GateSpec, **changes: Any) -> StageSpec:
+def _nano_stage(name: str, backbone: str, steps: int, lr: float, gate: GateSpec, **changes: Any) -> StageSpec:
     stage = StageSpec(
         name=name,
-        backbone=BackboneSpec(architecture=backbone, weights=f"seed:{seed}"),
-        reference=ReferenceSpec(num_tokens=16, depth=2, width=64, num_heads=4),
-        lora=LoraSpec(rank=8, alpha=8, dropout=0.05),
-        objective=ObjectiveSpec(shift=3.0),
-        optim=OptimSpec(lr=1e-3, warmup_steps=4),
+        backbone=shipped(backbone, BackboneSpec),
+        reference=ReferenceSpec(num_tokens=16, depth=2, width=128, num_heads=4),
+        lora=LoraSpec(rank=16, alpha=16, dropout=0.0),
+        objective=ObjectiveSpec(timestep_sampling="logit_normal", shift=6.0, text_dropout=0.1, reference_dropout=0.1, mask_weight=10.0),
+        optim=OptimSpec(lr=lr, warmup_steps=20, beta2=0.99, decay="cosine"),
         parallel=ParallelSpec(
-            num_workers=2, accelerator="cpu", zero_stage=2, micro_batch=2, grad_accum=2, precision="float32", gradient_checkpointing=True
+            num_workers=2, accelerator="cpu", zero_stage=2, micro_batch=8, grad_accum=1, precision="float32", gradient_checkpointing=False
         ),
-        train=TrainSpec(steps=16, checkpoint_every_steps=4),
+        train=TrainSpec(steps=steps, checkpoint_every_steps=100),
         data=DataSpec(min_pairs=1),
-        edit=EditSpec(num_steps=4, shift=3.0, max_clips=4, reference="swap", feather_px=2),
-        evaluate=EvalSpec(clip=NANO_CLIP, dino=NANO_DINO),
+        edit=EditSpec(
+            num_steps=8, scheduler="flow_euler", shift=2.0, guidance_text=1.0, guidance_reference=1.5, max_clips=64, reference="swap", feather_px=2
+        ),
+        evaluate=EvalSpec(clip=NANO_CLIP, dino=NANO_DINO, judge=NANO_JUDGE),
         gate=gate,
     )
     return stage.model_copy(update=changes)
@@ -126,31 +127,39 @@ def _nano_stage(name: str, backbone: str, seed: int, gate: GateSpec, **changes: 
 
 NANO = RecipeSpec(
     name="nano",
-    description="the embedded default: procedural clips, random weights, two CPU workers",
-    world=NanoWorldSpec(),
-    clips=ClipSpec(clips_per_shard=8, eval_share=0.3),
-    latents=LatentSpec(video=NANO_VIDEO, vae=NANO_VAE, mask_policy=MaskPolicy(kind="box", grow_px=2), dtype="float32"),
-    conditions=ConditionSpec(
-        text_encoder=ModelSpec(architecture="nano-umt5", weights="seed:1"),
-        max_text_tokens=32,
-        image_encoder=NANO_DINO,
-        image_size=56,
+    description="the embedded default: a procedural world with known right answers, small trained models, two CPU workers",
+    world=NanoWorldSpec(num_clips=1000, num_validation=16, num_eval=200),
+    latents=LatentSpec(
+        video=NANO_VIDEO,
+        vae=shipped("vae", ModelSpec),
+        mask_policy=MaskPolicy(kind="square", grow_px=2, jitter_px=2),
+        variants=2,
         dtype="float32",
     ),
+    conditions=ConditionSpec(
+        text_encoder=shipped("text", ModelSpec), max_text_tokens=24, image_encoder=NANO_DINO, image_size=64, product_words="hide", dtype="float32"
+    ),
     stages=(
-        # The bars are of what random weights can do: the background is composited back, the video must hold still between frames.
-        _nano_stage("verify", "nano-s", 10, _gate(bg_psnr_composited_db=20.0, frame_ssim_composited=0.3)),
-        _nano_stage("base", "nano-m", 11, _gate(bg_psnr_composited_db=20.0, frame_ssim_composited=0.3), init_from="previous"),
+        _nano_stage("verify", "nano-s", 500, 5e-4, _gate(bg_psnr_composited_db=30.0)),
+        _nano_stage("base", "nano-m", 400, 5e-4, _gate(bg_psnr_composited_db=30.0), init_from="previous"),
         _nano_stage(
             "refine",
             "nano-m",
-            11,
-            _gate(bg_psnr_composited_db=30.0, frame_ssim_composited=0.3),
+            200,
+            1e-4,
+            _gate(bg_psnr_composited_db=30.0),
             init_from="previous",
-            optim=OptimSpec(lr=2e-4, warmup_steps=4),
-            data=DataSpec(min_pairs=1, max_pairs=12, select="best"),
+            data=DataSpec(min_pairs=1, max_pairs=800, select="best"),
         ),
     ),
+)
+NANO = NANO.model_copy(
+    update={
+        "stages": (
+            *NANO.stages[:2],
+            NANO.stages[2].model_copy(update={"edit": NANO.stages[2].edit.model_copy(update={"max_clips": 200, "baselines": CONTEXT})}),
+        )
+    }
 )
 
 # One's own 16:9 clips on two cores: the same models at 224 x 128, 17 frames.
@@ -159,11 +168,24 @@ NANO_WIDE = NANO.model_copy(
         "name": "nano-wide",
         "description": "nano for one's own clips near 16:9",
         "latents": NANO.latents.model_copy(
-            update={"video": VideoSpec(width=224, height=128, num_frames=17), "mask_policy": MaskPolicy(kind="box", grow_px=6)}
+            update={
+                "video": VideoSpec(width=224, height=128, num_frames=17),
+                "mask_policy": MaskPolicy(kind="square", grow_px=6, jitter_px=4),
+            }
         ),
+        "conditions": NANO.conditions.model_copy(update={"max_text_tokens": 64, "product_words": "keep"}),
         "clips": NANO.clips.model_copy(update={"eval_share": 0.5}),
-        "world": NanoWorldSpec(num_clips=8, width=224, height=128, num_frames=17),
-        "stages": tuple(s.model_copy(update={"edit": s.edit.model_copy(update={"reference": "own", "clips": "all"})}) for s in NANO.stages),
+        "world": NanoWorldSpec(num_clips=8, num_eval=4, look_alikes=2, width=224, height=128, num_frames=17),
+        "stages": tuple(
+            s.model_copy(
+                update={
+                    "edit": s.edit.model_copy(update={"reference": "own", "clips": "all", "max_clips": 8}),
+                    "train": s.train.model_copy(update={"steps": 20}),
+                    "gate": _gate(bg_psnr_composited_db=20.0, frame_ssim_composited=0.3),
+                }
+            )
+            for s in NANO.stages
+        ),
     }
 )
 
@@ -206,17 +228,30 @@ def _short(error: Any) -> str:
 
 
 def _check_roles(recipe: RecipeSpec) -> None:
-    """Every architecture exists and is of the family its place wants. Raises ValueError."""
-    wanted: list[tuple[str, Family]] = [
-        (recipe.latents.vae.architecture, "vae"),
-        (recipe.conditions.text_encoder.architecture, "text"),
-        (recipe.conditions.image_encoder.architecture, "image"),
+    """Every architecture exists and is of the family its place wants, and shipped weights are there and of it. Raises ValueError."""
+    wanted: list[tuple[ModelSpec, Family]] = [
+        (recipe.latents.vae, "vae"),
+        (recipe.conditions.text_encoder, "text"),
+        (recipe.conditions.image_encoder, "image"),
     ]
     for stage in recipe.stages:
-        wanted += [(stage.backbone.architecture, "dit"), (stage.evaluate.clip.architecture, "clip"), (stage.evaluate.dino.architecture, "image")]
-    for name, family in wanted:
-        architecture(name, family)
-    patch = architecture(recipe.conditions.image_encoder.architecture, "image").config["patch"]
+        wanted += [(stage.backbone, "dit"), (stage.evaluate.clip, "clip"), (stage.evaluate.dino, "image")]
+        wanted += [(stage.evaluate.judge, "image")] if stage.evaluate.judge else []
+    for spec, family in wanted:
+        architecture(spec.architecture, family)
+        if spec.weights.startswith("nano:"):
+            of = shipped(spec.weights.removeprefix("nano:"), ModelSpec).architecture
+            if of != spec.architecture:
+                raise ValueError(
+                    f"weights '{spec.weights}' are of architecture '{of}', not '{spec.architecture}'. Set `architecture` and `weights` together."
+                )
+    config = architecture(recipe.conditions.image_encoder.architecture, "image").config
+    if "dims" in config:
+        raise ValueError(
+            f"conditions.image_encoder '{recipe.conditions.image_encoder.architecture}' is a ConvNet and has no patch tokens. "
+            "Use a ViT, e.g. nano-dinov2."
+        )
+    patch = config["patch"]
     if recipe.conditions.image_size % patch:
         raise ValueError(f"conditions.image_size {recipe.conditions.image_size} is not a multiple of the image encoder's patch of {patch} pixels.")
 

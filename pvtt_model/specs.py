@@ -46,7 +46,10 @@ class ModelSpec(Spec):
     """A frozen model: its architecture by name, and where the weights are."""
 
     architecture: str = Field(description="a name of pvtt_model.backbones.architectures, e.g. 'wan2.1-vae', 'nano-vae'")
-    weights: str = Field(description="'seed:N' (random weights from seed N, nano sizes only), a local folder, s3://bucket/prefix, or hf://owner/name")
+    weights: str = Field(
+        description="'nano:NAME' (trained, shipped in pvtt_model/nano/weights), 'seed:N' (random, nano sizes only), a local folder, "
+        "s3://bucket/prefix, or hf://owner/name"
+    )
     revision: str | None = Field(default=None, description="commit of the hub repository; required for hf://")
     sha256: str | None = Field(default=None, description="of the single weight file, checked before loading")
 
@@ -55,9 +58,12 @@ class ModelSpec(Spec):
     def _known_form(cls, weights: str) -> str:
         if "@" in weights.partition("://")[2].split("/")[0]:
             raise ValueError("weights hold a credential before '@'. Leave it to the AWS environment, and write s3://bucket/prefix.")
-        scheme = weights.partition("://")[0] if "://" in weights else weights.partition(":")[0] if weights.startswith("seed:") else "path"
-        if scheme not in ("path", "s3", "hf", "seed") or (scheme == "seed" and not weights.removeprefix("seed:").isdigit()) or not weights:
-            raise ValueError(f"weights '{weights}' are of no known form. Use 'seed:N', a local folder, s3://bucket/prefix or hf://owner/name.")
+        scheme = weights.partition("://")[0] if "://" in weights else weights.partition(":")[0] if weights.startswith(("seed:", "nano:")) else "path"
+        unnamed = (scheme == "seed" and not weights.removeprefix("seed:").isdigit()) or weights == "nano:"
+        if scheme not in ("path", "s3", "hf", "seed", "nano") or unnamed or not weights:
+            raise ValueError(
+                f"weights '{weights}' are of no known form. Use 'nano:NAME', 'seed:N', a local folder, s3://bucket/prefix or hf://owner/name."
+            )
         return weights
 
     @model_validator(mode="after")
@@ -84,13 +90,17 @@ class VideoSpec(Spec):
 
 
 class NanoWorldSpec(Spec):
-    """The procedural clips of pvtt_model.nano.world, used where no manifest is given."""
+    """The procedural clips of pvtt_model.nano.world, used where no manifest is given. No product is in two splits."""
 
-    num_clips: Positive = 24
+    num_clips: Positive = Field(default=24, description="training clips, each of a product of its own")
+    num_validation: Annotated[int, Field(ge=0)] = 0
+    num_eval: Annotated[int, Field(ge=2)] = Field(default=8, description="held-out clips, each with its ground-truth edit")
+    look_alikes: Annotated[int, Field(ge=1)] = Field(default=8, description="held-out products that share their two colours with one another")
+    references: Annotated[int, Field(ge=1, le=4)] = Field(default=2, description="reference pictures a product")
     width: Positive = 64
     height: Positive = 64
-    num_frames: Positive = 9
-    fps: Positive = 16
+    num_frames: Positive = 5
+    fps: Positive = 8
     seed: int = 0
 
 
@@ -116,8 +126,11 @@ class MaskSpec(Spec):
 class MaskPolicy(Spec):
     """How the mask is widened before the model sees it: a precise mask keeps the old product's silhouette, a box replaces it."""
 
-    kind: Literal["precise", "grow", "blocks", "box", "full"] = "grow"
-    grow_px: Annotated[int, Field(ge=0)] = Field(default=8, description="radius for grow; block side for blocks; margin for box")
+    kind: Literal["precise", "grow", "blocks", "box", "square", "full"] = "grow"
+    grow_px: Annotated[int, Field(ge=0)] = Field(default=8, description="radius for grow; block side for blocks; margin for box and square")
+    jitter_px: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="training's augmentation: each further variant of a mask is grown and moved by up to so much"
+    )
 
 
 class LatentSpec(Spec):
@@ -129,11 +142,16 @@ class LatentSpec(Spec):
     fill: Literal["neutral", "black", "original"] = Field(
         default="neutral", description="what stands inside the mask, in normalised space: 0, -1, or the source's own pixels"
     )
+    variants: Positive = Field(default=1, description="contexts a clip: the first by the policy as it is, for editing; all of them for training")
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
 
 
 class ConditionSpec(Spec):
     """Frozen text and image embeddings."""
+
+    product_words: Literal["keep", "hide"] = Field(
+        default="keep", description="hide: the manifest's metadata.product_words become 'product' in the prompt, so that identity is the reference's"
+    )
 
     text_encoder: ModelSpec
     max_text_tokens: Positive = 512
@@ -203,12 +221,14 @@ class ObjectiveSpec(Spec):
     shift: Annotated[float, Field(gt=0)] = Field(default=5.0, description="sigma -> shift sigma / (1 + (shift - 1) sigma)")
     text_dropout: Share = 0.1
     reference_dropout: Share = 0.2
+    mask_weight: Annotated[float, Field(gt=0)] = Field(default=1.0, description="weight of the loss inside the mask, 1 outside; the mean weight is 1")
 
 
 class OptimSpec(Spec):
-    """AdamW with a linear warm-up from lr/warmup_steps, then constant. The survey's 10.4."""
+    """AdamW with a linear warm-up from lr/warmup_steps, then constant (the survey's 10.4) or a cosine down to a tenth."""
 
     lr: Annotated[float, Field(gt=0)] = 1e-4
+    decay: Literal["constant", "cosine"] = "constant"
     warmup_steps: Annotated[int, Field(ge=0)] = 1000
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
@@ -269,6 +289,9 @@ class EditSpec(Spec):
     max_clips: Positive = 199
     reference: Literal["own", "swap"] = Field(default="own", description="own: the clip's reference; swap: the next clip's, another product")
     feather_px: Annotated[int, Field(ge=0)] = Field(default=4, description="width of the blend at the mask's edge in the composited output")
+    baselines: tuple[Literal["base", "no_reference", "wrong_reference"], ...] = Field(
+        default=(), description="also sampled from the same noise: the base without adapter and LoRA, the teacher without and with a wrong reference"
+    )
 
 
 class EvalSpec(Spec):
@@ -276,6 +299,8 @@ class EvalSpec(Spec):
 
     clip: ModelSpec
     dino: ModelSpec
+    judge: ModelSpec | None = Field(default=None, description="image encoder of identity_top1, independent of the one that conditions the adapter")
+    candidates: Annotated[int, Field(ge=2)] = Field(default=20, description="products among which the judge has to find the right one")
     crop_margin: Share = Field(default=0.1, description="margin round the mask's box, share of its side")
 
 

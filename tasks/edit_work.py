@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 from infra.artifact_store import Derived
 from pvtt_model.artifacts import StoredFile
 from pvtt_model.data.shards import SCHEMAS, read_row, write_shard
-from pvtt_model.specs import BackboneSpec, LoraSpec, RecipeSpec, ReferenceSpec
+from pvtt_model.specs import BackboneSpec, LoraSpec, ModelSpec, RecipeSpec, ReferenceSpec
 from tasks.shard_work import Row, clip_of, device, few_threads, image_of, opened, vae_of, weights_of
+
+PRODUCT = ("clips", "conditions")  # the rows that a product is taken from
 
 
 class ClipPlace(NamedTuple):
@@ -26,7 +28,7 @@ class ClipPlace(NamedTuple):
 
 
 class EditUnit(NamedTuple):
-    """One template clip and the clip whose product goes in."""
+    """One template clip, the clip whose product goes in, and one of a third product where the baseline with a wrong reference is asked for."""
 
     store: str
     key: str
@@ -34,6 +36,7 @@ class EditUnit(NamedTuple):
     stage_index: int
     template: ClipPlace
     reference: ClipPlace
+    wrong: ClipPlace | None
     lora: StoredFile
     adapter: StoredFile
     empty_text: StoredFile
@@ -45,6 +48,7 @@ class ScoreUnit(NamedTuple):
     recipe: RecipeSpec
     stage_index: int
     edit: StoredFile
+    gallery: StoredFile | None  # the products among which the stage's judge has to find the right one; None without a judge
 
 
 def make_edit(unit: EditUnit) -> Derived:
@@ -65,9 +69,12 @@ def make_edit(unit: EditUnit) -> Derived:
     trained = (str(store.local_path(unit.lora)), str(store.local_path(unit.adapter)))
     teacher = _teacher(stage.backbone, stage.reference, stage.lora, image_encoder, stage.parallel.precision, trained)
     empty = load_file(store.local_path(unit.empty_text))["text_LD"]
+    template = _rows(store, unit.template)
     row = edit_clip(
-        teacher, vae_of(recipe.latents.vae), _rows(store, unit.template), _rows(store, unit.reference), empty,
-        stage.edit, recipe.latents, recipe.conditions.max_text_tokens,
+        teacher, vae_of(recipe.latents.vae), template, template if unit.reference == unit.template else _rows(store, unit.reference, PRODUCT),
+        empty, stage.edit, recipe.latents, recipe.conditions.max_text_tokens,
+        wrong=_rows(store, unit.wrong, PRODUCT) if unit.wrong else None,
+        product_hidden=recipe.conditions.product_words == "hide",
     )  # fmt: skip
     clip = unit.template.clip_key
     with tempfile.TemporaryDirectory() as name:
@@ -95,17 +102,26 @@ def score_one(unit: ScoreUnit) -> Derived:
     if found is not None:
         return found
     spec = unit.recipe.stages[unit.stage_index].evaluate
-    scores = score_row(read_row(store.local_path(unit.edit), 0), spec, clip_of(spec.clip), image_of(spec.dino))
+    row = read_row(store.local_path(unit.edit), 0)
+    judge = image_of(spec.judge) if spec.judge else None
+    gallery = _gallery(str(store.local_path(unit.gallery)), spec.judge) if spec.judge and unit.gallery else None
+    scores = score_row(row, spec, clip_of(spec.clip), image_of(spec.dino), judge, gallery)
     return store.record_derived("reports", unit.key, [], scores.model_dump(mode="json"))
 
 
-def _rows(store: Any, place: ClipPlace) -> dict[str, Row]:
-    files = {"clips": place.clips, "masks": place.masks, "latents": place.latents, "conditions": place.conditions}
-    rows = {kind: read_row(store.local_path(file), place.row) for kind, file in files.items()}
+def _rows(store: Any, place: ClipPlace, kinds: tuple[str, ...] = ("clips", "masks", "latents", "conditions")) -> dict[str, Row]:
+    rows = {kind: read_row(store.local_path(getattr(place, kind)), place.row) for kind in kinds}
     wrong = {kind: row["clip_key"] for kind, row in rows.items() if row["clip_key"] != place.clip_key}
     if wrong:
         raise ValueError(f"row {place.row} should hold clip {place.clip_key}, but {wrong}. The shards are of different data sets; re-run curation.")
     return rows
+
+
+@lru_cache(maxsize=1)
+def _gallery(path: str, judge: ModelSpec) -> Any:
+    from pvtt_model.evaluation.gallery import read_gallery
+
+    return read_gallery(path, image_of(judge))
 
 
 @lru_cache(maxsize=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from prefect import task
 
@@ -20,6 +20,7 @@ from tasks.train_stage import ADAPTER, CLIPS, LORA, stage_index
 from tasks.ui import picture, show_markdown, table
 
 SHEET = "contact_sheet.png"
+Placed = list[tuple[ClipPlace, dict[str, Any]]]
 
 
 @task(task_run_name="generate edits of stage {stage_name}", description="Held-out clips edited by the teacher", **POLICY)
@@ -31,14 +32,39 @@ def generate_edits(recipe: RecipeSpec, stage_name: str, checkpoint: ArtifactRef,
     return produce(planned, store, lambda s, p: _make(s, p, recipe, stage_name, checkpoint, data), lambda s, m: _show(s, m, stage_name))
 
 
-def choose_pairs(places: list[tuple[ClipPlace, dict[str, Any]]], swap: bool) -> list[tuple[ClipPlace, ClipPlace]]:
-    """(template, reference) clips. swap: the next clip, in order, that shows another product; its own where there is none."""
+class Pair(NamedTuple):
+    """The clip that is edited, the clip whose product goes in, and one of a third product to go wrong with."""
+
+    template: ClipPlace
+    reference: ClipPlace
+    wrong: ClipPlace | None
+
+
+def choose_pairs(places: Placed, swap: bool, pool: Placed | None = None, with_wrong: bool = False) -> list[Pair]:
+    """A pair for each of `places`, in their order; products come from `pool` (all clips that may be used, sorted; else `places`).
+
+    swap: a template whose right edit is known for a product (truth_product_id) gets that product's first clip; another, or where the pool
+    has not that product, the next clip, in order, that shows another product; its own where there is none. with_wrong: also the next clip
+    after the template, in the pool's order, of a third product, rather one that is no look-alike of the right one; None where there is none.
+    """
+    pool = places if pool is None else pool
+    facts = {place.clip_key: fact for place, fact in pool}
+    first_of = {fact["product_id"]: place for place, fact in reversed(pool)}
     pairs = []
     for i, (template, fact) in enumerate(places):
         others = places[i + 1 :] + places[:i] if swap else []
-        other = next((place for place, its in others if its["product_id"] != fact["product_id"]), template)
-        pairs.append((template, other))
+        known = first_of.get(fact.get("truth_product_id")) if swap else None
+        other = known or next((place for place, its in others if its["product_id"] != fact["product_id"]), template)
+        wrong = _wrong(template, fact, facts.get(other.clip_key, fact), pool) if with_wrong else None
+        pairs.append(Pair(template, other, wrong))
     return pairs
+
+
+def _wrong(template: ClipPlace, fact: dict[str, Any], right: dict[str, Any], pool: Placed) -> ClipPlace | None:
+    at = next((i + 1 for i, (place, _) in enumerate(pool) if place == template), 0)
+    third = [(place, its) for place, its in pool[at:] + pool[:at] if its["product_id"] not in (fact["product_id"], right["product_id"])]
+    alike = right.get("look_alikes")
+    return next((place for place, its in third if alike is None or its.get("look_alikes") != alike), third[0][0] if third else None)
 
 
 def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, stage_name: str, checkpoint: ArtifactRef, data: Curated) -> Manifest:
@@ -47,31 +73,40 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, stage_name
 
     index = stage_index(recipe, stage_name)
     stage = recipe.stages[index]
-    places = sorted(clip_places(store, data).values(), key=lambda pf: pf[0].clip_key)
+    places = sorted((pf for pf in clip_places(store, data).values() if pf[1]["split"] != "validation"), key=lambda pf: pf[0].clip_key)
     held_out = [pf for pf in places if pf[1]["held_out"]] if stage.edit.clips == "held_out" else places
-    pairs = choose_pairs((held_out or places)[: stage.edit.max_clips], stage.edit.reference == "swap")
+    pool = held_out or places
+    pairs = choose_pairs(pool[: stage.edit.max_clips], stage.edit.reference == "swap", pool, "wrong_reference" in stage.edit.baselines)
     trained = store.manifest(checkpoint)
     lora, adapter, empty = trained.file(LORA), trained.file(ADAPTER), store.manifest(data.conditions).file(EMPTY_TEXT)
     made_with = [stage.edit, stage.backbone, stage.reference, stage.lora, recipe.latents]
     spec: list[Any] = [part.identity() for part in made_with]
-    spec += [stage.parallel.precision, recipe.conditions.max_text_tokens, lora.sha256, adapter.sha256, empty.sha256, REVISIONS["edits"]]
-    units = [EditUnit(store.store.uri, digest("edits", spec, _hashes(t), _hashes(r)), recipe, index, t, r, lora, adapter, empty) for t, r in pairs]
+    spec += [stage.parallel.precision, recipe.conditions.max_text_tokens, recipe.conditions.product_words]
+    spec += [lora.sha256, adapter.sha256, empty.sha256, REVISIONS["edits"]]
+    keys = [digest("edits", spec, *(_hashes(place) for place in pair)) for pair in pairs]
+    units = [EditUnit(store.store.uri, key, recipe, index, *pair, lora, adapter, empty) for key, pair in zip(keys, pairs, strict=True)]
     gpus = 0.0 if stage.parallel.accelerator == "cpu" else 1.0
     records = map_units(store, make_edit, units, kind="edits", what=f"editing ({stage_name})", num_gpus=gpus)
     files = [file for record in records for file in record.files]
-    rows = [{"clip_key": t.clip_key, "reference_key": r.clip_key, **rec.summary} for (t, r), rec in zip(pairs, records, strict=True)]
+    rows = [_said(pair) | record.summary for pair, record in zip(pairs, records, strict=True)]
     with tempfile.TemporaryDirectory() as folder:
         sheet = Path(folder) / SHEET
         shown = [read_row(store.local_path(record.files[0]), 0) for record in records[:12]]
-        contact_sheet(shown, sheet, title=f"{recipe.name}, stage {stage_name}")
+        contact_sheet(shown, sheet, title=f"{recipe.name}, stage {stage_name}", total=len(records))
         files.append(store.attach(planned, SHEET, sheet))
     files.append(attach_json(store, planned, TABLE, rows))
-    leaked = sorted(set(read_json(store, trained, CLIPS)) & {t.clip_key for t, _ in pairs})
+    leaked = sorted(set(read_json(store, trained, CLIPS)) & {pair.template.clip_key for pair in pairs})
     done = sum(row["usable"] for row in rows)
     return store.commit(planned, files, {"stage": stage_name, "edits": len(rows), "failed": len(rows) - done, "on_training_clips": leaked})
 
 
-def _hashes(place: ClipPlace) -> list[Any]:
+def _said(pair: Pair) -> dict[str, Any]:
+    return {"clip_key": pair.template.clip_key, "reference_key": pair.reference.clip_key, "wrong_key": pair.wrong.clip_key if pair.wrong else None}
+
+
+def _hashes(place: ClipPlace | None) -> list[Any]:
+    if place is None:
+        return []
     return [place.clip_key, place.row, place.clips.sha256, place.masks.sha256, place.latents.sha256, place.conditions.sha256]
 
 

@@ -53,7 +53,8 @@ def _unjudged(lines: Sequence[CheckedLine], store: ArtifactStore, base: Manifest
 
 def _content(line: CheckedLine) -> list[Any]:
     """Everything a line says, less where it stands: a corrected line is a new one."""
-    return [line.video_sha256, line.reference_sha256, line.mask_format, line.mask_sha256, line.prompt, line.metadata]
+    said = [line.video_sha256, line.reference_sha256, line.mask_format, line.mask_sha256, line.prompt, line.metadata]
+    return said + ([line.truth.content()] if line.truth else [])
 
 
 class _Source:
@@ -84,8 +85,9 @@ class _Source:
         folder = self.where.home / "world" / world_fingerprint(self.recipe.world)
         done = folder / "manifest.jsonl"
         if not done.exists():
-            get_run_logger().info("rendering %d procedural clips into %s", self.recipe.world.num_clips, folder)
-            write_world(self.recipe.world, folder)
+            world = self.recipe.world
+            get_run_logger().info("rendering %d procedural clips into %s", world.num_clips + world.num_validation + world.num_eval, folder)
+            write_world(world, folder)
         return done
 
 
@@ -122,6 +124,7 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, source: _S
         "refused_by_kind": dict(Counter(r["kind"] for r in refusals)),
         "products": len({f["product_id"] for f in facts}),
         "held_out": sum(f["held_out"] for f in facts),
+        "validation": sum(f["split"] == "validation" for f in facts),
     }
     files += [attach_json(store, planned, TABLE, facts), attach_json(store, planned, REFUSALS, refusals)]
     return store.commit(planned, files, summary)
@@ -135,10 +138,10 @@ def _unit(store: ArtifactStore, recipe: RecipeSpec, lines: list[CheckedLine], in
 
 def _show(store: ArtifactStore, manifest: Manifest) -> None:
     facts, refusals, said = read_json(store, manifest), read_json(store, manifest, REFUSALS), manifest.summary
-    columns = ["clip_key", "product_id", "held_out", "width", "height", "fps", "num_frames", "prompt", "source"]
+    columns = ["clip_key", "product_id", "split", "held_out", "width", "height", "fps", "num_frames", "prompt", "source"]
     text = (
         f"## {said['accepted']} clips accepted, {said['refused']} refused\n\n"
-        f"{said['products']} products; {said['held_out']} clips held out for evaluation.\n\n"
+        f"{said['products']} products; {said['held_out']} clips held out of training, {said['validation']} of them for validation.\n\n"
         f"### Refused\n\n{table(refusals, ['line', 'kind', 'reason', 'source'])}\n\n### Accepted\n\n{table(facts, columns)}"
     )
     show_markdown("clips", text, f"clips {manifest.version}")

@@ -9,22 +9,22 @@ from pathlib import Path
 from prefect import task
 
 from infra.artifact_store import ArtifactStore
-from pvtt_model.artifacts import REVISIONS, ArtifactRef, Manifest, Planned, digest
+from pvtt_model.artifacts import REVISIONS, ArtifactRef, Manifest, Planned, StoredFile, digest
 from pvtt_model.chain import report_artifact
-from pvtt_model.specs import RecipeSpec
-from tasks.clip_table import map_units
+from pvtt_model.specs import EvalSpec, RecipeSpec
+from tasks.clip_table import map_units, read_json
 from tasks.edit_work import ScoreUnit, score_one
 from tasks.generate_edits import SHEET
 from tasks.policy import POLICY, produce
 from tasks.train_stage import stage_index
 from tasks.ui import show_markdown
 
-REPORT, PAGE, CSV = "report.json", "report.html", "edits.csv"
+REPORT, PAGE, CSV, GALLERY = "report.json", "report.html", "edits.csv", "gallery.parquet"
 
 
 @task(task_run_name="score edits of stage {stage_name}", description="Metrics of every edit, with their extractors", **POLICY)
 def score_edits(recipe: RecipeSpec, stage_name: str, edits: ArtifactRef, store: str) -> ArtifactRef:
-    """The report artifact: report.json, report.html (self-contained), edits.csv."""
+    """The report artifact: report.json, report.html (self-contained), edits.csv; with a judge, the gallery it chose from."""
     stage = recipe.stages[stage_index(recipe, stage_name)]
     return produce(
         report_artifact(stage, edits.name), store, lambda s, p: _make(s, p, recipe, stage_name, edits), lambda s, m: _show(s, m, stage_name)
@@ -37,12 +37,14 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, stage_name
 
     index = stage_index(recipe, stage_name)
     stage, made = recipe.stages[index], store.manifest(edits)
-    spec = [stage.evaluate.identity(), REVISIONS["reports"]]
-    units = [ScoreUnit(store.store.uri, digest("reports", spec, f.sha256), recipe, index, f) for f in made.shards()]
+    gallery, said = _gallery(store, made, stage.evaluate) if stage.evaluate.judge else (None, [])
+    spec = [stage.evaluate.identity(), gallery.sha256 if gallery else None, REVISIONS["reports"]]
+    units = [ScoreUnit(store.store.uri, digest("reports", spec, f.sha256), recipe, index, f, gallery) for f in made.shards()]
     gpus = 0.0 if stage.parallel.accelerator == "cpu" else 1.0
     records = map_units(store, score_one, units, kind="reports", what=f"scoring ({stage_name})", num_gpus=gpus)
     scores = [EditScores.model_validate(record.summary) for record in records]
-    report = aggregate(stage_name, scores, stage.evaluate, on_training_clips=bool(made.summary["on_training_clips"]), warnings=_curation(store, made))
+    said = _curation(store, made) + said
+    report = aggregate(stage_name, scores, stage.evaluate, on_training_clips=bool(made.summary["on_training_clips"]), warnings=said)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / REPORT).write_text(report.model_dump_json(indent=1))
@@ -54,8 +56,33 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, stage_name
             for edit in scores:
                 values = [edit.scores[c].value if c in edit.scores else None for c in columns]
                 writer.writerow([edit.clip_key, edit.reference_key, edit.status, edit.reason, *values])
-        files = [store.attach(planned, part, folder / part) for part in (REPORT, PAGE, CSV)]
+        files = [store.attach(planned, part, folder / part) for part in (REPORT, PAGE, CSV)] + ([gallery] if gallery else [])
     return store.commit(planned, files, {"stage": stage_name, "edits": report.edits, "done": report.edits_done, "values": report.values()})
+
+
+def _gallery(store: ArtifactStore, edits: Manifest, spec: EvalSpec) -> tuple[StoredFile, list[str]]:
+    """The held-out products, and those the edits show, with their reference pictures, as one pooled file; and what is to be said of it."""
+    from pvtt_model.data.shards import read_row, write_shard
+    from pvtt_model.evaluation.gallery import SCHEMA, gallery_rows
+
+    behind = {name.split("/")[0]: store.manifest(name) for name in edits.inputs}
+    used = {row[key] for row in read_json(store, edits) for key in ("reference_key", "wrong_key")}
+    facts = sorted(read_json(store, behind["clips"]), key=lambda fact: fact["clip_key"])
+    facts = [f for f in facts if (f["held_out"] and f["split"] != "validation") or f["clip_key"] in used]
+    chosen = gallery_rows([{"product_id": f["product_id"], "look_alikes": f.get("look_alikes"), "fact": f} for f in facts])
+    shards = behind["clips"].shards()
+    rows = []
+    for row in chosen:
+        fact = row.pop("fact")
+        path = store.local_path(shards[fact["shard"]])
+        rows.append({**row, "pictures": read_row(path, fact["row"], ["references"])["references"]})
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / GALLERY
+        write_shard(path, rows, SCHEMA)
+        file = store.pool(path, GALLERY)
+    if len(rows) >= spec.candidates:
+        return file, []
+    return file, [f"The judge chose among {len(rows)} products, {spec.candidates} were asked for (evaluate.candidates): no more are held out."]
 
 
 def _curation(store: ArtifactStore, edits: Manifest) -> list[str]:

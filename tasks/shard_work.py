@@ -19,9 +19,16 @@ from pvtt_model.backbones.architectures import files_wanted
 from pvtt_model.data.manifest import CheckedLine
 from pvtt_model.data.refusals import Refusal
 from pvtt_model.data.shards import SCHEMAS, read_rows, write_shard
+from pvtt_model.nano.shipped import shipped_folder
 from pvtt_model.specs import ModelSpec, RecipeSpec
 
 Row = dict[str, Any]
+
+#: Of a clip, in the clips table: all later steps choose by them.
+FACTS = (
+    "clip_key", "product_id", "split", "prompt", "source", "width", "height", "fps", "num_frames", "line", "product_words", "look_alikes",
+    "truth_product_id",
+)  # fmt: skip
 
 
 class Unit(NamedTuple):
@@ -43,7 +50,9 @@ def opened(uri: str) -> ArtifactStore:
 
 
 def weights_of(spec: ModelSpec) -> Path | None:
-    """The local weights of a frozen model, only the files it wants."""
+    """The local weights of a frozen model, only the files it wants; None where they are made from a seed."""
+    if spec.weights.startswith("nano:"):
+        return shipped_folder(spec.weights)
     return local_weights(spec, settings().cache / "weights", files_wanted(spec.architecture))
 
 
@@ -54,9 +63,7 @@ def ingest_chunk(unit: Unit) -> Derived:
     def work(_: list[list[Row]]) -> tuple[list[Row], Row]:
         found = [inspect(line, unit.recipe.clips, unit.recipe.latents.video) for line in unit.lines]
         rows = [r for r in found if not isinstance(r, Refusal)]
-        facts = [
-            {k: r[k] for k in ("clip_key", "product_id", "split", "prompt", "source", "width", "height", "fps", "num_frames", "line")} for r in rows
-        ]
+        facts = [{k: r[k] for k in FACTS} for r in rows]
         return rows, {"clips": facts, "refusals": [r._asdict() for r in found if isinstance(r, Refusal)]}
 
     return _shard(unit, work)
@@ -92,7 +99,7 @@ def condition_shard(unit: Unit) -> Derived:
     def work(inputs: list[list[Row]]) -> tuple[list[Row], Row]:
         spec = unit.recipe.conditions
         text, image = text_of(spec.text_encoder), image_of(spec.image_encoder)
-        rows = [embed_conditions(clip, spec, text, image) for clip in inputs[0]]
+        rows = embed_conditions(inputs[0], spec, text, image)
         return rows, {"conditions": [{k: row[k] for k in ("clip_key", "usable", "reason")} for row in rows]}
 
     return _shard(unit, work)

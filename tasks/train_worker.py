@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 import torch
@@ -22,16 +23,22 @@ from pvtt_model.training.teacher import build_teacher, load_trainable, load_trai
 from tasks.shard_work import weights_of
 from tasks.train_payload import TrainPayload
 
+#: Progress is for people: a message a step would take as long as a small step.
+SAY_EVERY_S = 0.5
+
 
 class _StoreHooks:
     """Step checkpoints into the store, progress onto the board."""
 
     def __init__(self, checkpoints: StepCheckpoints, reporter: Reporter, keep: int) -> None:
         self.checkpoints, self.reporter, self.keep = checkpoints, reporter, keep
+        self.said_s = 0.0
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
     def on_step(self, record: dict[str, float]) -> None:
-        if self.rank == 0:
+        now = time.monotonic()
+        if self.rank == 0 and now - self.said_s >= SAY_EVERY_S:
+            self.said_s = now
             self.reporter.say("step", record)
 
     def save(self, step: int, folder: Path) -> None:

@@ -36,25 +36,31 @@ def _vace(heads: int, head_dim: int, ffn_dim: int, layers: int, vace_every: int,
     }
 
 
+_NANO_DIT = {"freq_dim": 64, "in_channels": 32, "out_channels": 32, "vace_in_channels": 128}  # 2 x 32 latent channels + 64 mask pixels
 _DIT, _VAE = "diffusers.WanVACETransformer3DModel", "diffusers.AutoencoderKLWan"
 
 ARCHITECTURES: dict[str, Architecture] = {
     "wan2.1-vace-1.3b": Architecture("dit", _DIT, _vace(12, 128, 8960, 30, 2, 4096)),
     "wan2.1-vace-14b": Architecture("dit", _DIT, _vace(40, 128, 13824, 40, 5, 4096)),
-    "nano-s": Architecture("dit", _DIT, _vace(2, 32, 128, 4, 2, 64, freq_dim=64), nano=True),
-    "nano-m": Architecture("dit", _DIT, _vace(3, 32, 192, 6, 2, 64, freq_dim=64), nano=True),
+    "nano-s": Architecture("dit", _DIT, _vace(4, 32, 512, 4, 2, 96, **_NANO_DIT), nano=True),
+    "nano-m": Architecture("dit", _DIT, _vace(6, 32, 768, 6, 2, 96, **_NANO_DIT), nano=True),
     "wan2.1-vae": Architecture("vae", _VAE, {"base_dim": 96, "z_dim": 16, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 2}),
     "nano-vae": Architecture(
         "vae",
         _VAE,
         {
-            "base_dim": 8,
-            "z_dim": 16,
-            "dim_mult": [1, 2, 4, 4],
+            "base_dim": 16,
+            "z_dim": 32,
+            "latents_mean": [0.0] * 32,  # the trained weights' own config says better
+            "latents_std": [1.0] * 32,
+            "dim_mult": [1, 2, 4],
             "num_res_blocks": 1,
-            # Measured on weights 'seed:0' (10 smooth and noisy clips of 9 frames, 64 x 64): Wan's own would drown a random encoder.
-            "latents_mean": [0.17, -0.04, 0.01, 0.15, -0.05, -0.16, 0.07, 0.04, -0.07, 0.15, 0.08, -0.25, 0.05, 0.09, 0.09, 0.02],
-            "latents_std": [0.08, 0.09, 0.10, 0.08, 0.14, 0.16, 0.16, 0.09, 0.10, 0.10, 0.08, 0.09, 0.09, 0.13, 0.10, 0.10],
+            "temperal_downsample": [True, True],
+            "patch_size": 2,
+            "in_channels": 12,
+            "out_channels": 12,
+            "scale_factor_temporal": 4,
+            "scale_factor_spatial": 8,
         },
         nano=True,
     ),
@@ -66,12 +72,18 @@ ARCHITECTURES: dict[str, Architecture] = {
     "nano-umt5": Architecture(
         "text",
         "transformers.UMT5EncoderModel",
-        {"vocab_size": 512, "d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 2, "num_heads": 4, "feed_forward_proj": "gated-gelu"},
+        {"vocab_size": 512, "d_model": 96, "d_kv": 24, "d_ff": 256, "num_layers": 2, "num_heads": 4, "feed_forward_proj": "gated-gelu"},
         nano=True,
     ),
     "dinov2-vit-l14": Architecture("image", "timm.create_model", {"model_name": "vit_large_patch14_dinov2", "width": 1024, "patch": 14}),
     "nano-dinov2": Architecture(
-        "image", "timm.create_model", {"model_name": "vit_small_patch14_dinov2", "width": 48, "patch": 14, "depth": 2, "num_heads": 3}, nano=True
+        "image", "timm.create_model", {"model_name": "vit_small_patch14_dinov2", "width": 128, "patch": 8, "depth": 4, "num_heads": 4}, nano=True
+    ),
+    "nano-judge": Architecture(  # of another kind than what conditions the adapter, so that it cannot be pleased by its habits
+        "image",
+        "timm.create_model",
+        {"model_name": "convnext_atto", "depths": [1, 2, 2, 1], "dims": [32, 64, 128, 160], "width": 160, "patch": 16},
+        nano=True,
     ),
     "openclip-vit-h14": Architecture("clip", "open_clip.create_model", {"model_name": "ViT-H-14"}),
     "nano-openclip": Architecture(
@@ -79,8 +91,8 @@ ARCHITECTURES: dict[str, Architecture] = {
         "open_clip.CLIP",
         {
             "embed_dim": 64,
-            "vision_cfg": {"layers": 2, "width": 64, "head_width": 32, "patch_size": 14, "image_size": 56},
-            "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2},
+            "vision_cfg": {"layers": 3, "width": 96, "head_width": 32, "patch_size": 8, "image_size": 64},
+            "text_cfg": {"context_length": 40, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2},
         },
         nano=True,
     ),

@@ -15,15 +15,16 @@ from torch import Tensor
 from pvtt_model.backbones.source import architecture_of, frozen, label, load_strictly, part_folder, read_safetensors, seeded, weight_files
 from pvtt_model.specs import ModelSpec
 
-NANO_SIDE = 56  # side of the nano model's own position table; others are interpolated
+NANO_SIDE = 64  # side of the nano models' own pictures; the ViT's positions are interpolated for others
+PUBLISHED_SIDE = 224
 WHITE = (255, 255, 255)
 
 
 class ImageEncoder:
-    """Images to DINOv2 features, without gradients. `name` is to stand beside every number made with it."""
+    """Images to features, without gradients. `name` is to stand beside every number made with it; `side` is the picture it was trained on."""
 
-    def __init__(self, model: Any, name: str, width: int, patch: int) -> None:
-        self.model, self.name, self.width, self.patch = model, name, width, patch
+    def __init__(self, model: Any, name: str, width: int, patch: int, side: int = PUBLISHED_SIDE) -> None:
+        self.model, self.name, self.width, self.patch, self.side = model, name, width, patch, side
         self._mean = torch.tensor(model.pretrained_cfg["mean"]).view(1, 3, 1, 1)
         self._std = torch.tensor(model.pretrained_cfg["std"]).view(1, 3, 1, 1)
 
@@ -32,12 +33,22 @@ class ImageEncoder:
         return self
 
     def patch_tokens(self, images_BCHW: Tensor) -> Tensor:
-        """Images (B, 3, H, W), RGB in [0, 1], as (B, P, C): P = H/patch * W/patch tokens in rows, class token dropped, after the last norm."""
+        """Images (B, 3, H, W), RGB in [0, 1], as (B, P, C): P = H/patch * W/patch tokens in rows, class token dropped, after the last norm.
+
+        Raises ValueError for a ConvNet, which has none.
+        """
+        if not self._is_vit:
+            raise ValueError(f"{self.name} is a ConvNet and has no patch tokens. Use a ViT as conditions.image_encoder, e.g. nano-dinov2.")
         return self._features(images_BCHW)[:, self.model.num_prefix_tokens :]
 
+    @property
+    def _is_vit(self) -> bool:
+        return hasattr(self.model, "num_prefix_tokens")
+
     def embed(self, images_BCHW: Tensor) -> Tensor:
-        """Images (B, 3, H, W), RGB in [0, 1], as class tokens (B, C), after the last norm; not of unit length."""
-        return self._features(images_BCHW)[:, 0]
+        """Images (B, 3, H, W), RGB in [0, 1], as (B, C): a ViT's class token after the last norm, a ConvNet's pooled features; not of unit length."""
+        features = self._features(images_BCHW)
+        return features[:, 0] if self._is_vit else self.model.forward_head(features, pre_logits=True)
 
     @torch.no_grad()
     def _features(self, images_BCHW: Tensor) -> Tensor:
@@ -49,17 +60,21 @@ class ImageEncoder:
         low, high = images_BCHW.aminmax()
         if low < -0.001 or high > 1.001:
             raise ValueError(f"images lie in [{low:.3g}, {high:.3g}]; {self.name} takes [0, 1]. Divide uint8 by 255.")
-        weight = self.model.patch_embed.proj.weight
-        images = images_BCHW.to(weight)
+        images = images_BCHW.to(next(self.model.parameters()))
         return self.model.forward_features((images - self._mean.to(images)) / self._std.to(images))
 
 
-def build_image_model(config: dict[str, Any]) -> Any:
-    """The timm ViT of an architecture's config, random weights, no head, any size in patches."""
-    keep = (
-        {"depth": config["depth"], "num_heads": config["num_heads"], "embed_dim": config["width"], "img_size": NANO_SIDE} if "depth" in config else {}
-    )
-    return timm.create_model(config["model_name"], pretrained=False, num_classes=0, dynamic_img_size=True, **keep)
+def build_image_model(config: dict[str, Any], **more: Any) -> Any:
+    """The timm model of an architecture's config, random weights, no head; a ViT takes any size in patches."""
+    keep: dict[str, Any] = {}
+    if "dims" in config:
+        keep = {"depths": config["depths"], "dims": config["dims"], "patch_size": 2}
+    elif "depth" in config:
+        keep = {"depth": config["depth"], "num_heads": config["num_heads"], "embed_dim": config["width"], "patch_size": config["patch"]}
+        keep |= {"img_size": NANO_SIDE, "dynamic_img_size": True}
+    else:
+        keep = {"dynamic_img_size": True}
+    return timm.create_model(config["model_name"], pretrained=False, num_classes=0, **keep, **more)
 
 
 def load_image_encoder(spec: ModelSpec, folder: Path | None, dtype: torch.dtype = torch.float32) -> ImageEncoder:
@@ -80,8 +95,9 @@ def load_image_encoder(spec: ModelSpec, folder: Path | None, dtype: torch.dtype 
         part = part_folder(folder, "image")
         state = read_safetensors(weight_files(part, spec.sha256))
         model = build_image_model(arch.config)
-        load_strictly(model, checkpoint_filter_fn(state, model), part)
-    return ImageEncoder(frozen(model.to(dtype)), label(spec), int(arch.config["width"]), int(arch.config["patch"]))
+        load_strictly(model, state if "dims" in arch.config else checkpoint_filter_fn(state, model), part)
+    side = NANO_SIDE if arch.nano else PUBLISHED_SIDE
+    return ImageEncoder(frozen(model.to(dtype)), label(spec), int(arch.config["width"]), int(arch.config["patch"]), side)
 
 
 def letterbox(image: Image.Image, side: int) -> Tensor:

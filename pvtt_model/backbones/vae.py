@@ -94,5 +94,6 @@ def load_vae(spec: ModelSpec, folder: Path | None, dtype: torch.dtype = torch.fl
         weight_files(part, spec.sha256)
         model, info = AutoencoderKLWan.from_pretrained(part, torch_dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True)
         refuse_mismatch(info["missing_keys"], info["unexpected_keys"], part)
-        refuse_other_config(model.config, arch.config, part, spec.architecture)
+        measured = ("latents_mean", "latents_std") if arch.nano else ()  # of the weights, not of the architecture
+        refuse_other_config(model.config, {k: v for k, v in arch.config.items() if k not in measured}, part, spec.architecture)
     return VideoAutoencoder(frozen(model), label(spec))

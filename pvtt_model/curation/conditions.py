@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,20 +16,43 @@ from pvtt_model.data.video_io import read_picture
 from pvtt_model.specs import ConditionSpec
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+CLIPS_A_BATCH = 16  # whose pictures go through the image encoder together
+NAMELESS = "product"
 
 
-def reference_tokens(references: list[bytes], image_size: int, encoder: ImageEncoder) -> Tensor:
-    """Patch tokens (N, P, C) of a product's N pictures, each letterboxed on its own ground to image_size."""
-    return encoder.patch_tokens(torch.stack([letterbox(read_picture(data), image_size) for data in references]))
+def prompt_of(clip: dict[str, Any], product_words: str) -> str:
+    """The prompt to embed. 'hide' puts 'product' for the manifest's product_words, with the article that goes with it.
+
+    A clip whose manifest names no such words keeps its prompt.
+    """
+    prompt, words = clip["prompt"], clip.get("product_words")  # shards of before have no such column
+    if product_words == "keep" or not words:
+        return str(prompt)
+    hidden = re.sub(rf"\b([Aa])n (?={re.escape(words)})", r"\1 ", prompt)
+    return hidden.replace(words, NAMELESS)
 
 
-def embed_conditions(clip: dict[str, Any], spec: ConditionSpec, text: TextEncoder, image: ImageEncoder) -> dict[str, Any]:
-    """The conditions row of one clip: text_LD without padding, and reference_NPC."""
+def reference_tokens(clips: Sequence[Sequence[bytes]], image_size: int, encoder: ImageEncoder) -> list[Tensor]:
+    """Patch tokens (N_i, P, C) of each clip's N_i pictures, each letterboxed on its own ground to image_size; one call of the encoder."""
+    pictures = [letterbox(read_picture(data), image_size) for references in clips for data in references]
+    return list(encoder.patch_tokens(torch.stack(pictures)).split([len(references) for references in clips]))
+
+
+def embed_conditions(clips: Sequence[dict[str, Any]], spec: ConditionSpec, text: TextEncoder, image: ImageEncoder) -> list[dict[str, Any]]:
+    """The conditions rows of clips: text_LD without padding, and reference_NPC. Equal prompts are embedded once."""
     dtype = _DTYPES[spec.dtype]
-    (text_LD,) = text.embed([clip["prompt"]], spec.max_text_tokens)
-    tensors = {
-        "text_LD": text_LD.to(dtype).cpu().contiguous(),
-        "text_length": torch.tensor(len(text_LD)),
-        "reference_NPC": reference_tokens(clip["references"], spec.image_size, image).to(dtype).cpu().contiguous(),
-    }
-    return {"clip_key": clip["clip_key"], "usable": True, "reason": None, "tensors": save(tensors)}
+    prompts = [prompt_of(clip, spec.product_words) for clip in clips]
+    each = list(dict.fromkeys(prompts))
+    texts = dict(zip(each, (t.to(dtype).cpu().contiguous() for t in text.embed(each, spec.max_text_tokens)), strict=True))
+    rows = []
+    for start in range(0, len(clips), CLIPS_A_BATCH):
+        batch = clips[start : start + CLIPS_A_BATCH]
+        references = reference_tokens([clip["references"] for clip in batch], spec.image_size, image)
+        for clip, prompt, tokens in zip(batch, prompts[start:], references, strict=False):
+            tensors = {
+                "text_LD": texts[prompt],
+                "text_length": torch.tensor(len(texts[prompt])),
+                "reference_NPC": tokens.to(dtype).cpu().clone(),
+            }
+            rows.append({"clip_key": clip["clip_key"], "usable": True, "reason": None, "tensors": save(tensors)})
+    return rows

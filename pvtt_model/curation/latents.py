@@ -6,6 +6,8 @@ the widened mask are first replaced by the fill, in normalised space (neutral is
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -15,11 +17,13 @@ from torch import Tensor
 
 from pvtt_model.backbones.vae import VideoAutoencoder
 from pvtt_model.curation.frames import frames_and_mask, to_model
-from pvtt_model.curation.mask_policy import fill_inside, widen
+from pvtt_model.curation.mask_policy import fill_inside
+from pvtt_model.curation.variants import variant_names, widened_masks
 from pvtt_model.specs import LatentSpec
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CELL = 8  # pixels of the frame a latent cell stands for, either way
+PIXELS_A_CALL = 1 << 22  # of all frames that go through the VAE together: small clips gain by it, large ones would not fit
 
 
 def pack_mask(mask_THW: Tensor) -> Tensor:
@@ -30,25 +34,55 @@ def pack_mask(mask_THW: Tensor) -> Tensor:
     return F.interpolate(cells[None], size=size, mode="nearest-exact")[0].to(torch.uint8)
 
 
-def vace_context(frames_TCHW: Tensor, mask_THW: Tensor, spec: LatentSpec, vae: VideoAutoencoder) -> dict[str, Tensor]:
-    """inactive_CFHW, reactive_CFHW (normalised latents) and mask_MFHW of frames and an already widened mask."""
-    video = fill_inside(to_model(frames_TCHW).transpose(0, 1), mask_THW, spec.fill).transpose(0, 1)
-    inside = mask_THW.to(video.dtype)
-    halves = torch.cat([vae.encode((video * keep)[None]) for keep in (1 - inside, inside)])
-    return {"inactive_CFHW": halves[0], "reactive_CFHW": halves[1], "mask_MFHW": pack_mask(mask_THW)}
+def vace_contexts(frames_TCHW: Tensor, masks: Sequence[Tensor], spec: LatentSpec, vae: VideoAutoencoder) -> tuple[Tensor, list[dict[str, Tensor]]]:
+    """The clip's own normalised latents (C, F, H, W), and of each already widened mask inactive_CFHW, reactive_CFHW and mask_MFHW.
+
+    Where the fill is neutral nothing of the clip is left inside, whatever the mask: that reactive
+    half is the latents of a grey clip, encoded once a process and size.
+    """
+    video = to_model(frames_TCHW)
+    kept, made = [], []
+    for mask_THW in masks:
+        filled = fill_inside(video.transpose(0, 1), mask_THW, spec.fill).transpose(0, 1)
+        inside = mask_THW.to(video.dtype)
+        kept.append(filled * (1 - inside))
+        made.append(filled * inside)
+    grey = spec.fill == "neutral"
+    latents = _encoded([video, *kept] if grey else [video, *kept, *made], vae)
+    inactive = latents[1 : 1 + len(masks)]
+    reactive = [grey_latents(vae, tuple(video.shape))] * len(masks) if grey else latents[1 + len(masks) :]
+    contexts = [{"inactive_CFHW": i, "reactive_CFHW": r, "mask_MFHW": pack_mask(mask)} for i, r, mask in zip(inactive, reactive, masks, strict=True)]
+    return latents[0], contexts
+
+
+def _encoded(videos: Sequence[Tensor], vae: VideoAutoencoder) -> Tensor:
+    """(N, C, F, H, W) of N clips (3, T, H, W), as many at once as is good."""
+    size = max(1, PIXELS_A_CALL // videos[0][0].numel())
+    return torch.cat([vae.encode(torch.stack(list(videos[i : i + size]))) for i in range(0, len(videos), size)])
+
+
+@lru_cache(maxsize=4)
+def grey_latents(vae: VideoAutoencoder, shape_CTHW: tuple[int, ...]) -> Tensor:
+    """Normalised latents (C, F, H, W) of a clip that is neutral grey, 0, all over."""
+    return vae.encode(torch.zeros(1, *shape_CTHW))[0]
 
 
 def encode_latents(clip: dict[str, Any], mask: dict[str, Any], spec: LatentSpec, vae: VideoAutoencoder) -> dict[str, Any]:
-    """The latents row of one clip; a clip whose mask was refused stays in its row, unusable, with the mask's reason."""
+    """The latents row of one clip; a clip whose mask was refused stays in its row, unusable, with the mask's reason.
+
+    Clips that the manifest holds out are never trained on: they get variant 0 alone.
+    """
     row: dict[str, Any] = {"clip_key": clip["clip_key"], "usable": mask["usable"], "reason": mask["reason"], "tensors": b""}
     if not mask["usable"]:
         return row
     frames, exact = frames_and_mask(clip, mask, spec.video)
-    widened = widen(exact, spec.mask_policy)
-    if not widened.any():
+    masks = widened_masks(exact, spec.mask_policy, clip["clip_key"], 1 if clip["split"] in ("validation", "eval") else spec.variants)
+    if not masks[0].any():
         return row | {"usable": False, "reason": "the mask is empty once cut to the model's frame; use video.fit='stretch' or another clip"}
     dtype = _DTYPES[spec.dtype]
-    context = vace_context(frames, widened, spec, vae)
-    tensors = {"latents_CFHW": vae.encode(to_model(frames)[None])[0], **context}
-    stored = {name: (t if t.dtype == torch.uint8 else t.to(dtype)).cpu().contiguous() for name, t in tensors.items()}
+    latents, contexts = vace_contexts(frames, masks, spec, vae)
+    tensors = {"latents_CFHW": latents}
+    for i, context in enumerate(contexts):
+        tensors |= {variant_names(i)[name]: tensor for name, tensor in context.items()}
+    stored = {name: (t if t.dtype == torch.uint8 else t.to(dtype)).cpu().clone() for name, t in tensors.items()}
     return row | {"tensors": save(stored)}

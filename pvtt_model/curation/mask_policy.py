@@ -1,6 +1,7 @@
 """How a product mask is widened before the model sees it, and what stands inside it.
 
-A precise mask keeps the old product's silhouette, which the model then fills again; a box forgets it but costs background.
+A precise mask keeps the old product's silhouette, which the model then fills again; a box forgets it, but for how wide and high
+the product was, and costs background; a square forgets that too.
 VACE: arXiv:2503.07598.
 """
 
@@ -19,8 +20,10 @@ def widen(mask_THW: torch.Tensor, policy: MaskPolicy) -> torch.Tensor:
     """bool T,H,W, a superset of `mask_THW`. grow_px is in pixels of this mask.
 
     precise: as it is. grow: every pixel within grow_px (Euclidean) of the product. blocks: the blocks of side grow_px, counted from the
-    upper left corner, that hold any product. box: the box round the frame's product, grow_px wider on each side. full: everything,
-    in frames without product too; the other kinds leave these empty. precise, blocks, full, and grow and box at 0 are idempotent.
+    upper left corner, that hold any product. box: the box round the frame's product, grow_px wider on each side. square: that
+    box widened about its centre to a square of its longer side, moved inside the frame as far as it fits and cut where it does not. full:
+    everything, in frames without product too; the other kinds leave these empty. precise, blocks, full, and grow, box and square at 0 are
+    idempotent.
     Raises ValueError for a mask that is not bool T,H,W, and for blocks of side 0.
     """
     if mask_THW.dtype != torch.bool or mask_THW.ndim != 3:
@@ -33,7 +36,27 @@ def widen(mask_THW: torch.Tensor, policy: MaskPolicy) -> torch.Tensor:
         return _grow(mask_THW, policy.grow_px)
     if policy.kind == "blocks":
         return _blocks(mask_THW, policy.grow_px)
+    if policy.kind == "square":
+        return _square(mask_THW, policy.grow_px)
     return _box(mask_THW, policy.grow_px)
+
+
+def jittered(mask_THW: torch.Tensor, policy: MaskPolicy, generator: torch.Generator) -> torch.Tensor:
+    """`widen`, then grown by 0 to jitter_px and moved by up to jitter_px either way, one draw for all frames: training's augmentation.
+
+    Still a superset of `mask_THW`: a frame's move ends at the frame's edge and where the product's box would come out, so a box stays a
+    box. An empty frame stays empty, a full one full. 'precise' grows by a disc, 'blocks' not at all. The same state of `generator` gives the
+    same mask. Raises as `widen`.
+    """
+    most = policy.jitter_px
+    extra, down, right = (int(torch.randint(low, most + 1, (), generator=generator)) for low in (0, -most, -most))
+    grown = policy.model_copy(update={"grow_px": policy.grow_px + extra})
+    if policy.kind == "precise":
+        grown = grown.model_copy(update={"kind": "grow", "grow_px": extra})
+    elif policy.kind == "blocks":
+        grown = policy
+    wide = widen(mask_THW, grown)
+    return mask_THW | (wide if policy.kind == "full" else _moved(wide, mask_THW, down, right))
 
 
 def _grow(mask_THW: torch.Tensor, radius: int) -> torch.Tensor:
@@ -65,6 +88,40 @@ def _box(mask_THW: torch.Tensor, margin: int) -> torch.Tensor:
             top, left, bottom, right = found
             frame[max(0, top - margin) : bottom + margin, max(0, left - margin) : right + margin] = True
     return boxed
+
+
+def _square(mask_THW: torch.Tensor, margin: int) -> torch.Tensor:
+    """A pixel is a whole, so a square may lie half a pixel beside the box's centre; then towards the upper left."""
+    squared = torch.zeros_like(mask_THW)
+    height, width = mask_THW.shape[1:]
+    for frame, mask in zip(squared, mask_THW, strict=True):
+        found = box_of(mask)
+        if found is not None:
+            top, left, bottom, right = found
+            side = max(bottom - top, right - left) + 2 * margin
+            first, last = _inside((top + bottom - side) // 2, side, height), _inside((left + right - side) // 2, side, width)
+            frame[slice(*first), slice(*last)] = True
+    return squared
+
+
+def _inside(start: int, side: int, length: int) -> tuple[int, int]:
+    """A run of `side` from `start`, moved into 0 to `length`; all of that where it is longer."""
+    start = min(max(start, 0), max(length - side, 0))
+    return start, min(start + side, length)
+
+
+def _moved(wide_THW: torch.Tensor, mask_THW: torch.Tensor, down: int, right: int) -> torch.Tensor:
+    """Every frame's wide mask moved, its box within the frame and round the box of the mask."""
+    moved = torch.zeros_like(wide_THW)
+    height, width = mask_THW.shape[1:]
+    for frame, wide, mask in zip(moved, wide_THW, mask_THW, strict=True):
+        outer, inner = box_of(wide), box_of(mask)
+        if outer is not None and inner is not None:
+            top, left, bottom, end = outer
+            dy = min(max(down, -top, inner[2] - bottom), height - bottom, inner[0] - top)
+            dx = min(max(right, -left, inner[3] - end), width - end, inner[1] - left)
+            frame[top + dy : bottom + dy, left + dx : end + dx] = wide[top:bottom, left:end]
+    return moved
 
 
 def box_of(mask_HW: torch.Tensor) -> tuple[int, int, int, int] | None:

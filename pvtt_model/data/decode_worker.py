@@ -1,7 +1,8 @@
 """The child process that touches untrusted video. Run by path, so that it imports numpy and decord only and starts fast.
 
 It reads one JSON request a line on stdin and answers on stdout with one JSON line, followed by raw uint8 frames where the
-answer names `bytes`. A request is {"path", "want": "probe" | "frames", "indices": [..] | null, "num_frames": n | null}.
+answer names `bytes`. A request is {"path", "want": "probe" | "ends" | "frames", "indices": [..] | null, "num_frames": n | null}.
+probe decodes the first frame; ends also the last one and the last of the first n; both answer with the facts alone.
 """
 
 from __future__ import annotations
@@ -36,7 +37,10 @@ def answer(request: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     first = rgb(raw)
     height, width, _ = first.shape
     facts = {"width": width, "height": height, "fps": float(reader.get_avg_fps()), "num_frames": total}
-    if request["want"] == "probe":
+    if request["want"] == "ends":
+        for i in sorted({min(request["num_frames"] or total, total) - 1, total - 1} - {0}):
+            reader[i].asnumpy()
+    if request["want"] != "frames":
         return facts, None
     indices = request["indices"]
     if indices is None:
@@ -49,7 +53,13 @@ def answer(request: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     if size > MAX_BYTES:
         raise ValueError(f"{len(indices)} frames of {width}x{height} are {size} bytes; at most {MAX_BYTES} are decoded at once")
     whole = raw.shape[2] == 3
-    frames = reader.get_batch(indices).asnumpy() if whole else np.stack([rgb(reader[i].asnumpy()) for i in indices])
+    if indices == list(range(len(indices))):  # the first frame is there already, and the reader stands behind it
+        frames = np.empty((len(indices), *first.shape), np.uint8)
+        frames[0] = first
+        for i in indices[1:]:
+            frames[i] = rgb(reader.next().asnumpy())
+    else:
+        frames = reader.get_batch(indices).asnumpy() if whole else np.stack([rgb(reader[i].asnumpy()) for i in indices])
     return {**facts, "shape": frames.shape, "bytes": frames.nbytes}, frames
 
 

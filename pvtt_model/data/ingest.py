@@ -9,7 +9,7 @@ from typing import Any
 
 from pvtt_model.artifacts import canonical_json
 from pvtt_model.data import video_io
-from pvtt_model.data.manifest import CheckedLine
+from pvtt_model.data.manifest import CheckedLine, Truth
 from pvtt_model.data.refusals import Refusal, Refused
 from pvtt_model.data.shards import read_row, read_rows, write_clip_shard, write_shard
 from pvtt_model.specs import ClipSpec, VideoSpec
@@ -34,17 +34,14 @@ def inspect(line: CheckedLine, spec: ClipSpec, video: VideoSpec) -> dict[str, An
 def _row(line: CheckedLine, spec: ClipSpec, video: VideoSpec) -> dict[str, Any]:
     data = _unchanged(line.video_path, line.video_sha256)
     facts = _video(data, line, spec, video)
-    mask = [_unchanged(p, sha) for p, sha in zip(line.mask_paths, line.mask_sha256, strict=True)]
-    if line.mask_format == "video":
-        _mask_video(mask[0], facts, spec.decode_timeout_s)
-    elif line.mask_format == "png":
-        _mask_pictures(mask, facts)
+    mask = _mask(line.mask_format, line.mask_paths, line.mask_sha256, facts, spec.decode_timeout_s)
     references = [_unchanged(p, sha) for p, sha in zip(line.reference_paths, line.reference_sha256, strict=True)]
     for i, reference in enumerate(references):
         try:
             video_io.read_picture(reference)
         except video_io.PictureUnreadable as error:
             raise Refused("unreadable_reference", f"reference {i + 1} of {len(references)}: {error}") from None
+    true_video, true_mask = _truth(line.truth, facts, video.num_frames, spec.decode_timeout_s) if line.truth else (None, None)
     return {
         "clip_key": line.video_sha256[:20],
         "video": data,
@@ -58,7 +55,47 @@ def _row(line: CheckedLine, spec: ClipSpec, video: VideoSpec) -> dict[str, Any]:
         "metadata": canonical_json(line.metadata).decode(),
         "source": line.source,
         "line": line.line,
+        "product_words": line.metadata.get("product_words"),
+        "look_alikes": line.metadata.get("look_alikes"),
+        "truth_product_id": line.truth.product_id if line.truth else None,
+        "truth_video": true_video,
+        "truth_mask": true_mask,
     }
+
+
+def _mask(kind: str, paths: Sequence[Path], hashes: Sequence[str], facts: video_io.VideoFacts, timeout_s: float) -> list[bytes]:
+    mask = [_unchanged(p, sha) for p, sha in zip(paths, hashes, strict=True)]
+    if kind == "video":
+        _mask_video(mask[0], facts, timeout_s)
+    elif kind == "png":
+        _mask_pictures(mask, facts)
+    return mask
+
+
+def _truth(truth: Truth, facts: video_io.VideoFacts, num_frames: int, timeout_s: float) -> tuple[bytes, list[bytes]]:
+    """The right edit's video and its mask, a picture a frame: both as long and as large as the clip, or the clip is refused."""
+    data = _unchanged(truth.video_path, truth.video_sha256)
+    try:
+        own = video_io.probe_ends(data, num_frames, timeout_s)
+    except video_io.VideoUnreadable as error:
+        raise Refused("unreadable_video", f"truth: {error} Re-encode or copy the file again.") from None
+    size, true_size = (facts.width, facts.height), (own.width, own.height)
+    if true_size != size:
+        raise Refused("size_mismatch", f"truth is {true_size[0]}x{true_size[1]}; the video {size[0]}x{size[1]}. Give the edit at the video's size.")
+    if not abs(own.fps - facts.fps) <= FPS_TOLERANCE:
+        raise Refused("fps_mismatch", f"truth has {own.fps:.3f} fps; the video has {facts.fps:.3f}. Give the edit at the video's rate.")
+    if own.num_frames != facts.num_frames:
+        raise Refused("frame_count_mismatch", f"truth has {own.num_frames} frames; the video has {facts.num_frames}. Give the edit frame by frame.")
+    try:
+        mask = _mask(truth.mask_format, truth.mask_paths, truth.mask_sha256, facts, timeout_s)
+    except Refused as refused:
+        raise Refused(refused.kind, f"truth: {refused.reason}") from None
+    if truth.mask_format == "png":
+        return data, mask
+    try:
+        return data, [video_io.png_bytes(frame) for frame in video_io.decode(mask[0], None, timeout_s)]
+    except video_io.VideoUnreadable as error:
+        raise Refused("unreadable_mask", f"truth: mask: {error} Re-encode or copy the file again.") from None
 
 
 def _unchanged(path: Path, sha256: str) -> bytes:
@@ -70,8 +107,7 @@ def _unchanged(path: Path, sha256: str) -> bytes:
 
 def _video(data: bytes, line: CheckedLine, spec: ClipSpec, video: VideoSpec) -> video_io.VideoFacts:
     try:
-        facts = video_io.probe(data, spec.decode_timeout_s)
-        video_io.decode_at(data, sorted({min(video.num_frames, facts.num_frames) - 1, facts.num_frames - 1}), spec.decode_timeout_s)
+        facts = video_io.probe_ends(data, video.num_frames, spec.decode_timeout_s)
     except video_io.VideoUnreadable as error:
         raise Refused("unreadable_video", f"{error} Re-encode or copy the file again.") from None
     if facts.num_frames < video.num_frames:
@@ -94,7 +130,7 @@ def _video(data: bytes, line: CheckedLine, spec: ClipSpec, video: VideoSpec) -> 
 
 def _mask_video(data: bytes, facts: video_io.VideoFacts, timeout_s: float) -> None:
     try:
-        mask, _ = video_io.decode_at(data, [0, -1], timeout_s)
+        mask = video_io.probe_ends(data, 1, timeout_s)
     except video_io.VideoUnreadable as error:
         raise Refused("unreadable_mask", f"mask: {error} Re-encode or copy the file again.") from None
     _mask_fits(mask.num_frames, (mask.width, mask.height), facts)
@@ -118,18 +154,19 @@ def _mask_fits(count: int, size: tuple[int, int], facts: video_io.VideoFacts) ->
 
 
 def split_products(product_ids: Sequence[str], share: float, given: Mapping[str, str], previous_eval: Collection[str] = ()) -> set[str]:
-    """The products held out for evaluation. By the hash of the name alone, so that new products move no old one.
+    """The products held out of training: to be judged, or kept by the manifest for validation.
 
-    given: product -> 'train' or 'eval', and wins. previous_eval: products judged before stay so. The others go by hash below `share`; of two
-    or more products at least one is held out and at least one trained on, as far as `given` leaves a choice. One product alone is
-    trained on (the empty set): the caller says that nothing is left to judge.
+    By the hash of the name alone, so that new products move no old one. given: product -> 'train', 'validation' or 'eval', and wins.
+    previous_eval: products judged before stay so. The others go by hash below `share`; of two or more products at least one is there to be
+    judged and at least one trained on, as far as `given` leaves a choice. One product alone is trained on (the empty set): the caller says
+    that nothing is left to judge.
     """
     products = sorted(set(product_ids), key=lambda p: (_place(p), p))
-    kept = {p for p in products if given.get(p) == "eval" or (p in previous_eval and p not in given)}
+    kept = {p for p in products if given.get(p) in ("validation", "eval") or (p in previous_eval and p not in given)}
     free = [p for p in products if p not in given and p not in kept]
     chosen = kept | {p for p in free if _place(p) < share}
-    if len(products) >= 2 and not chosen and free:
-        chosen = {free[0]}
+    if len(products) >= 2 and all(given.get(p) == "validation" for p in chosen) and free:
+        chosen = chosen | {free[0]}
     if len(chosen) == len(products) and free:
         chosen = chosen - {free[-1]}
     return chosen

@@ -1,9 +1,12 @@
 """The manifest: JSON Lines, one clip a line, in the survey's format (10.6).
 
     {"video_path": "v.mp4", "reference_image": "p.jpg" or ["p.jpg", ..], "mask_path": "m.mp4" or "folder", "text_prompt": "..",
-     "metadata": {"resolution": [w, h], "fps": 16, "num_frames": 81, "product_id": "..", "split": "train" or "eval", ..}}
+     "metadata": {"resolution": [w, h], "fps": 16, "num_frames": 81, "product_id": "..", "split": "train", "validation" or "eval",
+                  "product_words": "what the prompt calls the product", "look_alikes": "name of a group of similar products",
+                  "truth": {"product_id": "..", "video_path": "..", "mask_path": ".."}, ..}}
 
-mask_path, product_id and split may be absent. Paths are relative to the manifest, absolute, or s3://. Everything that can be
+mask_path and all of metadata but resolution, fps and num_frames may be absent. `truth` is the right edit of the clip: the same video with
+another product, and where that is. Paths are relative to the manifest, absolute, or s3://. Everything that can be
 known without decoding is checked here; pvtt_model.data.ingest looks inside the files.
 """
 
@@ -22,6 +25,23 @@ from pvtt_model.specs import ClipSpec
 
 FIELDS = ("video_path", "reference_image", "mask_path", "text_prompt", "metadata")
 OPTIONAL = ("mask_path",)
+TRUTH = ("product_id", "video_path", "mask_path")
+SPLITS = ("train", "validation", "eval")
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The files of a clip's right edit; nothing is decoded yet."""
+
+    product_id: str
+    video_path: Path
+    video_sha256: str
+    mask_format: str  # 'video', 'png'
+    mask_paths: tuple[Path, ...]
+    mask_sha256: tuple[str, ...]
+
+    def content(self) -> list[Any]:
+        return [self.product_id, self.video_sha256, self.mask_format, self.mask_sha256]
 
 
 @dataclass(frozen=True)
@@ -40,6 +60,7 @@ class CheckedLine:
     prompt: str
     metadata: dict[str, Any]
     product_id: str = field(default="")  # given, or 'ref-' and 12 digits of the first reference's hash
+    truth: Truth | None = None
 
 
 @dataclass(frozen=True)
@@ -88,16 +109,13 @@ class _Scan:
             self.texts.append([number, refused.kind, digest(raw.decode("utf-8", "backslashreplace"))])
             return
         self.lines.append(line)
-        self.texts.append([number, line.video_sha256, line.reference_sha256, line.mask_format, line.mask_sha256, line.prompt, line.metadata])
+        text = [number, line.video_sha256, line.reference_sha256, line.mask_format, line.mask_sha256, line.prompt, line.metadata]
+        self.texts.append(text + ([line.truth.content()] if line.truth else []))
 
     def _files(self, number: int, values: dict[str, Any]) -> CheckedLine:
         video = self.root.file(values["video_path"], "video")
         references = tuple(self.root.file(p, "reference") for p in _listed(values["reference_image"]))
-        masks: tuple[Path, ...] = ()
-        mask_format = "none"
-        if values.get("mask_path") is not None:
-            place = self.root.file_or_folder(values["mask_path"], "mask")
-            mask_format, masks = ("png", mask_frames(place, values["mask_path"])) if place.is_dir() else ("video", (place,))
+        mask_format, masks = self._masks(values["mask_path"]) if values.get("mask_path") is not None else ("none", ())
         sha = sha256_of_file(video)
         if sha in self.seen:
             raise Refused("duplicate", f"'{values['video_path']}' has the same bytes as line {self.seen[sha]}. Remove one of the two lines.")
@@ -106,11 +124,21 @@ class _Scan:
         product = metadata.get("product_id") or "ref-" + reference_sha[0][:12]
         self._one_split(number, product, metadata.get("split"))
         mask_sha = tuple(sha256_of_file(p) for p in masks)
+        truth = self._truth(metadata["truth"]) if metadata.get("truth") is not None else None
         self.seen[sha] = number
         prompt = values["text_prompt"]
         return CheckedLine(
-            number, values["video_path"], video, sha, references, reference_sha, mask_format, masks, mask_sha, prompt, metadata, product
+            number, values["video_path"], video, sha, references, reference_sha, mask_format, masks, mask_sha, prompt, metadata, product, truth
         )
+
+    def _masks(self, given: str) -> tuple[str, tuple[Path, ...]]:
+        place = self.root.file_or_folder(given, "mask")
+        return ("png", mask_frames(place, given)) if place.is_dir() else ("video", (place,))
+
+    def _truth(self, given: dict[str, str]) -> Truth:
+        video = self.root.file(given["video_path"], "video")
+        mask_format, masks = self._masks(given["mask_path"])
+        return Truth(given["product_id"], video, sha256_of_file(video), mask_format, masks, tuple(sha256_of_file(p) for p in masks))
 
     def _one_split(self, number: int, product: str, split: str | None) -> None:
         if split is None:
@@ -172,6 +200,7 @@ def check_fields(values: dict[str, Any]) -> None:
         raise Refused("bad_prompt", "text_prompt is empty. Describe the product and the scene in a sentence.")
     _typed("metadata", values["metadata"], isinstance(values["metadata"], dict), "an object")
     _check_metadata(values["metadata"])
+    _check_product(values["metadata"], values["text_prompt"])
 
 
 def _check_metadata(metadata: dict[str, Any]) -> None:
@@ -190,8 +219,28 @@ def _check_metadata(metadata: dict[str, Any]) -> None:
         if not product.strip():
             raise Refused("bad_value", "metadata.product_id is empty. Name the product, or leave the field out.")
     split = metadata.get("split")
-    if split not in (None, "train", "eval"):
-        raise Refused("bad_value", f"metadata.split is {split!r}. Use 'train' or 'eval', or leave it out.")
+    if split is not None and split not in SPLITS:
+        raise Refused("bad_value", f"metadata.split is {split!r}. Use 'train', 'validation' or 'eval', or leave it out.")
+
+
+def _check_product(metadata: dict[str, Any], prompt: str) -> None:
+    """What is said of the product beside its name, and of the right edit."""
+    words, group, truth = (metadata.get(name) for name in ("product_words", "look_alikes", "truth"))
+    for name, value in (("product_words", words), ("look_alikes", group)):
+        _typed(f"metadata.{name}", value, value is None or isinstance(value, str), "a string")
+        if value is not None and not value.strip():
+            raise Refused("bad_value", f"metadata.{name} is empty. Fill it, or leave the field out.")
+    if words is not None and words not in prompt:
+        raise Refused("bad_value", f"metadata.product_words {words[:80]!r} do not occur in text_prompt. Copy them from it, letter by letter.")
+    if truth is None:
+        return
+    _typed("metadata.truth", truth, isinstance(truth, dict), f"an object with {list(TRUTH)}")
+    if set(truth) != set(TRUTH):
+        raise Refused("bad_value", f"metadata.truth has the fields {sorted(truth)}; it needs {list(TRUTH)}, no others. Correct it, or leave it out.")
+    for name in TRUTH:
+        _typed(f"metadata.truth.{name}", truth[name], isinstance(truth[name], str), "a string")
+    if not truth["product_id"].strip():
+        raise Refused("bad_value", "metadata.truth.product_id is empty. Name the product that the right edit shows.")
 
 
 def _whole(value: Any) -> bool:

@@ -13,7 +13,7 @@ KINDS: dict[str, str] = {
     "wrong_type": "a field holds another type",
     "bad_value": "a field holds a value out of its range",
     "bad_prompt": "the prompt is empty",
-    "split_conflict": "the product is in training by one line and in evaluation by another",
+    "split_conflict": "the product is in one split by one line and in another by another",
     # of the files, without decoding
     "path_trick": "a path leaves the manifest's folder, or is of another scheme",
     "missing_video": "no such video file",

@@ -43,7 +43,14 @@ SCHEMAS: dict[str, pa.Schema] = {
             "source": pa.string(),  # video_path as given
             "line": pa.int32(),  # of the manifest, from 1
         },
-        {"split": pa.string()},  # 'train', 'eval', or null: by hash
+        {
+            "split": pa.string(),  # 'train', 'validation', 'eval', or null: by hash
+            "product_words": pa.string(),  # what the prompt calls the product
+            "look_alikes": pa.string(),  # name of the group of products that are easily taken for one another
+            "truth_product_id": pa.string(),  # a product for which the right edit of this clip is known,
+            "truth_video": pa.binary(),  # that edit,
+            "truth_mask": _PNGS,  # and where its product is, a picture a frame
+        },
     ),
     "masks": _schema(
         {
@@ -72,7 +79,18 @@ SCHEMAS: dict[str, pa.Schema] = {
             "round_trip": _PNGS,
             "fps": pa.float64(),
         },
-        {**_REASON, "reference": pa.binary()},
+        {
+            **_REASON,
+            "reference": pa.binary(),
+            "product_id": pa.string(),  # of the product put in
+            "wrong_product_id": pa.string(),  # of the wrong reference
+            "truth": _PNGS,  # the right edit, where it is known; its product's mask; and it through the VAE and back
+            "truth_mask": _PNGS,
+            "truth_round_trip": _PNGS,
+            "base": _PNGS,  # the baselines asked for (EditSpec.baselines), raw
+            "no_reference": _PNGS,
+            "wrong_reference": _PNGS,
+        },
     ),
 }
 

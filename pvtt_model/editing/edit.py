@@ -1,4 +1,4 @@
-"""One held-out clip edited: its own frames, another product's pictures, the teacher in between."""
+"""One held-out clip edited: its own frames, another product's pictures, the teacher in between; and the right answer, where it is known."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from torch import Tensor
 
 from pvtt_model.backbones.image import letterbox
 from pvtt_model.backbones.vae import VideoAutoencoder
-from pvtt_model.curation.frames import frames_and_mask, to_frames
+from pvtt_model.curation.frames import frames_and_mask, to_frames, to_model
 from pvtt_model.curation.mask_policy import widen
-from pvtt_model.data.video_io import png_bytes, read_picture
-from pvtt_model.editing.sample import EditInputs, composite, sample_edit
-from pvtt_model.specs import EditSpec, LatentSpec
+from pvtt_model.data.video_io import decode, fit, fit_mask, png_bytes, png_mask, read_picture
+from pvtt_model.editing.sample import EditInputs, Variant, composite, sample_variants
+from pvtt_model.specs import EditSpec, LatentSpec, VideoSpec
 from pvtt_model.training.schedule import seed_of
 from pvtt_model.training.teacher import Teacher
 
 Row = dict[str, Any]
-REFERENCE_SIDE = 224  # pixels of the stored letterboxed reference
+REFERENCE_SIDE = 224  # pixels of the stored letterboxed reference, unless its picture is smaller
+VIDEOS = ("source", "mask", "raw", "composited", "round_trip")
+OPTIONAL_VIDEOS = ("truth", "truth_mask", "truth_round_trip", "base", "no_reference", "wrong_reference")
 
 
 def edit_clip(
@@ -31,41 +33,79 @@ def edit_clip(
     edit: EditSpec,
     latents: LatentSpec,
     max_text_tokens: int,
+    *,
+    wrong: dict[str, Row] | None = None,
+    product_hidden: bool = False,
 ) -> Row:
     """The edits row of one clip.
 
-    template and reference: the rows 'clips', 'masks', 'latents', 'conditions' of the clip that is edited and of the one whose
-    product and prompt go in. A clip whose latents are unusable gives an unusable row with the reason: counted, never skipped.
+    template: the rows 'clips', 'masks', 'latents' of the clip that is edited, and its 'conditions' where product_hidden. reference:
+    'clips' and 'conditions' of the clip whose product goes in; wrong: the same of a third product, for the baseline of that name.
+    product_hidden: prompts say 'product' (ConditionSpec.product_words), so a template's own one may condition its edit; it does where
+    the clip's product has words, else the reference's. A clip whose latents are unusable gives an unusable row with the
+    reason: counted, never skipped.
     """
     clip, product = template["clips"], reference["clips"]
     row: Row = {
-        "clip_key": clip["clip_key"], "usable": True, "reason": None, "reference_key": product["clip_key"], "prompt": product["prompt"],
-        "source": [], "mask": [], "raw": [], "composited": [], "round_trip": [], "reference": None, "fps": clip["fps"],
+        "clip_key": clip["clip_key"], "usable": True, "reason": None, "reference_key": product["clip_key"], "prompt": prompt_of(clip, product),
+        **{name: [] for name in (*VIDEOS, *OPTIONAL_VIDEOS)}, "reference": None, "fps": clip["fps"],
+        "product_id": product["product_id"], "wrong_product_id": wrong["clips"]["product_id"] if wrong else None,
     }  # fmt: skip
     if not template["latents"]["usable"]:
         return row | {"usable": False, "reason": template["latents"]["reason"]}
     z, c = load(template["latents"]["tensors"]), load(reference["conditions"]["tensors"])
+    own_text = product_hidden and bool(clip.get("product_words"))
+    text = load(template["conditions"]["tensors"])["text_LD"] if own_text else c["text_LD"]
     control = torch.cat([z["inactive_CFHW"].float(), z["reactive_CFHW"].float(), z["mask_MFHW"].float()])
+    references = [c["reference_NPC"], load(wrong["conditions"]["tensors"])["reference_NPC"] if wrong else None]
     device = next(teacher.parameters()).device
-    inputs = EditInputs(*(t.to(device) for t in (control, c["text_LD"].float(), empty_text_LD.float(), c["reference_NPC"].float().flatten(0, 1))))
+    inputs = EditInputs(
+        *(t.float().to(device) for t in (control, text, empty_text_LD)),
+        *(None if r is None else r.float().flatten(0, 1).to(device) for r in references),  # type: ignore[arg-type]
+    )
     try:
-        sampled = sample_edit(teacher, inputs, edit, max_text_tokens, seed_of(edit.seed, clip["clip_key"]))
+        sampled = sample_variants(teacher, inputs, _asked(edit, wrong is not None), edit, max_text_tokens, seed_of(edit.seed, clip["clip_key"]))
     except FloatingPointError as error:
         return row | {"usable": False, "reason": str(error)}
-    raw = to_frames(vae.decode(sampled[None])[0].cpu())
-    round_trip = to_frames(vae.decode(z["latents_CFHW"].float()[None])[0].cpu())
+    truth = truth_of(clip, product, latents.video)
+    videos = _decoded(vae, sampled, z["latents_CFHW"], None if truth is None else truth[0])
     frames, exact = frames_and_mask(clip, template["masks"], latents.video)
     mask = widen(exact, latents.mask_policy)
-    picture = letterbox(read_picture(product["references"][0]), REFERENCE_SIDE)
-    return row | {
-        "source": _pngs(frames),
-        "mask": _pngs(mask),
-        "raw": _pngs(raw),
-        "composited": _pngs(composite(raw, frames, mask, edit.feather_px)),
-        "round_trip": _pngs(round_trip),
-        "reference": png_bytes((picture * 255).round().to(torch.uint8)),
-    }
+    videos |= {"source": frames, "mask": mask, "composited": composite(videos["raw"], frames, mask, edit.feather_px)}
+    if truth is not None:
+        videos |= {"truth": truth[0], "truth_mask": truth[1]}
+    given = read_picture(product["references"][0])
+    picture = letterbox(given, min(REFERENCE_SIDE, max(given.size)))
+    pictures = {name: [png_bytes(frame) for frame in video] for name, video in videos.items()}
+    return row | pictures | {"reference": png_bytes((picture * 255).round().to(torch.uint8))}
 
 
-def _pngs(frames: Tensor) -> list[bytes]:
-    return [png_bytes(frame) for frame in frames]
+def prompt_of(clip: Row, product: Row) -> str:
+    """What the edited clip shows, in words: the clip's own prompt with the new product's words in it; the reference's prompt where
+    the words of one of the two are not known or not in the prompt."""
+    old, new = clip.get("product_words"), product.get("product_words")
+    if old and new and old in clip["prompt"]:
+        return str(clip["prompt"]).replace(old, new)
+    return str(product["prompt"])
+
+
+def truth_of(clip: Row, product: Row, video: VideoSpec) -> tuple[Tensor, Tensor] | None:
+    """The right edit at the model's size: frames uint8 T,C,H,W, and its product's mask bool T,H,W. None where it is not known for this product."""
+    if not clip.get("truth_video") or clip.get("truth_product_id") != product["product_id"]:
+        return None
+    frames = fit(decode(clip["truth_video"], video.num_frames), video)
+    return frames, fit_mask(torch.stack([png_mask(png) for png in clip["truth_mask"][: video.num_frames]]), video)
+
+
+def _asked(edit: EditSpec, has_wrong: bool) -> list[Variant]:
+    wanted: list[Variant] = ["edit", *edit.baselines]
+    return [v for v in wanted if v != "wrong_reference" or has_wrong]
+
+
+def _decoded(vae: VideoAutoencoder, sampled: dict[Variant, Tensor], source_CFHW: Tensor, truth_TCHW: Tensor | None) -> dict[str, Tensor]:
+    """Every latent video as uint8 T,C,H,W, by its column of the edits row, in one decoding. The truth goes through the latents' own dtype."""
+    latents = {("raw" if name == "edit" else name): z.cpu().float() for name, z in sampled.items()} | {"round_trip": source_CFHW.float()}
+    if truth_TCHW is not None:
+        latents["truth_round_trip"] = vae.encode(to_model(truth_TCHW)[None])[0].to(source_CFHW.dtype).cpu().float()
+    decoded = vae.decode(torch.stack(list(latents.values()))).cpu()
+    return {name: to_frames(video) for name, video in zip(latents, decoded, strict=True)}

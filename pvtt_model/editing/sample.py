@@ -1,22 +1,31 @@
-"""Sampling an edit with the teacher, on VACE's masked path.
+"""Sampling an edit with the teacher, on VACE's masked path; and beside it, from the same noise, what the teacher is held against.
 
 Two guidance scales, each in the convention uncond + scale (cond - uncond), so that scale 1 is the plain conditional:
 
     v = v(none) + text (v(text) - v(none)) + reference (v(text, reference) - v(text))                 arXiv:2211.09800, eq. 3
+
+A velocity whose weight in that sum is zero is not computed. All velocities of the teacher of one step are one batch, whatever
+the number of variants; those of the bare backbone are another, because its LoRA is switched off.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 from torch import Tensor
 
+from pvtt_model.objectives.rectified_flow import TIMESTEPS
 from pvtt_model.specs import EditSpec
-from pvtt_model.training.samples import pad_rows
+from pvtt_model.training.samples import pad_rows, stack_references
 from pvtt_model.training.teacher import Teacher
+
+Variant = Literal["edit", "no_reference", "wrong_reference", "base"]
+Velocity = Callable[[Tensor, Tensor], Tensor]
 
 
 class EditInputs(NamedTuple):
@@ -26,6 +35,15 @@ class EditInputs(NamedTuple):
     text_LD: Tensor
     empty_text_LD: Tensor
     reference_PC: Tensor
+    wrong_reference_PC: Tensor | None = None  # of a third product, for the variant 'wrong_reference'
+
+
+class Condition(NamedTuple):
+    """What one row of a batch is given: the latents of which variant, the prompt or none, which reference's tokens or none."""
+
+    variant: int
+    text: bool
+    reference: Variant | None
 
 
 def flow_scheduler(spec: EditSpec) -> UniPCMultistepScheduler | FlowMatchEulerDiscreteScheduler:
@@ -41,31 +59,123 @@ def flow_scheduler(spec: EditSpec) -> UniPCMultistepScheduler | FlowMatchEulerDi
     return scheduler
 
 
-@torch.no_grad()
 def sample_edit(teacher: Teacher, inputs: EditInputs, spec: EditSpec, max_text_tokens: int, seed: int) -> Tensor:
-    """Latents (C, F, H, W) of the edited clip; the same for the same seed."""
+    """Latents (C, F, H, W) of the edited clip; the same for the same seed. Raises FloatingPointError where they are not finite."""
+    return sample_variants(teacher, inputs, ("edit",), spec, max_text_tokens, seed)["edit"]
+
+
+@torch.no_grad()
+def sample_variants(
+    teacher: Teacher, inputs: EditInputs, variants: Sequence[Variant], spec: EditSpec, max_text_tokens: int, seed: int
+) -> dict[Variant, Tensor]:
+    """Latents (C, F, H, W) by variant, all from the noise of `seed`.
+
+    edit: the teacher with its reference. no_reference: without. wrong_reference: with inputs.wrong_reference_PC. base: the backbone as it
+    was before training, without LoRA and reference. A variant does not change the others. One that is not finite is left out;
+    where that is the edit itself, FloatingPointError. Raises ValueError where 'wrong_reference' is asked for and there is none.
+    """
+    if "wrong_reference" in variants and inputs.wrong_reference_PC is None:
+        raise ValueError("the variant 'wrong_reference' is asked for, but inputs.wrong_reference_PC is None. Give a third product's patch tokens.")
     teacher.eval()
-    device, dtype = inputs.control_MFHW.device, next(teacher.resampler.parameters()).dtype
     channels: int = teacher.transformer.config.in_channels  # type: ignore[assignment,union-attr]
-    latents = torch.randn(1, channels, *inputs.control_MFHW.shape[1:], generator=torch.Generator().manual_seed(seed)).to(device)
-    text, empty = (pad_rows(t, max_text_tokens) for t in (inputs.text_LD, inputs.empty_text_LD))
-    # rows: nothing, text, text and reference
-    text_BLD = torch.stack([empty, text, text]).to(dtype)
-    has_reference = torch.tensor([0.0, 0.0, 1.0], device=device)
-    reference = inputs.reference_PC[None].expand(3, -1, -1).to(dtype)
-    keep = torch.ones(reference.shape[:2], dtype=torch.bool, device=device)
-    control = inputs.control_MFHW[None].expand(3, -1, -1, -1, -1).to(dtype)
-    scheduler = flow_scheduler(spec)
-    for timestep in scheduler.timesteps:
-        sigma = (timestep / 1000.0).expand(3).to(device)
-        v = teacher(latents.expand(3, -1, -1, -1, -1).to(dtype), sigma, text_BLD, control, reference, keep, has_reference).float()
-        guided = v[0] + spec.guidance_text * (v[1] - v[0]) + spec.guidance_reference * (v[2] - v[1])
-        latents = scheduler.step(guided[None], timestep, latents, return_dict=False)[0]
-    if not torch.isfinite(latents).all():
+    shape = (1, channels, *inputs.control_MFHW.shape[1:])
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(inputs.control_MFHW.device)
+    found: dict[Variant, Tensor] = {}
+    taught = [v for v in variants if v != "base"]
+    if taught:
+        found |= _sampled(teacher, inputs, taught, spec, max_text_tokens, noise)
+    if "base" in variants:
+        with bare_backbone(teacher):
+            found |= _sampled(teacher, inputs, ["base"], spec, max_text_tokens, noise)
+    finite = {name: found[name] for name in variants if bool(torch.isfinite(found[name]).all())}
+    if "edit" in variants and "edit" not in finite:
         raise FloatingPointError(
             "sampling gave values that are not finite. Lower edit.guidance_text and guidance_reference, or look at the checkpoint."
         )
-    return latents[0]
+    return finite
+
+
+@contextmanager
+def bare_backbone(teacher: Teacher) -> Iterator[None]:
+    """Inside, the transformer is the published one: LoRA off. Outside it is as it was, whatever happened inside."""
+    teacher.transformer.disable_adapters()  # type: ignore[operator]
+    try:
+        yield
+    finally:
+        teacher.transformer.enable_adapters()  # type: ignore[operator]
+
+
+def _sampled(
+    teacher: Teacher, inputs: EditInputs, variants: Sequence[Variant], spec: EditSpec, max_text_tokens: int, noise_1CFHW: Tensor
+) -> dict[Variant, Tensor]:
+    conditions = [c for i, variant in enumerate(variants) for c in _conditions(i, variant, spec)]
+    velocity = _velocity(teacher, inputs, conditions, max_text_tokens)
+    scheduler = flow_scheduler(spec)
+    latents = noise_1CFHW.expand(len(variants), -1, -1, -1, -1)
+    for timestep in scheduler.timesteps:
+        v_RCFHW = velocity(latents, timestep)
+        guided = torch.stack([_guided(i, conditions, v_RCFHW, spec) for i in range(len(variants))])
+        latents = scheduler.step(guided, timestep, latents, return_dict=False)[0]
+    return dict(zip(variants, latents, strict=True))
+
+
+def _conditions(index: int, variant: Variant, spec: EditSpec) -> list[Condition]:
+    """The rows of a variant whose weight in the guided sum is not zero."""
+    reference: Variant | None = variant if variant in ("edit", "wrong_reference") else None
+    scale = spec.guidance_reference if reference else 0.0
+    rows = [
+        (1 - spec.guidance_text, Condition(index, False, None)),
+        (spec.guidance_text - scale, Condition(index, True, None)),
+        (scale, Condition(index, True, reference)),
+    ]
+    return [row for weight, row in rows if weight != 0]
+
+
+def _guided(index: int, conditions: Sequence[Condition], v_RCFHW: Tensor, spec: EditSpec) -> Tensor:
+    """The docstring's sum for one variant. A velocity that was not computed has no weight, so any other may stand in its place."""
+    rows = {(c.text, c.reference is not None): v for c, v in zip(conditions, v_RCFHW, strict=True) if c.variant == index}
+    none, text, both = rows.get((False, False)), rows.get((True, False)), rows.get((True, True))
+    anchor = next(v for v in (text, both, none) if v is not None)
+    none, text, both = (anchor if v is None else v for v in (none, text, both))
+    scale = spec.guidance_reference if (True, True) in rows else 0.0
+    return none + spec.guidance_text * (text - none) + scale * (both - text)
+
+
+def _velocity(teacher: Teacher, inputs: EditInputs, conditions: Sequence[Condition], max_text_tokens: int) -> Velocity:
+    """velocity(latents (V, C, F, H, W), timestep) -> (R, C, F, H, W), a row a condition.
+
+    It is Teacher.forward, but what no step changes (the references' tokens, the texts) is computed once here.
+    """
+    device, dtype = inputs.control_MFHW.device, next(teacher.resampler.parameters()).dtype
+    text, empty = (pad_rows(t, max_text_tokens) for t in (inputs.text_LD, inputs.empty_text_LD))
+    text_RLD = torch.stack([text if c.text else empty for c in conditions]).to(dtype)
+    control = inputs.control_MFHW[None].expand(len(conditions), -1, -1, -1, -1).to(dtype)
+    which = torch.tensor([c.variant for c in conditions], device=device)
+    tokens_RND = _tokens(teacher, inputs, conditions, dtype)
+
+    def velocity(latents_VCFHW: Tensor, timestep: Tensor) -> Tensor:
+        sigma = (timestep / 1000.0).expand(len(conditions)).to(device)
+        teacher.shared.tokens_BND = tokens_RND
+        out = teacher.transformer(
+            hidden_states=latents_VCFHW[which].to(dtype), timestep=sigma * TIMESTEPS, encoder_hidden_states=text_RLD,
+            control_hidden_states=control, return_dict=False,
+        )[0]  # fmt: skip
+        return out.float()
+
+    return velocity
+
+
+def _tokens(teacher: Teacher, inputs: EditInputs, conditions: Sequence[Condition], dtype: torch.dtype) -> Tensor | None:
+    """The resampled reference (R, N, D) of every row, zero where it has none; None where no row has one."""
+    pictures = {"edit": inputs.reference_PC, "wrong_reference": inputs.wrong_reference_PC}
+    wanted = list(dict.fromkeys(c.reference for c in conditions if c.reference))
+    if not wanted:
+        return None
+    given = [pictures[name] for name in wanted]
+    patches, keep = stack_references([p.to(dtype) for p in given if p is not None])
+    resampled = dict(zip(wanted, teacher.resampler(patches, keep.to(patches.device)), strict=True))
+    nothing = torch.zeros_like(resampled[wanted[0]])
+    return torch.stack([resampled[c.reference] if c.reference else nothing for c in conditions])
 
 
 def composite(raw_TCHW: Tensor, source_TCHW: Tensor, mask_THW: Tensor, feather_px: int) -> Tensor:

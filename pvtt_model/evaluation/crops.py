@@ -30,7 +30,7 @@ def product_crops(video_TCHW: torch.Tensor, mask_THW: torch.Tensor, margin: floa
     for frame_CHW, mask_HW in zip(to_unit(video_TCHW), mask_THW, strict=True):
         if not bool(mask_HW.any()):
             continue
-        top, bottom, left, right = _box(mask_HW, margin)
+        top, bottom, left, right = mask_box(mask_HW, margin)
         on_grey_CHW = torch.where(mask_HW, frame_CHW, torch.tensor(NEUTRAL))[:, top:bottom, left:right]
         crops.append(letterbox(on_grey_CHW, side_px, torch.full((3,), NEUTRAL)))
     if not crops:
@@ -63,7 +63,7 @@ def letterbox(picture_CHW: torch.Tensor, side_px: int, colour_C: torch.Tensor) -
     return square
 
 
-def _box(mask_HW: torch.Tensor, margin: float) -> tuple[int, int, int, int]:
+def mask_box(mask_HW: torch.Tensor, margin: float) -> tuple[int, int, int, int]:
     """top, bottom, left, right (ends exclusive) of the mask's box with its margin, inside the frame."""
     rows, columns = mask_HW.any(dim=1).nonzero()[:, 0], mask_HW.any(dim=0).nonzero()[:, 0]
     (top, bottom), (left, right) = (int(rows[0]), int(rows[-1]) + 1), (int(columns[0]), int(columns[-1]) + 1)

@@ -32,13 +32,20 @@ def decode_reference(data: bytes) -> torch.Tensor:
     return _to_tensor(image.convert(mode))
 
 
-def edit_frames(row: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+OPTIONAL_VIDEOS = ("truth", "truth_round_trip", "base", "no_reference", "wrong_reference")
+
+
+def edit_frames(row: Mapping[str, Any], optional: Sequence[str] = ()) -> dict[str, torch.Tensor]:
     """Every picture of an edits row: source, raw, composited, round_trip (uint8 T,3,H,W), mask (bool T,H,W), reference (uint8 C,H,W).
 
-    Raises ValueError where the counts or sizes of the five videos differ, naming each.
+    optional: those of OPTIONAL_VIDEOS that are wanted too; a video that the row has not is left out. With 'truth' comes truth_mask (bool
+    T,H,W). Raises ValueError where the counts or sizes of the videos differ, naming each.
     """
-    frames = {name: decode_frames(row[name]) for name in ("source", "raw", "composited", "round_trip")}
+    names = ["source", "raw", "composited", "round_trip", *(name for name in optional if row.get(name))]
+    frames = {name: decode_frames(row[name]) for name in names}
     frames["mask"] = decode_masks(row["mask"])
+    if "truth" in frames:
+        frames["truth_mask"] = decode_masks(row["truth_mask"])
     shapes = {name: (video.shape[0], *video.shape[-2:]) for name, video in frames.items()}
     if len(set(shapes.values())) > 1:
         raise ValueError(f"edit {row.get('clip_key')} has videos of several shapes (frames, height, width): {shapes}. Run the editing again.")

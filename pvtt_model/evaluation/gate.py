@@ -1,4 +1,7 @@
-"""The gate: thresholds against a report. What is not measured fails, and so does the bare name of a published metric where a stand-in was used."""
+"""The gate: thresholds against a report. What is not measured fails, and so does the bare name of a published metric where a stand-in was used.
+
+Identity has no published judge that a bare name could be mistaken for: a gate on `identity_top1` takes identity_top1[the report's judge].
+"""
 
 from __future__ import annotations
 
@@ -76,7 +79,7 @@ def _line(report: Report, wanted: Threshold) -> Line:
 def _got(report: Report, name: str) -> tuple[float | None, int | None, str | None]:
     if name in ("edits_done", "edits_failed", "edits_quarantined"):
         return float(getattr(report, name)), None, None
-    metric = report.metric(name)
+    metric = report.family(name) if name.startswith("identity_") else report.metric(name)
     return (None, None, None) if metric is None else (metric.value, metric.n, metric.worst)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from PIL import Image, ImageFont
 
+INK, PALE, PAPER, ALARM = (24, 24, 27), (113, 113, 122), (250, 250, 250), (185, 28, 28)
 TINT = (255, 0, 96)  # of the product's area in overlays
 
 
@@ -45,3 +46,9 @@ def fitted(reference_CHW: torch.Tensor, width_px: int, height_px: int) -> Image.
 def font(size_px: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
     """PIL's own font; the same on every machine."""
     return ImageFont.load_default(size=size_px)
+
+
+def one_line(text: str, most: int) -> str:
+    """At most `most` characters, white space joined."""
+    text = " ".join(text.split())
+    return text if len(text) <= most else text[: most - 1] + "…"

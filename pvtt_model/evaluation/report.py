@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pvtt_model.evaluation.confidence import bootstrap_interval
+from pvtt_model.evaluation.in_product_psnr import gap_closed
+from pvtt_model.evaluation.weighted_score import weighted_score
 from pvtt_model.specs import EvalSpec
 
 Direction = Literal["higher", "lower", "context"]
@@ -31,6 +35,14 @@ class Score(_Frozen):
     note: str = ""
 
 
+def measure(name: str, direction: Direction, note: str, metric: Callable[..., float], *args: Any) -> Score:
+    """The metric's value, or None with the reason where it cannot be had of this edit."""
+    try:
+        return Score(name=name, value=metric(*args), direction=direction, note=note)
+    except ValueError as error:
+        return Score(name=name, value=None, direction=direction, note=str(error))
+
+
 class EditScores(_Frozen):
     """One edit: scored (done), not made (failed), or made but not to be believed (quarantined), with the reason."""
 
@@ -51,6 +63,8 @@ class Metric(_Frozen):
     n: int
     worst: str | None = Field(description="clip_key of the worst edit; None where no direction is better")
     worst_value: Finite | None = None
+    low: Finite | None = Field(default=None, description="95 % bootstrap interval of the mean over clips; of identity alone")
+    high: Finite | None = None
     direction: Direction
     extractor: str | None = None
     note: str = ""
@@ -74,6 +88,10 @@ class Report(_Frozen):
 
     def metric(self, name: str) -> Metric | None:
         return next((m for m in self.metrics if m.name == name), None)
+
+    def family(self, name: str) -> Metric | None:
+        """The metric of that name, or the first whose name is that with a stand-in's or judge's bracket."""
+        return self.metric(name) or next((m for m in self.metrics if m.name.startswith(f"{name}[")), None)
 
     def values(self) -> dict[str, float]:
         """Mean by metric name."""
@@ -101,7 +119,9 @@ def aggregate(stage: str, edits: Sequence[EditScores], spec: EvalSpec, *, on_tra
         if metric is not None:
             metrics.append(metric)
         said += missing
-    said += _still(edits)
+    over_all, missing = _of_the_stage(metrics)
+    metrics += over_all
+    said += missing + _still(edits)
     said.append("FVD not measured: it needs I3D weights and hundreds of videos; a gate on fvd fails as not measured.")
     return Report(
         stage=stage,
@@ -124,6 +144,7 @@ def _over_edits(name: str, edits: Sequence[EditScores]) -> tuple[Metric | None, 
         return None, missing
     values = [value for _, value, _ in measured]
     example = measured[0][2]
+    low, high = bootstrap_interval(values) if name.startswith("identity_") else (None, None)
     worst_key, worst_value = None, None
     if example.direction != "context":
         pick = min if example.direction == "higher" else max
@@ -135,11 +156,41 @@ def _over_edits(name: str, edits: Sequence[EditScores]) -> tuple[Metric | None, 
         n=len(values),
         worst=worst_key,
         worst_value=worst_value,
+        low=low,
+        high=high,
         direction=example.direction,
         extractor=example.extractor,
-        note=example.note,
+        note=_note([score.note for _, _, score in measured]),
     )
     return metric, missing
+
+
+def _note(notes: Sequence[str]) -> str:
+    """The edits' note; where they differ, the three most common with their number of edits."""
+    counts = Counter(notes).most_common()
+    if len(counts) == 1:
+        return notes[0]
+    more = f"; and {len(counts) - 3} more kinds" if len(counts) > 3 else ""
+    return "; ".join(f"{note} ({count} edits)" for note, count in counts[:3]) + more
+
+
+def _of_the_stage(metrics: Sequence[Metric]) -> tuple[list[Metric], list[str]]:
+    """Figures of the means, not of any one edit: gap_closed, weighted_score. And why one could not be had."""
+    found, missing = [], []
+    by_name = {m.name: m for m in metrics}
+    edit, base, ceiling = (by_name.get("in_product_psnr_db" + suffix) for suffix in ("", "_base", "_ceiling"))
+    if edit and base and ceiling:
+        try:
+            value = gap_closed(edit.value, base.value, ceiling.value)
+            note = "share of the in-product PSNR between base and VAE round trip, of the mean dB"
+            found.append(Metric(name="gap_closed", value=value, std=0.0, n=edit.n, worst=None, direction="higher", note=note))
+        except ValueError as error:
+            missing.append(f"gap_closed not measured: {error}")
+    weighted = weighted_score({m.name: m.value for m in metrics})
+    if weighted is not None:
+        n = max(m.n for m in metrics)
+        found.append(Metric(name=weighted.name, value=weighted.value, std=0.0, n=n, worst=None, direction="higher", note=weighted.note))
+    return found, missing
 
 
 def _accounts(counts: dict[str, int], total: int) -> list[str]:
@@ -153,7 +204,7 @@ def _accounts(counts: dict[str, int], total: int) -> list[str]:
 
 
 def _extractor_warnings(spec: EvalSpec) -> list[str]:
-    seen = {"clip": spec.clip, "dino": spec.dino}
+    seen = {"clip": spec.clip, "dino": spec.dino} | ({"judge": spec.judge} if spec.judge else {})
     return [
         f"Random weights: the {kind} extractor {model.architecture} ({model.weights}) is not trained; "
         "its similarities show that the code runs, not quality."

@@ -6,6 +6,7 @@ import base64
 from html import escape
 from pathlib import Path
 
+from pvtt_model.evaluation.context_table import ContextTable, context_table
 from pvtt_model.evaluation.gate import Verdict
 from pvtt_model.evaluation.report import EditScores, Report
 from pvtt_model.evaluation.report_markdown import ARROWS, counts_line, gate_cell
@@ -37,6 +38,9 @@ def report_html(report: Report, verdict: Verdict | None, contact_sheet_png: str 
     body.append("<ul class='warnings'>" + "".join(f"<li>{escape(w)}</li>" for w in report.warnings) + "</ul>")
     if verdict is not None:
         body.append(_gate(verdict))
+    context = context_table(report)
+    if context is not None:
+        body += ["<h2>The teacher in context</h2>", _context(context)]
     body += ["<h2>Metrics</h2>", _metrics(report, verdict)]
     if contact_sheet_png is not None:
         body += ["<h2>Edits</h2>", _picture(Path(contact_sheet_png))]
@@ -58,6 +62,12 @@ def _gate(verdict: Verdict) -> str:
         numbers = [_n(f"{n.op} {n.threshold:g}"), _n("-" if n.got is None else f"{n.got:.4g}")]
         rows.append([f"<code>{escape(n.metric)}</code>", *numbers, _mark(n.passed), escape(n.why)])
     return f"<h2>Gate: {word}</h2>" + _table(["metric", "wanted", "got", "", "why"], rows)
+
+
+def _context(table: ContextTable) -> str:
+    rows = [[escape(name), *(_n(cell) for cell in cells)] for name, *cells in table.rows]
+    notes = "".join(f"<li>{escape(note)}</li>" for note in table.notes)
+    return _table(list(table.head), rows) + f"<ul class='pale'>{notes}</ul>"
 
 
 def _metrics(report: Report, verdict: Verdict | None) -> str:
@@ -93,7 +103,7 @@ def _picture(path: Path) -> str:
     data = path.read_bytes()
     if not data.startswith(b"\x89PNG\r\n\x1a\n"):
         raise ValueError(f"contact sheet {path} is not a PNG. Write it with contact_sheet().")
-    alt = "Contact sheet: source, mask, reference, raw edit and composited edit of each clip"
+    alt = "Contact sheet: source, mask, reference and edit of each clip"
     return f"<img alt='{alt}' src='data:image/png;base64,{base64.b64encode(data).decode()}'>"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pvtt_model.evaluation.context_table import ContextTable, context_table
 from pvtt_model.evaluation.gate import Verdict
 from pvtt_model.evaluation.report import Report
 
@@ -15,12 +16,22 @@ def report_markdown(report: Report, verdict: Verdict | None = None) -> str:
         parts.append("\n".join(f"- **Warning:** {escape_cell(w)}" for w in report.warnings))
     if verdict is not None:
         parts += [f"## Gate: {'passed' if verdict.passed else 'missed'}", verdict.markdown()]
+    context = context_table(report)
+    if context is not None:
+        parts += ["## The teacher in context", _context(context)]
     parts += ["## Metrics", metric_table(report, verdict)]
     lost = [e for e in report.per_edit if e.status != "done"]
     if lost:
         rows = "\n".join(f"| {code_cell(e.clip_key)} | {e.status} | {escape_cell(e.reason)} |" for e in lost)
         parts += ["## Edits that are not in the means", "| clip | what | reason |\n|---|---|---|\n" + rows]
     return "\n\n".join(parts) + "\n"
+
+
+def _context(table: ContextTable) -> str:
+    lines = [" | ".join(escape_cell(cell) for cell in row) for row in (table.head, *table.rows)]
+    rule = "|".join(["---"] * len(table.head))
+    head, *rows = [f"| {line} |" for line in lines]
+    return "\n".join([head, f"|{rule}|", *rows, "", *(f"- {escape_cell(note)}" for note in table.notes)])
 
 
 def counts_line(report: Report) -> str:

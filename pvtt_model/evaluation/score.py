@@ -5,11 +5,12 @@ outside) and, for the background, the ceiling (the source through the VAE and ba
 A bare background name is the raw one: `bg_psnr_db` is `bg_psnr_raw_db`, what a gate of the survey means; compositing would make it pass
 whatever the model does. `*_source` stands beside for comparison: with the clip's own reference clip_i_source is what the real product
 scores, with a swapped one it is what the old product scores, and an edit that does not beat it did not change the product.
+The metrics that ask for the right answer, which edit or which product it should be, are in score_against_truth.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -18,8 +19,11 @@ from pvtt_model.evaluation.background_psnr import CAP_DB, background_psnr_db
 from pvtt_model.evaluation.background_ssim import background_ssim
 from pvtt_model.evaluation.crops import crop_rule
 from pvtt_model.evaluation.frame_ssim import frame_motion, frame_ssim
-from pvtt_model.evaluation.frames import edit_frames
-from pvtt_model.evaluation.report import Direction, EditScores, Score
+from pvtt_model.evaluation.frames import OPTIONAL_VIDEOS, edit_frames
+from pvtt_model.evaluation.gallery import Gallery
+from pvtt_model.evaluation.pasted import pasted
+from pvtt_model.evaluation.report import Direction, EditScores, Score, measure
+from pvtt_model.evaluation.score_against_truth import identity_scores, truth_scores
 from pvtt_model.evaluation.similarity import ClipExtractor, ImageExtractor, embed_reference, metric_name, product_similarity, text_similarity
 from pvtt_model.specs import EvalSpec, ModelSpec
 
@@ -40,20 +44,39 @@ _VIDEOS: tuple[tuple[str, str, Direction], ...] = (
 )
 
 
-def score_edit(row: Mapping[str, Any], spec: EvalSpec, clip: ClipExtractor, dino: ImageExtractor) -> dict[str, Score]:
+def score_edit(
+    row: Mapping[str, Any],
+    spec: EvalSpec,
+    clip: ClipExtractor,
+    dino: ImageExtractor,
+    judge: ImageExtractor | None = None,
+    gallery: Gallery | None = None,
+) -> dict[str, Score]:
     """Scores by metric name of one edits row. An unusable row has none: {}; see score_row, which counts it.
 
+    judge and gallery: of identity_top1. Without a judge it is left out, as the metrics against the right edit are where that is not known.
     What cannot be measured on this edit (a mask that leaves no background, an empty prompt) is a Score with value None and the reason.
     Raises ValueError for a row whose pictures do not agree in count or size.
     """
     if not row["usable"]:
         return {}
-    frames = edit_frames(row)
+    frames = edit_frames(row, OPTIONAL_VIDEOS)
     scores: list[Score] = [*_background(frames), *_time(frames), *_identity(frames, spec, clip, dino), *_text(frames, str(row["prompt"]), spec, clip)]
+    frames["pasted"] = pasted(frames["source"], frames["mask"], frames["reference"])
+    scores += truth_scores(frames)
+    if judge is not None:
+        scores += identity_scores(row, frames, spec, judge, gallery)
     return {score.name: score for score in scores}
 
 
-def score_row(row: Mapping[str, Any], spec: EvalSpec, clip: ClipExtractor, dino: ImageExtractor) -> EditScores:
+def score_row(
+    row: Mapping[str, Any],
+    spec: EvalSpec,
+    clip: ClipExtractor,
+    dino: ImageExtractor,
+    judge: ImageExtractor | None = None,
+    gallery: Gallery | None = None,
+) -> EditScores:
     """The edit accounted for: done with its scores, failed (usable False) or quarantined (pictures that cannot be scored) with the reason."""
     edit = EditScores(
         clip_key=str(row["clip_key"]), reference_key=str(row.get("reference_key") or ""), prompt=str(row.get("prompt") or ""), status="done"
@@ -61,7 +84,7 @@ def score_row(row: Mapping[str, Any], spec: EvalSpec, clip: ClipExtractor, dino:
     if not row["usable"]:
         return edit.model_copy(update={"status": "failed", "reason": str(row.get("reason") or "the editing gave no reason")})
     try:
-        return edit.model_copy(update={"scores": score_edit(row, spec, clip, dino)})
+        return edit.model_copy(update={"scores": score_edit(row, spec, clip, dino, judge, gallery)})
     except (ValueError, OSError) as error:  # OSError: PIL's answer to bytes that are no picture
         return edit.model_copy(update={"status": "quarantined", "reason": str(error)})
 
@@ -70,8 +93,8 @@ def _background(frames: dict[str, Tensor]) -> list[Score]:
     source, mask = frames["source"], frames["mask"]
     found: list[Score] = []
     for label, video, direction in _BACKGROUND:
-        psnr = _measure(f"bg_psnr_{label}_db", direction, _PSNR_NOTE, background_psnr_db, frames[video], source, mask)
-        ssim = _measure(f"bg_ssim_{label}", direction, _SSIM_NOTE, background_ssim, frames[video], source, mask)
+        psnr = measure(f"bg_psnr_{label}_db", direction, _PSNR_NOTE, background_psnr_db, frames[video], source, mask)
+        ssim = measure(f"bg_ssim_{label}", direction, _SSIM_NOTE, background_ssim, frames[video], source, mask)
         if label == "raw":
             found.append(psnr.model_copy(update={"name": "bg_psnr_db", "note": psnr.note + "; the same as bg_psnr_raw_db"}))
             found.append(ssim.model_copy(update={"name": "bg_ssim", "note": ssim.note + "; the same as bg_ssim_raw"}))
@@ -83,8 +106,8 @@ def _time(frames: dict[str, Tensor]) -> list[Score]:
     found = []
     for suffix, video, direction in _VIDEOS:
         label = suffix or "_raw"
-        found.append(_measure(f"frame_ssim{label}", direction, _FRAME_NOTE, frame_ssim, frames[video]))
-        found.append(_measure(f"frame_motion{label}", "context", "mean |difference| / 255", frame_motion, frames[video]))
+        found.append(measure(f"frame_ssim{label}", direction, _FRAME_NOTE, frame_ssim, frames[video]))
+        found.append(measure(f"frame_motion{label}", "context", "mean |difference| / 255", frame_motion, frames[video]))
     return found
 
 
@@ -96,7 +119,7 @@ def _identity(frames: dict[str, Tensor], spec: EvalSpec, clip: ClipExtractor, di
         reference = embed_reference(extractor, frames["reference"])
         for suffix, video, direction in _VIDEOS:
             name = metric_name(family + suffix, family, extractor.name, model)
-            score = _measure(name, direction, note, product_similarity, extractor, frames[video], frames["mask"], reference, spec.crop_margin)
+            score = measure(name, direction, note, product_similarity, extractor, frames[video], frames["mask"], reference, spec.crop_margin)
             found.append(score.model_copy(update={"extractor": extractor.name}))
     return found
 
@@ -105,14 +128,6 @@ def _text(frames: dict[str, Tensor], prompt: str, spec: EvalSpec, clip: ClipExtr
     found = []
     for suffix, video, direction in _VIDEOS:
         name = metric_name("clip_t" + suffix, "clip_t", clip.name, spec.clip)
-        score = _measure(name, direction, "centre square of each frame", text_similarity, clip, frames[video], prompt)
+        score = measure(name, direction, "centre square of each frame", text_similarity, clip, frames[video], prompt)
         found.append(score.model_copy(update={"extractor": clip.name}))
     return found
-
-
-def _measure(name: str, direction: Direction, note: str, metric: Callable[..., float], *args: Any) -> Score:
-    """The metric's value, or None with the reason where it cannot be had of this edit."""
-    try:
-        return Score(name=name, value=metric(*args), direction=direction, note=note)
-    except ValueError as error:
-        return Score(name=name, value=None, direction=direction, note=str(error))

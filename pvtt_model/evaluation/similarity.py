@@ -47,14 +47,14 @@ def metric_name(metric: str, family: str, extractor_name: str, spec: ModelSpec) 
 
 
 def is_published(family: str, extractor_name: str, spec: ModelSpec) -> bool:
-    """True for the published architecture of clip_i, clip_t or dino_i whose weights are not random."""
-    return spec.architecture == extractor_name == PUBLISHED[family] and not spec.weights.startswith("seed:")
+    """True for the published architecture of clip_i, clip_t or dino_i whose weights are not random. No other family has a published one."""
+    return spec.architecture == extractor_name == PUBLISHED.get(family) and not spec.weights.startswith("seed:")
 
 
 @torch.no_grad()
 def embed_reference(extractor: ImageExtractor | ClipExtractor, reference_CHW: torch.Tensor) -> torch.Tensor:
     """Embedding 1,D of a reference picture, uint8 C,H,W with or without alpha."""
-    return _embed(extractor, reference_square(reference_CHW, _side(extractor))[None])
+    return embedded(extractor, reference_square(reference_CHW, side_of(extractor))[None])
 
 
 @torch.no_grad()
@@ -62,7 +62,7 @@ def product_similarity(
     extractor: ImageExtractor | ClipExtractor, video_TCHW: torch.Tensor, mask_THW: torch.Tensor, reference_1D: torch.Tensor, margin: float
 ) -> float:
     """Mean cosine of the masked product crops with the reference's embedding. Raises ValueError for an empty mask or a non-finite embedding."""
-    crops_BD = _embed(extractor, product_crops(video_TCHW, mask_THW, margin, _side(extractor)))
+    crops_BD = embedded(extractor, product_crops(video_TCHW, mask_THW, margin, side_of(extractor)))
     return float(F.cosine_similarity(crops_BD, reference_1D).mean())
 
 
@@ -76,10 +76,11 @@ def text_similarity(clip: ClipExtractor, video_TCHW: torch.Tensor, prompt: str) 
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
     squares = video_TCHW[:, :, top : top + side, left : left + side]
-    return float(F.cosine_similarity(_embed(clip, to_unit(squares)), text_1D).mean())
+    return float(F.cosine_similarity(embedded(clip, to_unit(squares)), text_1D).mean())
 
 
-def _embed(extractor: ImageExtractor | ClipExtractor, images_BCHW: torch.Tensor) -> torch.Tensor:
+def embedded(extractor: ImageExtractor | ClipExtractor, images_BCHW: torch.Tensor) -> torch.Tensor:
+    """float32 B,D on the CPU, of square pictures in [0, 1]. Raises ValueError for an embedding that is not finite."""
     embed = getattr(extractor, "embed_images", None) or extractor.embed  # type: ignore[union-attr]
     return torch.cat([_finite(embed(part), extractor.name) for part in images_BCHW.split(_IMAGES_AT_ONCE)])
 
@@ -90,6 +91,6 @@ def _finite(embedding_BD: torch.Tensor, name: str) -> torch.Tensor:
     return embedding_BD.to(torch.float32).cpu()
 
 
-def _side(extractor: object) -> int:
+def side_of(extractor: object) -> int:
     """Side of the square it is shown: its own `side` where it says so, else 224 px (16 patches of 14)."""
     return int(getattr(extractor, "side", 224))

@@ -55,6 +55,11 @@ def model_card(
 
 def random_parts(recipe: dict[str, Any]) -> list[str]:
     """Models of the last stage with random weights, as 'what: architecture (seed:N)'."""
+    return _parts(recipe, "seed:")
+
+
+def _parts(recipe: dict[str, Any], scheme: str) -> list[str]:
+    """Models of the last stage whose weights are of `scheme`, as 'what: architecture (weights)'."""
     last = recipe["stages"][-1]
     models = {
         "video model": last["backbone"],
@@ -64,7 +69,9 @@ def random_parts(recipe: dict[str, Any]) -> list[str]:
         "CLIP extractor": last["evaluate"]["clip"],
         "DINO extractor": last["evaluate"]["dino"],
     }
-    return [f"{what}: {m['architecture']} ({m['weights']})" for what, m in models.items() if str(m["weights"]).startswith("seed:")]
+    if last["evaluate"].get("judge"):
+        models["judge"] = last["evaluate"]["judge"]
+    return [f"{what}: {m['architecture']} ({m['weights']})" for what, m in models.items() if str(m["weights"]).startswith(scheme)]
 
 
 def _front_matter(base: dict[str, Any], random: bool) -> str:
@@ -81,6 +88,8 @@ def _warnings(recipe: dict[str, Any], reports: Sequence[Report], verdicts: Seque
     said = []
     if random_parts(recipe):
         said.append(f"Random weights, not a usable model: {'; '.join(random_parts(recipe))}. This release shows that the pipeline runs.")
+    if small := _parts(recipe, "nano:"):
+        said.append(f"Small weights trained on PVTT's procedural clips, of no use on real ones: {'; '.join(small)}.")
     missed = [v.stage for v in verdicts if not v.passed]
     if missed:
         said.append(f"Gates missed: {', '.join(missed)}.")

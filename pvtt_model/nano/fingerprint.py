@@ -6,7 +6,7 @@ from pvtt_model.artifacts import digest
 from pvtt_model.specs import NanoWorldSpec
 
 #: Raise it whenever a frame, a mask or a caption of the same spec changes.
-NANO_WORLD_REVISION = 1
+NANO_WORLD_REVISION = 2
 
 
 def world_fingerprint(spec: NanoWorldSpec) -> str:

@@ -1,13 +1,18 @@
-"""Product shapes as signed distances, and the palettes and patterns on them. Coordinates: u right, v down; a shape's half height is about 1."""
+"""Product shapes, patterns and glyphs as signed distances (negative inside), and the palette. Elementwise torch.
+
+Coordinates: u right, v down; a shape's half height is about 1. What is drawn is coarse: stripes, dots and glyphs are a quarter of
+the product or more, because a latent cell is 8 pixels wide.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
 
-import numpy as np
+import torch
+from torch import Tensor
 
-Array = np.ndarray
+Distance = Callable[[Tensor, Tensor], Tensor]
 
 COLOURS: dict[str, tuple[float, float, float]] = {
     "red": (0.83, 0.16, 0.16),
@@ -23,45 +28,46 @@ COLOURS: dict[str, tuple[float, float, float]] = {
 }
 
 
-def _circle(u: Array, v: Array, r: float, cu: float = 0.0, cv: float = 0.0) -> Array:
-    return np.hypot(u - cu, v - cv) - r
+def _circle(u: Tensor, v: Tensor, r: float, cu: float = 0.0, cv: float = 0.0) -> Tensor:
+    return torch.hypot(u - cu, v - cv) - r
 
 
-def _box(u: Array, v: Array, half_u: float, half_v: float, cv: float = 0.0, round_by: float = 0.08) -> Array:
-    du, dv = np.abs(u) - half_u + round_by, np.abs(v - cv) - half_v + round_by
-    return np.hypot(np.maximum(du, 0), np.maximum(dv, 0)) + np.minimum(np.maximum(du, dv), 0) - round_by
+def _box(u: Tensor, v: Tensor, half_u: float, half_v: float, cv: float = 0.0, round_by: float = 0.08) -> Tensor:
+    du, dv = u.abs() - half_u + round_by, (v - cv).abs() - half_v + round_by
+    return torch.hypot(du.clamp(min=0), dv.clamp(min=0)) + torch.maximum(du, dv).clamp(max=0) - round_by
 
 
-def _bottle(u: Array, v: Array) -> Array:
-    return np.minimum(_box(u, v, 0.55, 0.65, 0.35, 0.2), _box(u, v, 0.24, 0.4, -0.6, 0.05))
+def _bottle(u: Tensor, v: Tensor) -> Tensor:
+    return torch.minimum(_box(u, v, 0.58, 0.66, 0.34, 0.2), _box(u, v, 0.25, 0.4, -0.6, 0.05))
 
 
-def _mug(u: Array, v: Array) -> Array:
-    handle = np.abs(_circle(u, v, 0.42, 0.68)) - 0.11
-    return np.minimum(_box(u, v, 0.68, 0.85, 0.0, 0.12), handle)
+def _mug(u: Tensor, v: Tensor) -> Tensor:
+    handle = _circle(u, v, 0.42, 0.68).abs() - 0.12
+    return torch.minimum(_box(u, v, 0.68, 0.85, 0.0, 0.12), handle)
 
 
-def _bag(u: Array, v: Array) -> Array:
-    handle = np.maximum(np.abs(_circle(u, v, 0.42, 0.0, -0.35)) - 0.09, v + 0.2)
-    return np.minimum(_box(u, v, 0.85, 0.62, 0.35, 0.15), handle)
+def _bag(u: Tensor, v: Tensor) -> Tensor:
+    handle = torch.maximum(_circle(u, v, 0.42, 0.0, -0.35).abs() - 0.11, v + 0.2)
+    return torch.minimum(_box(u, v, 0.85, 0.62, 0.35, 0.15), handle)
 
 
-def _star(u: Array, v: Array) -> Array:
-    angle = np.abs(np.mod(np.arctan2(u, -v) + np.pi / 5, 2 * np.pi / 5) - np.pi / 5)
-    across, along = np.hypot(u, v) * np.sin(angle), np.hypot(u, v) * np.cos(angle)
-    return 0.897 * across + 0.443 * (along - 1.0)  # the edge from a tip at radius 1 to a notch at radius 0.5
+def _star(u: Tensor, v: Tensor) -> Tensor:
+    fifth = 2 * torch.pi / 5
+    angle = (torch.remainder(torch.atan2(u, -v) + fifth / 2, fifth) - fifth / 2).abs()
+    radius = torch.hypot(u, v)
+    return 0.897 * radius * torch.sin(angle) + 0.443 * (radius * torch.cos(angle) - 1.05)  # from a tip to a notch at half the radius
 
 
-def _vase(u: Array, v: Array) -> Array:
-    width = 0.42 + 0.26 * np.sin(2.6 * (v + 0.55))
-    return np.maximum(np.abs(u) - width, np.abs(v) - 0.95)
+def _vase(u: Tensor, v: Tensor) -> Tensor:
+    width = 0.42 + 0.28 * torch.sin(2.6 * (v + 0.55))
+    return torch.maximum((u.abs() - width) * 0.8, v.abs() - 0.95)
 
 
-def _ring(u: Array, v: Array) -> Array:
-    return np.abs(_circle(u, v, 0.68)) - 0.27
+def _ring(u: Tensor, v: Tensor) -> Tensor:
+    return _circle(u, v, 0.66).abs() - 0.29
 
 
-SHAPES: dict[str, Callable[[Array, Array], Array]] = {
+SHAPES: dict[str, Distance] = {
     "bottle": _bottle,
     "mug": _mug,
     "bag": _bag,
@@ -69,20 +75,51 @@ SHAPES: dict[str, Callable[[Array, Array], Array]] = {
     "vase": _vase,
     "ring": _ring,
     "ball": lambda u, v: _circle(u, v, 0.85),
-    "box": lambda u, v: _box(u, v, 0.7, 0.85),
+    "box": lambda u, v: _box(u, v, 0.72, 0.85),
 }
 
-PATTERNS: dict[str, Callable[[Array, Array], Array]] = {
-    "stripes": lambda u, v: np.mod(v * 2.2 + 0.25, 1.0) < 0.45,
-    "dots": lambda u, v: np.hypot(np.mod(u * 2.2 + 0.5, 1.0) - 0.5, np.mod(v * 2.2 + 0.5, 1.0) - 0.5) < 0.28,
-    "checks": lambda u, v: np.mod(np.floor(u * 2.4) + np.floor(v * 2.4), 2) < 0.5,
+#: Where a shape's glyph stands (u, v) and its size.
+GLYPH_PLACE: dict[str, tuple[float, float, float]] = {"bottle": (0, 0.34, 0.36), "bag": (0, 0.35, 0.36), "ring": (0, 0.66, 0.26)}
+GLYPH_DEFAULT = (0.0, 0.0, 0.38)
+
+
+def _periodic(x: Tensor, period: float) -> Tensor:
+    """Distance to the nearest of lines `period` apart, less a quarter period: negative on half of the ground."""
+    return (torch.remainder(x / period, 1.0) - 0.5).abs() * period - period / 4
+
+
+def _dots(u: Tensor, v: Tensor) -> Tensor:
+    return torch.hypot(torch.remainder(u / 0.62 + 0.5, 1.0) - 0.5, torch.remainder(v / 0.62 + 0.5, 1.0) - 0.5) * 0.62 - 0.19
+
+
+def _checks(u: Tensor, v: Tensor) -> Tensor:
+    a, b = _periodic(u + 0.2, 0.8), _periodic(v + 0.2, 0.8)
+    return torch.maximum(torch.minimum(a, b), -torch.maximum(a, b))  # one of the two, not both
+
+
+#: Where the accent colour is, of u, v and the distance to the shape's edge.
+PATTERNS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "rim": lambda u, v, edge: -0.17 - edge,
+    "stripes": lambda u, v, edge: _periodic(v + 0.17, 0.68),
+    "bars": lambda u, v, edge: _periodic(u + 0.17, 0.68),
+    "dots": lambda u, v, edge: _dots(u, v),
+    "checks": lambda u, v, edge: _checks(u, v),
+    "halves": lambda u, v, edge: (u + v) * 0.7071,
+}
+
+#: In a square of half side 1.
+GLYPHS: dict[str, Distance] = {
+    "disc": lambda u, v: torch.hypot(u, v) - 0.8,
+    "cross": lambda u, v: torch.minimum(torch.maximum(u.abs() - 0.3, v.abs() - 0.95), torch.maximum(v.abs() - 0.3, u.abs() - 0.95)),
+    "triangle": lambda u, v: torch.maximum(0.89 * u.abs() - 0.45 * v - 0.4, v - 0.75),
+    "bar": lambda u, v: torch.maximum(u.abs() - 1.0, v.abs() - 0.35),
 }
 
 
 @cache
-def unit_size(shape: str) -> tuple[float, float]:
-    """Area and the radius of the circle about the origin that holds the shape, in its own units."""
-    side = np.linspace(-1.6, 1.6, 321)
-    u, v = np.meshgrid(side, side)
-    inside = SHAPES[shape](u, v) < 0
-    return float(inside.mean() * 3.2**2), float(np.hypot(u, v)[inside].max())
+def unit_size(shape: str, stretch: float) -> tuple[float, float]:
+    """Half width and half height of the box about the origin that holds the shape, in its own units."""
+    side = torch.linspace(-1.8, 1.8, 361)
+    v, u = torch.meshgrid(side, side, indexing="ij")
+    inside = SHAPES[shape](u / stretch, v * stretch) < 0
+    return float(u[inside].abs().max()), float(v[inside].abs().max())

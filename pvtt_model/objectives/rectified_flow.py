@@ -46,7 +46,18 @@ def sample_sigma(batch: int, sampling: Literal["uniform", "logit_normal"], shift
     return shift_sigma(sigma, shift)
 
 
-def flow_loss(prediction_BCFHW: Tensor, x0_BCFHW: Tensor, noise_BCFHW: Tensor) -> Tensor:
-    """Mean squared error of the velocity, one value a sample (B), in float32."""
-    error = prediction_BCFHW.float() - velocity(x0_BCFHW, noise_BCFHW).float()
-    return error.square().flatten(1).mean(1)
+def mask_weights(mask_BMFHW: Tensor, weight: float) -> Tensor:
+    """The loss's weight of each latent cell (B, F, H, W): `weight` inside VACE's mask, 1 outside, then scaled to a mean of 1 a sample.
+
+    mask: VACE's mask channels at latent resolution, 0 to 1, one a pixel of the cell; a cell that is half inside weighs half way between.
+    """
+    weights_BFHW = 1 + (weight - 1) * mask_BMFHW.float().mean(1)
+    return weights_BFHW / weights_BFHW.mean((1, 2, 3), keepdim=True)
+
+
+def flow_loss(prediction_BCFHW: Tensor, x0_BCFHW: Tensor, noise_BCFHW: Tensor, weights_BFHW: Tensor | None = None) -> Tensor:
+    """Mean squared error of the velocity, one value a sample (B), in float32; of weighted cells where weights are given."""
+    error = (prediction_BCFHW.float() - velocity(x0_BCFHW, noise_BCFHW).float()).square()
+    if weights_BFHW is not None:
+        error = error * weights_BFHW.unsqueeze(1)
+    return error.flatten(1).mean(1)

@@ -12,7 +12,17 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from diffusers.models.attention_dispatch import dispatch_attention_fn
 from torch import Tensor, nn
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None = None) -> Tensor:
+    """softmax(q k / sqrt d) v of (B, heads, N, d), where `keep` is true.
+
+    On a CPU in float32: its kernel's backward in bfloat16 takes 3 to 9 times as long.
+    """
+    wide = torch.float32 if query.device.type == "cpu" and query.dtype == torch.bfloat16 else query.dtype
+    return F.scaled_dot_product_attention(query.to(wide), key.to(wide), value.to(wide), attn_mask=keep).to(query.dtype)
 
 
 class ReferenceTokens:
@@ -23,11 +33,16 @@ class ReferenceTokens:
 
 
 class ReferenceAttnProcessor(nn.Module):
-    """Wraps a Wan cross-attention's own processor and adds the attention to the reference tokens before the output projection."""
+    """Wan's cross-attention with a second attention, to the reference tokens, added before the output projection.
 
-    def __init__(self, inner: Any, reference_width: int, inner_dim: int, shared: ReferenceTokens) -> None:
+    Operation by operation diffusers' WanAttnProcessor for a cross-attention (no rotary embedding, no keys of an image of its own), so
+    that a zero reference, which adds exact zeros, leaves the base's bits. Query and output projection are computed once for both.
+    """
+
+    _attention_backend: Any = None  # set by diffusers' set_attention_backend, for the text's attention
+
+    def __init__(self, reference_width: int, inner_dim: int, shared: ReferenceTokens) -> None:
         super().__init__()
-        self.inner = inner
         self.shared = shared
         self.to_k_ref = nn.Linear(reference_width, inner_dim, bias=False)
         self.to_v_ref = nn.Linear(reference_width, inner_dim, bias=False)
@@ -36,24 +51,31 @@ class ReferenceAttnProcessor(nn.Module):
     def forward(
         self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor, attention_mask: Tensor | None = None, rotary_emb: Any = None
     ) -> Tensor:
-        out = self.inner(attn, hidden_states, encoder_hidden_states, attention_mask, rotary_emb)
+        if rotary_emb is not None or attn.fused_projections:
+            raise ValueError("the reference adapter hooks on text cross-attention with separate projections. Unfuse them, or hook on attn2 alone.")
+
+        def heads(x_BND: Tensor) -> Tensor:
+            return x_BND.unflatten(2, (attn.heads, -1))
+
+        query = heads(attn.norm_q(attn.to_q(hidden_states)))
+        key, value = heads(attn.norm_k(attn.to_k(encoder_hidden_states))), heads(attn.to_v(encoder_hidden_states))
+        out = dispatch_attention_fn(
+            query, key, value, attn_mask=attention_mask, dropout_p=0.0, is_causal=False, backend=self._attention_backend, parallel_config=None
+        )
+        out = out.flatten(2, 3).type_as(query)
         tokens = self.shared.tokens_BND
-        if tokens is None:
-            return out
-        tokens = tokens.to(hidden_states.dtype)
-        query = attn.norm_q(attn.to_q(hidden_states))
-        key, value = self.to_k_ref(tokens), self.to_v_ref(tokens)
-        query, key, value = (x.unflatten(2, (attn.heads, -1)).transpose(1, 2) for x in (query, key, value))
-        reference = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
-        # to_out is affine: to_out(text + ref) = to_out(text) + (to_out(ref) - to_out(0)); its LoRA is linear. In this order the
-        # bracket is exactly zero for a zero reference, and the base's bits stay as they are.
-        return out + (attn.to_out[0](reference) - attn.to_out[0](torch.zeros_like(reference[:1, :1])))
+        if tokens is not None:
+            tokens = tokens.to(hidden_states.dtype)
+            query, key, value = (x.transpose(1, 2) for x in (query, heads(self.to_k_ref(tokens)), heads(self.to_v_ref(tokens))))
+            out = out + attend(query, key, value).transpose(1, 2).flatten(2)
+        return attn.to_out[1](attn.to_out[0](out))
 
 
 def attach_reference(transformer: nn.Module, reference_width: int, every_nth_layer: int = 1) -> ReferenceTokens:
     """Hook every n-th block's cross-attention of a Wan or Wan-VACE transformer; returns where the tokens are to be laid.
 
-    The new projections are then submodules, `blocks.N.attn2.processor.to_{k,v}_ref`. Raises ValueError where one is there already.
+    The new projections are then submodules, `blocks.N.attn2.processor.to_{k,v}_ref`. Raises ValueError where one is there already,
+    or the block is of a kind the adapter does not know.
     """
     shared = ReferenceTokens()
     for i, block in enumerate(transformer.blocks):  # type: ignore[arg-type,union-attr]
@@ -62,5 +84,7 @@ def attach_reference(transformer: nn.Module, reference_width: int, every_nth_lay
         attn = block.attn2
         if isinstance(attn.processor, ReferenceAttnProcessor):
             raise ValueError(f"block {i} has a reference adapter already. Load a fresh transformer before attaching another.")
-        attn.set_processor(ReferenceAttnProcessor(attn.processor, reference_width, attn.inner_dim, shared))
+        if attn.add_k_proj is not None or attn.fused_projections:
+            raise ValueError(f"block {i} attends to an image of its own, or has fused projections. Load Wan's text model, unfused.")
+        attn.set_processor(ReferenceAttnProcessor(reference_width, attn.inner_dim, shared))
     return shared

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pvtt_model.reference.attention import attend
+
 
 class _PerceiverAttention(nn.Module):
     """The latents attend to the image tokens and to themselves."""
@@ -28,7 +30,7 @@ class _PerceiverAttention(nn.Module):
         if keep_BP is not None:
             keep = F.pad(keep_BP, (0, latents_BND.shape[1]), value=True)
             mask = keep[:, None, None, :]
-        out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        out = attend(query, key, value, mask)
         return self.to_out(out.transpose(1, 2).flatten(2))
 
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pvtt_model.specs import OptimSpec, ParallelSpec
-from pvtt_model.training.schedule import warmup
+from pvtt_model.training.schedule import lr_at
 
 #: On CPU DeepSpeed compiles a shared-memory all-reduce at the first start, under a lock file that a killed process leaves behind for the next
 #: one to wait on for ever; and its sums would differ in the last bit from gloo's. Off: gloo everywhere.
@@ -62,14 +62,14 @@ def _alone() -> None:
 class Engine:
     """A teacher under DeepSpeed: forward, backward, step, and the state of both."""
 
-    def __init__(self, teacher: nn.Module, parallel: ParallelSpec, optim: OptimSpec, first_step: int) -> None:
+    def __init__(self, teacher: nn.Module, parallel: ParallelSpec, optim: OptimSpec, first_step: int, steps: int) -> None:
         _alone()
         self.zero_stage = parallel.zero_stage
         trainable = self.trainable = [p for p in teacher.parameters() if p.requires_grad]
         self._plain_norm: float | None = None
         adamw = torch.optim.AdamW(trainable, lr=optim.lr, betas=(optim.beta1, optim.beta2), weight_decay=optim.weight_decay)
         self.engine, *_ = deepspeed.initialize(model=teacher, model_parameters=trainable, optimizer=adamw, config=deepspeed_config(parallel, optim))
-        self.optim = optim
+        self.optim, self.steps = optim, steps
         self.set_lr(first_step)
 
     @property
@@ -93,7 +93,7 @@ class Engine:
 
     def set_lr(self, step: int) -> float:
         """The rate of step `step`, set on the optimizer."""
-        lr = self.optim.lr * warmup(step, self.optim.warmup_steps)
+        lr = lr_at(step, self.optim, self.steps)
         for group in self.adamw.param_groups:
             group["lr"] = lr
         return lr

@@ -18,13 +18,17 @@ import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pvtt_model.objectives.rectified_flow import flow_loss, interpolate, sample_sigma
+from pvtt_model.objectives.rectified_flow import flow_loss, interpolate, mask_weights, sample_sigma
 from pvtt_model.specs import StageSpec
 from pvtt_model.training.deepspeed_engine import Engine
+from pvtt_model.training.kept_samples import KeptSamples
 from pvtt_model.training.records import STATE, TRAINED
-from pvtt_model.training.samples import Batch, Place, collate, read_sample
+from pvtt_model.training.samples import Batch, Place, collate
 from pvtt_model.training.schedule import samples_of, seed_of
 from pvtt_model.training.teacher import Teacher, load_trainable
+
+#: VACE's mask stands last in its context: the 8 x 8 pixels of each latent cell.
+MASK_CHANNELS = 64
 
 
 class Hooks(Protocol):
@@ -70,11 +74,12 @@ def train(
     if stage.parallel.gradient_checkpointing:
         teacher.transformer.enable_gradient_checkpointing()  # type: ignore[operator]
     teacher.train()
-    engine = Engine(teacher, stage.parallel, stage.optim, first_step=len(records))
+    engine = Engine(teacher, stage.parallel, stage.optim, first_step=len(records), steps=stage.train.steps)
     if resume is not None:
         engine.load_rank(resume.folder / f"rank{rank}.safetensors")
+    samples = KeptSamples(places)
     for step in range(len(records), stage.train.steps):
-        records.append(_step(stage, engine, places, empty_text_LD, max_text_tokens, step, rank, world))
+        records.append(_step(stage, engine, samples, empty_text_LD, max_text_tokens, step, rank, world))
         hooks.on_step(records[-1])
         if (step + 1) % stage.train.checkpoint_every_steps == 0 or step + 1 == stage.train.steps:
             hooks.save(step + 1, _write_state(engine, teacher, records, work / f"step{step + 1:06d}-rank{rank}", rank))
@@ -82,19 +87,19 @@ def train(
 
 
 def _step(
-    stage: StageSpec, engine: Engine, places: Sequence[Place], empty_text_LD: Tensor, max_text_tokens: int, step: int, rank: int, world: int
+    stage: StageSpec, engine: Engine, kept: KeptSamples, empty_text_LD: Tensor, max_text_tokens: int, step: int, rank: int, world: int
 ) -> dict[str, float]:
     started = time.perf_counter()
     lr = engine.set_lr(step)
     total = torch.zeros((), dtype=torch.float64)
     for accum in range(stage.parallel.grad_accum):
         draws = samples_of(
-            step, rank, accum, seed=stage.train.seed, num_samples=len(places),
+            step, rank, accum, seed=stage.train.seed, num_samples=len(kept),
             micro_batch=stage.parallel.micro_batch, num_workers=world, grad_accum=stage.parallel.grad_accum,
         )  # fmt: skip
-        loss = _loss(stage, engine, places, empty_text_LD, max_text_tokens, draws)
+        loss = _loss(stage, engine, kept, empty_text_LD, max_text_tokens, draws)
         if not torch.isfinite(loss):
-            clips = [places[index].clip_key for _, index in draws]
+            clips = [kept.places[index].clip_key for _, index in draws]
             raise FloatingPointError(f"loss is {float(loss)} in step {step} on clips {clips}. Look at these clips, or lower optim.lr ({lr:g}).")
         engine.backward(loss)
         total += loss.detach().double().cpu() / stage.parallel.grad_accum
@@ -113,26 +118,27 @@ def _step(
     }
 
 
-def _loss(
-    stage: StageSpec, engine: Engine, places: Sequence[Place], empty_text_LD: Tensor, max_text_tokens: int, draws: list[tuple[int, int]]
-) -> Tensor:
-    """Mean flow loss of one micro-batch. Noise, level and dropped conditions hang on the draw's number alone; LoRA's dropout too."""
+def _loss(stage: StageSpec, engine: Engine, kept: KeptSamples, empty_text_LD: Tensor, max_text_tokens: int, draws: list[tuple[int, int]]) -> Tensor:
+    """Mean flow loss of one micro-batch. Noise, level, dropped conditions and mask variant hang on the draw's number alone; LoRA's dropout too."""
     objective, seed = stage.objective, stage.train.seed
     generators = [torch.Generator().manual_seed(seed_of(seed, "noise", draw)) for draw, _ in draws]
     torch.manual_seed(seed_of(seed, "dropout", draws[0][0]))
-    samples = [read_sample(places[index]) for _, index in draws]
+    samples = [kept[index] for _, index in draws]
     keep_text = [bool(torch.rand((), generator=g) >= objective.text_dropout) for g in generators]
     keep_reference = [bool(torch.rand((), generator=g) >= objective.reference_dropout) for g in generators]
     sigma = torch.cat([sample_sigma(1, objective.timestep_sampling, objective.shift, g) for g in generators])
     noise = torch.stack([torch.randn(s.x0_CFHW.shape, generator=g) for s, g in zip(samples, generators, strict=True)])
+    variants = [int(torch.randint(len(s.control_VMFHW), (), generator=g)) for s, g in zip(samples, generators, strict=True)]
     dtype = torch.bfloat16 if stage.parallel.precision == "bfloat16" else torch.float32
-    batch: Batch = collate(samples, max_text_tokens, empty_text_LD, keep_text).to(engine.device, dtype)
+    batch: Batch = collate(samples, max_text_tokens, empty_text_LD, keep_text, variants).to(engine.device, dtype)
     x0, noise, sigma = batch.x0_BCFHW.float(), noise.to(engine.device), sigma.to(engine.device)
     prediction = engine.forward(
         interpolate(x0, noise, sigma).to(dtype), sigma, batch.text_BLD, batch.control_BMFHW, batch.reference_BPC, batch.reference_keep_BP,
         torch.tensor(keep_reference, device=engine.device),
     )  # fmt: skip
-    return flow_loss(prediction, x0, noise).mean()
+    mask = batch.control_BMFHW[:, -MASK_CHANNELS:]
+    weights = None if objective.mask_weight == 1 else mask_weights(mask, objective.mask_weight)
+    return flow_loss(prediction, x0, noise, weights).mean()
 
 
 def _write_state(engine: Engine, teacher: Teacher, records: list[dict[str, float]], folder: Path, rank: int) -> Path:

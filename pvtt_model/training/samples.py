@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load
 from torch import Tensor
 
+from pvtt_model.curation.variants import variant_names
 from pvtt_model.data.shards import read_row
 
 
@@ -35,13 +36,21 @@ class Batch(NamedTuple):
 
 class Sample(NamedTuple):
     x0_CFHW: Tensor
-    control_MFHW: Tensor
+    control_VMFHW: Tensor  # VACE's context (inactive, reactive, mask) for each variant of the mask; variant 0 is the policy's own
     text_LD: Tensor
     reference_PC: Tensor
 
+    @property
+    def num_variants(self) -> int:
+        return len(self.control_VMFHW)
+
+    def control_MFHW(self, variant: int = 0) -> Tensor:
+        """The context of a variant, modulo those there."""
+        return self.control_VMFHW[variant % self.num_variants]
+
 
 def read_sample(place: Place) -> Sample:
-    """One clip. Raises ValueError where the shards' rows are not of the clip they should be."""
+    """One clip, with all variants of its mask. Raises ValueError where the shards' rows are not of the clip they should be."""
     latents = read_row(place.latents_shard, place.row, ["clip_key", "tensors"])
     conditions = read_row(place.conditions_shard, place.row, ["clip_key", "tensors"])
     if not latents["clip_key"] == conditions["clip_key"] == place.clip_key:
@@ -50,16 +59,24 @@ def read_sample(place: Place) -> Sample:
             "The shards are of different data sets; re-run curation."
         )
     z, c = load(latents["tensors"]), load(conditions["tensors"])
-    control = torch.cat([z["inactive_CFHW"].float(), z["reactive_CFHW"].float(), z["mask_MFHW"].float()])
-    return Sample(z["latents_CFHW"].float(), control, c["text_LD"].float(), c["reference_NPC"].float().flatten(0, 1))
+    controls: list[Tensor] = []
+    while (names := variant_names(len(controls)))["mask_MFHW"] in z:
+        controls.append(torch.cat([z[name].float() for name in names.values()]))
+    return Sample(z["latents_CFHW"].float(), torch.stack(controls), c["text_LD"].float(), c["reference_NPC"].float().flatten(0, 1))
 
 
-def collate(samples: Sequence[Sample], max_text_tokens: int, empty_text_LD: Tensor, keep_text: Sequence[bool]) -> Batch:
-    """Stack samples. Text is padded with zeros to `max_text_tokens`, as Wan does; a dropped prompt becomes the empty prompt's embedding."""
+def collate(
+    samples: Sequence[Sample], max_text_tokens: int, empty_text_LD: Tensor, keep_text: Sequence[bool], variants: Sequence[int] | None = None
+) -> Batch:
+    """Stack samples. Text is padded with zeros to `max_text_tokens`, as Wan does; a dropped prompt becomes the empty prompt's embedding.
+
+    variants: which of each sample's masks, modulo those there; None takes the policy's own of each.
+    """
+    controls = [s.control_MFHW(v) for s, v in zip(samples, variants if variants is not None else [0] * len(samples), strict=True)]
     texts = [s.text_LD if keep else empty_text_LD for s, keep in zip(samples, keep_text, strict=True)]
     return Batch(
         torch.stack([s.x0_CFHW for s in samples]),
-        torch.stack([s.control_MFHW for s in samples]),
+        torch.stack(controls),
         torch.stack([pad_rows(t, max_text_tokens) for t in texts]),
         *stack_references([s.reference_PC for s in samples]),
     )

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import math
+from functools import lru_cache
 
 import torch
+
+from pvtt_model.specs import OptimSpec
+
+#: Of the first rate, what a decayed one ends at.
+LEAST = 0.1
 
 
 def seed_of(*parts: int | str) -> int:
@@ -24,11 +31,27 @@ def samples_of(
     out = []
     for draw in range(first, first + micro_batch):
         epoch, place = divmod(draw, num_samples)
-        order = torch.randperm(num_samples, generator=torch.Generator().manual_seed(seed_of(seed, "epoch", epoch)))
-        out.append((draw, int(order[place])))
+        out.append((draw, _order(seed, epoch, num_samples)[place]))
     return out
+
+
+@lru_cache(maxsize=4)
+def _order(seed: int, epoch: int, num_samples: int) -> list[int]:
+    """The epoch's permutation, drawn once an epoch."""
+    return torch.randperm(num_samples, generator=torch.Generator().manual_seed(seed_of(seed, "epoch", epoch))).tolist()
 
 
 def warmup(step: int, warmup_steps: int) -> float:
     """Factor on the learning rate in step `step` (from 0): (step + 1) / warmup_steps, then 1."""
     return 1.0 if warmup_steps == 0 else min(1.0, (step + 1) / warmup_steps)
+
+
+def lr_at(step: int, optim: OptimSpec, steps: int) -> float:
+    """The learning rate of step `step` (from 0) of `steps`: the warm-up, then constant or the half wave of a cosine from lr to lr/10.
+
+    The last step of the warm-up has lr, the last step of all lr/10.
+    """
+    if optim.decay == "constant" or step < optim.warmup_steps:
+        return optim.lr * warmup(step, optim.warmup_steps)
+    done = min(1.0, (step + 1 - optim.warmup_steps) / max(1, steps - optim.warmup_steps))
+    return optim.lr * (LEAST + (1 - LEAST) * 0.5 * (1 + math.cos(math.pi * done)))

@@ -19,13 +19,14 @@ STAGE = NANO.model_dump(mode="json")["stages"][0]
 
 
 def small(**gate: Any) -> dict[str, Any]:
-    """Overrides for one short stage; `gate` replaces its thresholds."""
+    """Overrides for one short stage, and a gate that needs no learning; `gate` replaces its thresholds."""
     stage = json.loads(json.dumps(STAGE))
     stage["train"] |= {"steps": 4, "checkpoint_every_steps": 2}
+    stage["parallel"] |= {"micro_batch": 2}
     stage["edit"] |= {"num_steps": 2, "max_clips": 2}
-    if gate:
-        stage["gate"] = gate
-    return {"world.num_clips": 8, "clips.clips_per_shard": 4, "clips.eval_share": 0.4, "stages": [stage]}
+    stage["gate"] = gate or {"thresholds": [t for t in stage["gate"]["thresholds"] if t["metric"] == "bg_psnr_composited_db"]}
+    world = {"world.num_clips": 5, "world.num_validation": 1, "world.num_eval": 3, "world.look_alikes": 2}
+    return {**world, "clips.clips_per_shard": 4, "stages": [stage]}
 
 
 def run_flows(home: Path, *runs: tuple[str, dict[str, Any]]) -> list[dict[str, Any]]:

@@ -29,15 +29,19 @@ def teacher_inputs() -> Callable[..., tuple[Any, ...]]:
     """teacher_inputs(batch): noisy, sigma, text, control, reference, keep, has_reference, at 3 x 4 x 4 latents."""
     import torch
 
+    from pvtt_model.backbones.architectures import architecture
+
+    dit, image = architecture("nano-s").config, architecture("nano-dinov2").config["width"]
+
     def make(batch: int = 1, seed: int = 0) -> tuple[Any, ...]:
         g = torch.Generator().manual_seed(seed)
         keep = torch.ones(batch, 5, dtype=torch.bool)
         return (
-            torch.randn(batch, 16, 3, 4, 4, generator=g),
+            torch.randn(batch, dit["in_channels"], 3, 4, 4, generator=g),
             torch.linspace(0.2, 0.9, batch),
-            torch.randn(batch, 6, 64, generator=g),
-            torch.randn(batch, 96, 3, 4, 4, generator=g),
-            torch.randn(batch, 5, 48, generator=g),
+            torch.randn(batch, 6, dit["text_dim"], generator=g),
+            torch.randn(batch, dit["vace_in_channels"], 3, 4, 4, generator=g),
+            torch.randn(batch, 5, image, generator=g),
             keep,
             torch.ones(batch),
         )

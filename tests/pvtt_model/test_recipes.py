@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pvtt_model.backbones.architectures import ARCHITECTURES
 from pvtt_model.recipes import RECIPES, parse_override, recipe_by_name
 from pvtt_model.specs import RecipeSpec, StageSpec
 
@@ -76,7 +77,8 @@ def test_overrides_by_dotted_path():
     by_star = recipe_by_name("nano", {"stages.*.train.steps": 3})
     assert [s.train.steps for s in by_star.stages] == [3, 3, 3]
     by_name = recipe_by_name("nano", {"stages.base.optim.lr": 0.5, "latents.video.width": 80})
-    assert [s.optim.lr for s in by_name.stages] == [1e-3, 0.5, 2e-4] and by_name.latents.video.width == 80
+    first, _, last = RECIPES["nano"].stages
+    assert [s.optim.lr for s in by_name.stages] == [first.optim.lr, 0.5, last.optim.lr] and by_name.latents.video.width == 80
     assert recipe_by_name("nano", {"stages.1.optim.lr": 0.5}) == recipe_by_name("nano", {"stages.base.optim.lr": 0.5})
     in_order = recipe_by_name("nano", {"stages.*.train.steps": 3, "stages.2.train.steps": 4})
     assert [s.train.steps for s in in_order.stages] == [3, 3, 4]
@@ -149,7 +151,12 @@ def test_any_path_is_applied_or_refused_with_a_message(path):
         ("latents.vae.weights", "s3://key:secret@bucket/x", "hold a credential"),
         ("stages.*.edit.guidance_text", float("inf"), "finite number"),
         ("stages.*.reference.num_heads", 7, "not a multiple of num_heads 7"),
-        ("conditions.image_size", 100, "patch of 14 pixels"),
+        ("latents.vae.weights", "nano:vea", "no shipped weights 'nano:vea'. Valid: .*nano:vae"),
+        ("latents.vae.weights", "nano:", "no known form"),
+        ("stages.*.backbone.weights", "nano:nano-m", "weights 'nano:nano-m' are of architecture 'nano-m', not 'nano-s'"),
+        ("conditions.image_encoder.architecture", "nano-judge", "'nano:dinov2' are of architecture 'nano-dinov2', not 'nano-judge'"),
+        ("conditions.image_encoder", {"architecture": "nano-judge", "weights": "seed:0"}, "is a ConvNet and has no patch tokens. Use a ViT"),
+        ("conditions.image_size", 100, f"patch of {ARCHITECTURES['nano-dinov2'].config['patch']} pixels"),
         ("stages.*.optim.beta1", 1.0, "less than 1"),
     ],
 )

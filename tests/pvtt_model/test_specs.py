@@ -81,8 +81,9 @@ def test_stages_are_told_apart_and_the_first_starts_from_the_base():
 
 
 def test_identity_is_plain_json_without_execution_fields():
-    identity = recipe_by_name("nano").identity()
+    recipe = recipe_by_name("nano")
+    identity = recipe.identity()
     assert isinstance(identity["stages"], list)
     train = identity["stages"][0]["train"]
-    assert train == {"steps": 16, "seed": 42}
+    assert train == {"steps": recipe.stages[0].train.steps, "seed": 42}
     assert "description" not in identity and "on_failure" not in identity["stages"][0]["gate"]

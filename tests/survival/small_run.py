@@ -17,12 +17,14 @@ STEPS, EVERY = 60, 5
 
 
 def parameters(store: str) -> dict[str, Any]:
-    """Nano's first stage on 12 clips in 6 shards: 8 to train on, 4 held out, 3 edited; a gate that all pass."""
+    """Nano's first stage, its models and its mask variants, on 12 clips in 6 shards: 8 to train on, 4 held out, 3 edited; a gate that all pass."""
     stage = recipe_by_name("nano").stages[0].model_dump(mode="json")
     stage["train"] |= {"steps": STEPS, "checkpoint_every_steps": EVERY}
-    stage["edit"] |= {"num_steps": 12, "max_clips": 3}
+    stage["parallel"] |= {"micro_batch": 2}
+    stage["edit"] |= {"num_steps": 12, "max_clips": 3, "baselines": []}
     stage["gate"] = {"thresholds": [{"metric": "bg_psnr_composited_db", "op": ">", "value": 0.0}], "on_failure": "stop"}
-    overrides = {"world.num_clips": 12, "clips.clips_per_shard": 2, "clips.eval_share": 0.5, "stages": [stage]}
+    world = {"world.num_clips": 8, "world.num_validation": 0, "world.num_eval": 4, "world.look_alikes": 2}
+    overrides = {**world, "clips.clips_per_shard": 2, "stages": [stage]}
     return {"recipe": "nano", "clips": "nano", "overrides": overrides, "store": store}
 
 

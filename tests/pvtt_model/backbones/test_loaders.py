@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from PIL import Image
@@ -14,7 +16,9 @@ from pvtt_model.backbones.dit import build_on_meta, load_transformer
 from pvtt_model.backbones.image import letterbox, load_image_encoder
 from pvtt_model.backbones.text import load_text_encoder
 from pvtt_model.backbones.vae import load_vae
-from pvtt_model.specs import BackboneSpec, ModelSpec
+from pvtt_model.nano.shipped import shipped, shipped_folder
+from pvtt_model.nano.world import render_clip
+from pvtt_model.specs import BackboneSpec, ModelSpec, NanoWorldSpec
 
 torch.set_num_threads(1)
 
@@ -27,12 +31,22 @@ def on_disk(architecture: str, folder, **more) -> ModelSpec:
     return ModelSpec(architecture=architecture, weights=str(folder), **more)
 
 
+def config(name: str) -> dict[str, Any]:
+    return ARCHITECTURES[name].config
+
+
 def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
     x, y = a.state_dict(), b.state_dict()
     return x.keys() == y.keys() and all(torch.equal(x[k], y[k]) for k in x)
 
 
-LOADERS = {"nano-vae": load_vae, "nano-umt5": load_text_encoder, "nano-dinov2": load_image_encoder, "nano-openclip": load_clip}
+LOADERS = {
+    "nano-vae": load_vae,
+    "nano-umt5": load_text_encoder,
+    "nano-dinov2": load_image_encoder,
+    "nano-judge": load_image_encoder,
+    "nano-openclip": load_clip,
+}
 
 
 @pytest.mark.parametrize("name", [*LOADERS, "nano-s", "nano-m"])
@@ -56,12 +70,19 @@ def test_vae_shapes_range_and_that_latents_follow_the_frames():
     vae = load_vae(nano("nano-vae"), None)
     frames = torch.rand(2, 3, 9, 64, 48) * 2 - 1
     latents = vae.encode(frames)
-    assert latents.shape == (2, 16, 3, 8, 6) == (2, *vae.latent_shape(9, 64, 48))
-    assert 0.5 < latents.std() < 2
+    assert latents.shape == (2, config("nano-vae")["z_dim"], 3, 8, 6) == (2, *vae.latent_shape(9, 64, 48))
     assert torch.equal(latents, vae.encode(frames))
     assert (latents - vae.encode(torch.zeros_like(frames))).std() > 0.05
     back = vae.decode(latents)
     assert back.shape == frames.shape and back.abs().max() <= 1
+
+
+def test_the_shipped_vae_has_latents_of_unit_size():
+    """By the mean and the deviation in its own config: a random one of the class has none that fit."""
+    spec = shipped("vae", ModelSpec)
+    vae, world = load_vae(spec, shipped_folder(spec.weights)), NanoWorldSpec(num_clips=4, num_eval=2, look_alikes=1)
+    frames = torch.stack([render_clip(world, i).frames_TCHW for i in range(4)]).transpose(1, 2) / 127.5 - 1
+    assert 0.5 < vae.encode(frames).std() < 2
 
 
 @pytest.mark.parametrize(
@@ -81,7 +102,8 @@ def test_vae_refuses_with_a_cure(frames, says):
 def test_text_lengths_truncation_and_independence():
     text = load_text_encoder(nano("nano-umt5", 1), None)
     mug, empty, long = text.embed(["a  red\nmug", "", "x" * 99], 32)
-    assert (mug.shape, empty.shape, long.shape) == ((10, 64), (1, 64), (32, 64))
+    width = config("nano-umt5")["d_model"]
+    assert (mug.shape, empty.shape, long.shape) == ((10, width), (1, width), (32, width))
     assert text.token_counts(["a red mug", "", "x" * 99]) == [10, 1, 100]
     assert torch.equal(text.embed(["a red mug"], 32)[0], mug)
 
@@ -89,19 +111,29 @@ def test_text_lengths_truncation_and_independence():
 def test_image_encoder_tells_images_apart_and_names_itself():
     image = load_image_encoder(nano("nano-dinov2", 2), None)
     assert image.name == "nano-dinov2 (random weights, seed 2)"
-    pictures = torch.stack([torch.zeros(3, 56, 56), torch.ones(3, 56, 56)])
-    assert image.patch_tokens(pictures).shape == (2, 16, 48)
-    assert image.patch_tokens(torch.rand(1, 3, 224, 112)).shape == (1, 128, 48)
+    width, patch = config("nano-dinov2")["width"], config("nano-dinov2")["patch"]
+    pictures = torch.stack([torch.zeros(3, 4 * patch, 4 * patch), torch.ones(3, 4 * patch, 4 * patch)])
+    assert image.patch_tokens(pictures).shape == (2, 16, width)
+    assert image.patch_tokens(torch.rand(1, 3, 16 * patch, 8 * patch)).shape == (1, 128, width)
     cls = image.embed(pictures)
-    assert cls.shape == (2, 48) and torch.cosine_similarity(cls[0], cls[1], 0) < 0.9
-    with pytest.raises(ValueError, match="multiple of 14"):
-        image.embed(torch.zeros(1, 3, 60, 60))
+    assert cls.shape == (2, width) and torch.cosine_similarity(cls[0], cls[1], 0) < 0.9
+    with pytest.raises(ValueError, match=f"multiple of {patch}"):
+        image.embed(torch.zeros(1, 3, 4 * patch + 4, 4 * patch + 4))
+
+
+def test_a_convnet_gives_one_vector_and_no_patches():
+    judge = load_image_encoder(nano("nano-judge", 2), None)
+    pictures = torch.stack([torch.zeros(3, 64, 64), torch.ones(3, 64, 64)])
+    vectors = judge.embed(pictures)
+    assert vectors.shape == (2, config("nano-judge")["width"]) and not torch.equal(vectors[0], vectors[1])
+    with pytest.raises(ValueError, match="is a ConvNet and has no patch tokens. Use a ViT"):
+        judge.patch_tokens(pictures)
 
 
 def test_clip_gives_unit_vectors():
     clip = load_clip(nano("nano-openclip", 3), None)
     images, texts = clip.embed_images(torch.rand(2, 3, 90, 90)), clip.embed_texts(["a mug", "a cup"])
-    assert images.shape == texts.shape == (2, 64)
+    assert images.shape == texts.shape == (2, config("nano-openclip")["embed_dim"])
     assert torch.allclose(images.norm(dim=-1), torch.ones(2), atol=1e-5) and torch.allclose(texts.norm(dim=-1), torch.ones(2), atol=1e-5)
     with pytest.raises(ValueError, match="letterbox"):
         clip.embed_images(torch.rand(1, 3, 90, 64))
@@ -110,15 +142,16 @@ def test_clip_gives_unit_vectors():
 @pytest.mark.parametrize("name", ["nano-s", "nano-m"])
 def test_the_random_transformer_answers_to_every_input(name):
     model = load_transformer(BackboneSpec(architecture=name, weights="seed:10"), None)
+    channels = config(name)["in_channels"]
     inputs = {
-        "hidden_states": torch.randn(1, 16, 3, 8, 8),
+        "hidden_states": torch.randn(1, channels, 3, 8, 8),
         "timestep": torch.tensor([500.0]),
-        "encoder_hidden_states": torch.randn(1, 12, 64),
-        "control_hidden_states": torch.randn(1, 96, 3, 8, 8),
+        "encoder_hidden_states": torch.randn(1, 12, config(name)["text_dim"]),
+        "control_hidden_states": torch.randn(1, config(name)["vace_in_channels"], 3, 8, 8),
     }
     inputs = {k: v.requires_grad_() for k, v in inputs.items()}
     out = model(**inputs, return_dict=False)[0]
-    assert out.shape == (1, 16, 3, 8, 8) and out.std() > 1e-3
+    assert out.shape == (1, channels, 3, 8, 8) and out.std() > 1e-3
     out.pow(2).mean().backward()
     for key, value in inputs.items():
         if key != "timestep":
@@ -149,7 +182,8 @@ def test_diffusers_folders_load_strictly(tmp_path):
     dit.save_pretrained(tmp_path / "transformer")
     assert same(load_vae(on_disk("nano-vae", tmp_path), tmp_path).model, vae.model)
     assert same(load_transformer(BackboneSpec(architecture="nano-s", weights=str(tmp_path)), tmp_path), dit)
-    with pytest.raises(ValueError, match="not of architecture 'nano-m'.*num_attention_heads is 2, not 3"):
+    heads = [config(name)["num_attention_heads"] for name in ("nano-s", "nano-m")]
+    with pytest.raises(ValueError, match=f"not of architecture 'nano-m'.*num_attention_heads is {heads[0]}, not {heads[1]}"):
         load_transformer(BackboneSpec(architecture="nano-m", weights=str(tmp_path)), tmp_path)
 
     file = tmp_path / "vae" / "diffusion_pytorch_model.safetensors"
@@ -176,11 +210,16 @@ def test_text_encoder_folder_with_its_tokenizer(tmp_path):
     random.model.save_pretrained(tmp_path / "text_encoder")
     text = load_text_encoder(on_disk("nano-umt5", tmp_path), tmp_path)
     assert same(text.model, random.model)
-    assert text.embed(["red mug", ""], 8)[0].shape == (3, 64)
+    assert text.embed(["red mug", ""], 8)[0].shape == (3, config("nano-umt5")["d_model"])
 
 
 def test_timm_and_open_clip_folders(tmp_path):
-    for name, load, file in (("nano-dinov2", load_image_encoder, "model"), ("nano-openclip", load_clip, "open_clip_model")):
+    parts = (
+        ("nano-dinov2", load_image_encoder, "model"),
+        ("nano-judge", load_image_encoder, "model"),
+        ("nano-openclip", load_clip, "open_clip_model"),
+    )
+    for name, load, file in parts:
         folder = tmp_path / name
         folder.mkdir()
         random = load(nano(name, 4), None).model

@@ -5,10 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pvtt_model.curation.mask_policy import box_of, fill_inside, widen
+from pvtt_model.curation.mask_policy import box_of, fill_inside, jittered, widen
 from pvtt_model.specs import MaskPolicy
 
-kinds = st.sampled_from(["precise", "grow", "blocks", "box", "full"])
+kinds = st.sampled_from(["precise", "grow", "blocks", "box", "square", "full"])
 
 
 @st.composite
@@ -30,7 +30,7 @@ def test_a_widened_mask_holds_the_mask(mask: torch.Tensor, kind: str, px: int) -
         assert torch.equal(wide.flatten(1).any(1), mask.flatten(1).any(1))  # an empty frame stays empty
 
 
-@given(masks(), st.sampled_from(["grow", "box"]))
+@given(masks(), st.sampled_from(["grow", "box", "square"]))
 @settings(deadline=None)
 def test_zero_width_is_idempotent(mask: torch.Tensor, kind: str) -> None:
     policy = MaskPolicy(kind=kind, grow_px=0)
@@ -58,6 +58,60 @@ def test_blocks_and_boxes_are_exact() -> None:
         widen(mask, MaskPolicy(kind="blocks", grow_px=0))
     with pytest.raises(ValueError, match="Threshold it first"):
         widen(mask.float(), MaskPolicy())
+
+
+@given(masks(), st.integers(0, 12))
+@settings(deadline=None)
+def test_a_square_is_as_square_as_the_frame_allows(mask: torch.Tensor, px: int) -> None:
+    for frame, wide in zip(mask, widen(mask, MaskPolicy(kind="square", grow_px=px)), strict=True):
+        found, square = box_of(frame), box_of(wide)
+        if found is None:
+            assert square is None
+            continue
+        assert square is not None
+        side = max(found[2] - found[0], found[3] - found[1]) + 2 * px
+        for low, high, length in ((0, 2, frame.shape[0]), (1, 3, frame.shape[1])):
+            assert square[high] - square[low] == min(side, length)
+            off = (square[low] + square[high]) - (found[low] + found[high])  # twice the way from the box's centre
+            at_edge = square[low] == 0 or square[high] == length
+            assert off in (0, -1) or at_edge
+        assert int(wide.sum()) == (square[2] - square[0]) * (square[3] - square[1])
+
+
+def test_a_square_at_the_edge_moves_inside() -> None:
+    mask = torch.zeros(1, 20, 30, dtype=torch.bool)
+    mask[0, 0:4, 24:30] = True  # 4 high, 6 wide, in the upper right corner
+    assert box_of(widen(mask, MaskPolicy(kind="square", grow_px=2))[0]) == (0, 20, 10, 30)
+    assert box_of(widen(mask, MaskPolicy(kind="square", grow_px=9))[0]) == (0, 6, 20, 30)  # 24 do not fit into 20
+
+
+@given(masks(), kinds, st.integers(1, 9), st.integers(0, 6), st.integers(0, 99))
+@settings(deadline=None)
+def test_jitter_never_uncovers_the_product(mask: torch.Tensor, kind: str, px: int, jitter: int, seed: int) -> None:
+    policy = MaskPolicy(kind=kind, grow_px=px, jitter_px=jitter)
+    varied = jittered(mask, policy, torch.Generator().manual_seed(seed))
+    assert varied.shape == mask.shape and varied.dtype == torch.bool and bool((varied | ~mask).all())
+    assert torch.equal(varied, jittered(mask, policy, torch.Generator().manual_seed(seed)))
+    if kind != "full":
+        assert torch.equal(varied.flatten(1).any(1), mask.flatten(1).any(1))
+    if jitter == 0:
+        assert torch.equal(varied, widen(mask, policy))
+    for frame, wide in zip(varied, widen(mask, policy), strict=True):
+        got, plain = box_of(frame), box_of(wide)
+        if got is None or plain is None:
+            continue
+        if kind in ("box", "square", "full"):
+            assert int(frame.sum()) == (got[2] - got[0]) * (got[3] - got[1])  # no silhouette sticks out
+        assert all(abs(a - b) <= 4 * jitter for a, b in zip(got, plain, strict=True))
+
+
+def test_jitter_varies_size_and_place() -> None:
+    mask = torch.zeros(3, 64, 64, dtype=torch.bool)
+    mask[:, 24:40, 26:38] = True
+    policy = MaskPolicy(kind="square", grow_px=4, jitter_px=6)
+    boxes = [box_of(jittered(mask, policy, torch.Generator().manual_seed(i))[1]) for i in range(60)]
+    sides = {b[2] - b[0] for b in boxes if b}
+    assert sides == set(range(24, 37, 2)) and len({(b[0] + b[2], b[1] + b[3]) for b in boxes if b}) > 20
 
 
 def test_fill_is_defined_in_normalised_space() -> None:

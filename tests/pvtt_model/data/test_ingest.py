@@ -27,6 +27,11 @@ def clip_row(i: int) -> dict[str, object]:
         "metadata": "{}",
         "source": "v.mp4",
         "line": i,
+        "product_words": None,
+        "look_alikes": None,
+        "truth_product_id": "b" if i else None,
+        "truth_video": b"t" * i if i else None,
+        "truth_mask": [b"m"] * i if i else None,
     }
 
 
@@ -63,15 +68,20 @@ def test_split_is_by_hash_alone(products: list[str], share: float) -> None:
 
 @given(names, st.floats(0, 1), st.data())
 def test_given_and_earlier_splits_win(products: list[str], share: float, data: st.DataObject) -> None:
-    given_ = data.draw(st.dictionaries(st.sampled_from(products), st.sampled_from(["train", "eval"])))
+    given_ = data.draw(st.dictionaries(st.sampled_from(products), st.sampled_from(["train", "validation", "eval"])))
     before = split_products(products[: len(products) // 2], share, {})
     chosen = split_products(products, share, given_, before)
-    assert {p for p, s in given_.items() if s == "eval"} <= chosen
+    assert {p for p, s in given_.items() if s != "train"} <= chosen
+    free = set(products) - set(given_)
+    if len(free) >= 2:  # one is left to judge, one to train on
+        assert any(given_.get(p) != "validation" for p in chosen) and chosen != set(products)
     assert not {p for p, s in given_.items() if s == "train"} & chosen
     assert before - set(given_) <= chosen
 
 
 def test_share_is_about_kept_and_one_product_is_trained_on() -> None:
     assert split_products(["a"], 0.9, {}) == set()
-    assert split_products(["a"], 0.1, {"a": "eval"}) == {"a"}
+    assert split_products(["a"], 0.1, {"a": "eval"}) == {"a"} == split_products(["a"], 0.1, {"a": "validation"})
+    assert split_products(["a", "b"], 0.0, {"a": "validation"}) == {"a"}
+    assert len(split_products(["a", "b", "c"], 0.0, {"a": "validation"})) == 2
     assert 60 < len(split_products([f"product-{i}" for i in range(1000)], 0.1, {})) < 140

@@ -13,7 +13,7 @@ import torch
 from pvtt_model.data.ingest import inspect
 from pvtt_model.data.manifest import CheckedLine, read_manifest
 from pvtt_model.data.refusals import KINDS, Refusal
-from pvtt_model.data.video_io import png_bytes, write_mp4
+from pvtt_model.data.video_io import png_bytes, png_mask, write_mp4
 from pvtt_model.specs import ClipSpec, VideoSpec
 
 VIDEO = VideoSpec(width=64, height=48, num_frames=9)
@@ -25,6 +25,10 @@ def bomb_png(side: int) -> bytes:
     header = side.to_bytes(4, "big") * 2 + b"\x08\x02\x00\x00\x00"
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(b"\0" * 100)), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(len(d).to_bytes(4, "big") + k + d + zlib.crc32(k + d).to_bytes(4, "big") for k, d in chunks)
+
+
+def truth(**changes: Any) -> dict[str, Any]:
+    return {"product_id": "b", "video_path": "whole.mp4", "mask_path": "masks", **changes}
 
 
 def bad_lines(folder: Any) -> list[tuple[str, Any, str]]:
@@ -66,6 +70,30 @@ def bad_lines(folder: Any) -> list[tuple[str, Any, str]]:
         ("wrong_type", folder.line(reference_image=[]), "must be"),
         ("wrong_type", folder.line(metadata={"num_frames": "9"}), "must be"),
         ("bad_value", folder.line(metadata={"split": "test"}), "Use 'train'"),
+        ("bad_value", folder.line(metadata={"product_words": "blue square"}), "letter by letter"),
+        ("bad_value", folder.line(metadata={"product_words": " "}), "leave the field out"),
+        ("wrong_type", folder.line(metadata={"product_words": ["red square"]}), "must be"),
+        ("bad_value", folder.line(metadata={"look_alikes": ""}), "leave the field out"),
+        ("wrong_type", folder.line(metadata={"truth": "t.mp4"}), "must be"),
+        ("bad_value", folder.line(metadata={"truth": {"product_id": "b", "video_path": "whole.mp4"}}), "no others"),
+        ("bad_value", folder.line(metadata={"truth": truth(note="x")}), "no others"),
+        ("bad_value", folder.line(metadata={"truth": truth(product_id="")}), "Name the product"),
+        ("wrong_type", folder.line(metadata={"truth": truth(video_path=None)}), "must be"),
+        ("path_trick", fresh(metadata={"truth": truth(video_path="../outside.mp4")}), "Put the manifest"),
+        ("path_trick", fresh(metadata={"truth": truth(mask_path="link.mp4")}), "allow_outside_root"),
+        ("missing_video", fresh(metadata={"truth": truth(video_path="none.mp4")}), "correct the path"),
+        ("missing_mask", fresh(metadata={"truth": truth(mask_path="none")}), "correct the path"),
+        ("empty_file", fresh(metadata={"truth": truth(video_path="empty.mp4")}), "Copy it again"),
+        ("mask_numbering", fresh(metadata={"truth": truth(mask_path="masks_gap")}), "Number the masks"),
+        ("split_conflict", fresh(metadata={"product_id": "cup", "split": "validation"}), "Choose one"),
+        ("unreadable_video", fresh(metadata={"truth": truth(video_path="truncated.mp4")}), "truth: "),
+        ("size_mismatch", fresh(metadata={"truth": truth(video_path="tiny.mp4")}), "truth is 16x16"),
+        ("fps_mismatch", fresh(metadata={"truth": truth(video_path=folder.video("slow.mp4", 70, fps=8))}), "truth has 8.000"),
+        ("frame_count_mismatch", fresh(metadata={"truth": truth(video_path=folder.video("long.mp4", 71, 10))}), "frame by frame"),
+        ("mask_frame_count", fresh(metadata={"truth": truth(mask_path=folder.masks("masks7", 7))}), "truth: mask has 7"),
+        ("mask_size", fresh(metadata={"truth": truth(mask_path=folder.masks("masks_low", 9, crop=4))}), "truth: mask is"),
+        ("unreadable_mask", fresh(metadata={"truth": truth(mask_path="masks_bad")}), "truth: mask of frame 3"),
+        ("unreadable_mask", fresh(metadata={"truth": truth(mask_path="noise.mp4")}), "truth: mask"),
         ("bad_value", folder.line(metadata={"fps": 0}), "above 0"),
         ("bad_prompt", folder.line(text_prompt="  "), "Describe"),
         ("path_trick", folder.line(video_path="../outside.mp4"), "Put the manifest"),
@@ -176,6 +204,33 @@ def test_a_manifest_in_a_bucket_fetches_beside_itself(folder: Any) -> None:
     scan = read_manifest(path, "s3://bucket/set/manifest.jsonl", SPEC, fetch)
     assert len(scan.lines) == 1 and [r.kind for r in scan.refusals] == ["missing_video", "path_trick", "missing_mask"]
     assert "s3://bucket/set/masks/" in asked and "s3://bucket/set/good.mp4" in asked
+
+
+def test_a_truth_is_kept_beside_its_clip(folder: Any, no_fetch: Any) -> None:
+    write_mp4(folder.path / "mask.mp4", torch.full((9, 3, 48, 64), 255, dtype=torch.uint8), 16)
+    folder.video("right.mp4", 5)
+    told = {"split": "eval", "product_words": "red square", "look_alikes": "red", "product_id": "a"}
+    lines = [
+        folder.line(metadata=told | {"truth": truth(video_path="right.mp4")}),
+        folder.line(video_path=folder.video("v2.mp4", 2), metadata={"truth": truth(video_path="right.mp4", mask_path="mask.mp4")}),
+        folder.line(video_path=folder.video("v3.mp4", 3)),
+    ]
+    path = folder.manifest(lines)
+    scan = read_manifest(path, str(path), SPEC, no_fetch)
+    rows: list[Any] = [inspect(line, SPEC, VIDEO) for line in scan.lines]
+    assert not scan.refusals and not any(isinstance(r, Refusal) for r in rows), (scan.refusals, rows)
+    assert [r["truth_product_id"] for r in rows] == ["b", "b", None] and rows[2]["truth_video"] is rows[2]["truth_mask"] is None
+    assert (rows[0]["product_words"], rows[0]["look_alikes"], rows[0]["split"]) == ("red square", "red", "eval")
+    assert rows[0]["truth_video"] == rows[1]["truth_video"] == (folder.path / "right.mp4").read_bytes()
+    assert rows[0]["truth_mask"] == rows[0]["mask"]
+    assert len(rows[1]["truth_mask"]) == 9 and all(png_mask(m).all() for m in rows[1]["truth_mask"])
+    assert [r["product_words"] for r in rows[1:]] == [None, None]
+
+    fingerprint = scan.fingerprint
+    folder.video("right.mp4", 6)
+    assert read_manifest(path, str(path), SPEC, no_fetch).fingerprint != fingerprint
+    changed = inspect(scan.lines[0], SPEC, VIDEO)
+    assert isinstance(changed, Refusal) and changed.kind == "changed"
 
 
 def test_a_network_fault_is_not_a_refusal(folder: Any) -> None:

@@ -23,6 +23,7 @@ from pvtt_model.data.video_io import (
     png_frame,
     png_mask,
     probe,
+    probe_ends,
     write_mp4,
 )
 from pvtt_model.nano.world import render_clip
@@ -58,15 +59,43 @@ def test_narrow_videos_decode_right(tmp_path: Path, width: int) -> None:
     assert probe(tmp_path / "a.mp4")[:2] == (width, 32)
 
 
-def test_the_same_frames_give_the_same_file_whatever_lies_in_memory(tmp_path: Path) -> None:
-    frames = render_clip(NanoWorldSpec(num_clips=3), 1).frames_TCHW  # x264 with mbtree gave four files for it on an AVX-512 machine
+@pytest.mark.parametrize("how", [{}, {"preset": "veryfast", "chroma": "444"}])
+def test_the_same_frames_give_the_same_file_whatever_lies_in_memory(tmp_path: Path, how: dict[str, Any]) -> None:
+    frames = render_clip(NanoWorldSpec(num_clips=3, num_frames=9), 1).frames_TCHW  # x264 with mbtree gave four files on an AVX-512 machine
     files = set()
     for i in range(40):
         rubbish = [torch.randint(0, 255, (1000 * (i + j) + 7,), dtype=torch.uint8) for j in range(20)]
-        write_mp4(tmp_path / "a.mp4", frames, 16)
+        write_mp4(tmp_path / "a.mp4", frames, 16, **how)
         files.add((tmp_path / "a.mp4").read_bytes())
         del rubbish
     assert len(files) == 1
+
+
+def test_whole_colour_planes_keep_small_pictures(tmp_path: Path) -> None:
+    frames = render_clip(NanoWorldSpec(), 0).frames_TCHW
+    error = {}
+    for chroma in ("420", "444"):
+        write_mp4(tmp_path / "a.mp4", frames, 8, chroma=chroma)  # type: ignore[arg-type]
+        error[chroma] = float((decode(tmp_path / "a.mp4").float() - frames.float()).pow(2).mean())
+    assert error["444"] < 8 and error["444"] < error["420"] / 4
+
+
+@pytest.mark.parametrize("width", [48, 64])
+def test_frames_in_order_are_those_asked_for_one_by_one(tmp_path: Path, width: int) -> None:
+    spec = NanoWorldSpec(num_frames=21, width=width)
+    write_mp4(tmp_path / "a.mp4", render_clip(spec, 0).frames_TCHW, 8)
+    single = torch.cat([decode_at(tmp_path / "a.mp4", [i])[1] for i in range(21)])
+    assert torch.equal(decode(tmp_path / "a.mp4"), single) and torch.equal(decode(tmp_path / "a.mp4", 9), single[:9])
+    assert torch.equal(decode_at(tmp_path / "a.mp4", [3, 1, 20])[1], single[[3, 1, 20]])
+
+
+def test_probing_the_ends_decodes_them(tmp_path: Path) -> None:
+    write_mp4(tmp_path / "a.mp4", torch.randint(0, 256, (30, 3, 64, 64), dtype=torch.uint8), 8)
+    whole = (tmp_path / "a.mp4").read_bytes()
+    assert probe_ends(whole, 9) == probe_ends(whole, 99) == probe(whole) == (64, 64, 8.0, 30)
+    (tmp_path / "b.mp4").write_bytes(whole[: len(whole) * 6 // 10])
+    with pytest.raises(VideoUnreadable):
+        probe_ends(tmp_path / "b.mp4", 9)
 
 
 def test_fewer_frames_than_asked_for_are_not_padded(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pvtt_model.editing.sample import EditInputs, flow_scheduler, sample_edit
+from pvtt_model.editing.sample import EditInputs, bare_backbone, flow_scheduler, sample_edit, sample_variants
 from pvtt_model.specs import EditSpec
 
 TOKENS = 8
@@ -24,19 +24,19 @@ def teacher(make_teacher):
 
 
 @pytest.fixture
-def inputs() -> EditInputs:
+def inputs(teacher) -> EditInputs:
     g = torch.Generator().manual_seed(3)
-    return EditInputs(
-        torch.randn(96, 2, 4, 4, generator=g), torch.randn(5, 64, generator=g), torch.randn(1, 64, generator=g), torch.randn(7, 48, generator=g)
-    )
+    config, image_width = teacher.transformer.config, teacher.resampler.proj_in.in_features
+    shapes = ((config.vace_in_channels, 2, 4, 4), (5, config.text_dim), (1, config.text_dim), (7, image_width), (9, image_width))
+    return EditInputs(*(torch.randn(shape, generator=g) for shape in shapes))
 
 
 def spec(**changes) -> EditSpec:
     return EditSpec(**{"num_steps": 3, "shift": 3.0, "scheduler": "flow_euler", **changes})
 
 
-def start(seed: int) -> torch.Tensor:
-    return torch.randn(1, 16, 2, 4, 4, generator=torch.Generator().manual_seed(seed))
+def start(teacher, seed: int) -> torch.Tensor:
+    return torch.randn(1, teacher.transformer.config.in_channels, 2, 4, 4, generator=torch.Generator().manual_seed(seed))
 
 
 def pad(tokens: torch.Tensor) -> torch.Tensor:
@@ -46,7 +46,7 @@ def pad(tokens: torch.Tensor) -> torch.Tensor:
 @torch.no_grad()
 def by_hand(teacher, inputs, seed, sigmas, velocity_of):
     """Euler: x(next) = x + (sigma(next) - sigma) v."""
-    latents = start(seed)
+    latents = start(teacher, seed)
     for sigma, after in zip(sigmas[:-1], sigmas[1:], strict=True):
         latents = latents + (after - sigma) * velocity_of(latents, sigma)
     return latents[0]
@@ -61,7 +61,7 @@ def answer(teacher, inputs, latents, sigma, text, with_reference: float):
 def test_both_samplers_run_and_the_seed_decides(teacher, inputs, scheduler):
     edit = spec(scheduler=scheduler, num_steps=2)
     one, again, other = (sample_edit(teacher, inputs, edit, TOKENS, seed) for seed in (4, 4, 5))
-    assert one.shape == (16, 2, 4, 4) and torch.isfinite(one).all()
+    assert one.shape == (teacher.transformer.config.in_channels, 2, 4, 4) and torch.isfinite(one).all()
     assert torch.equal(one, again) and not torch.equal(one, other)
 
 
@@ -103,6 +103,65 @@ def test_sampling_leaves_no_gradients_and_no_dropout(teacher, inputs):
     teacher.train()
     out = sample_edit(teacher, inputs, spec(), TOKENS, 4)
     assert not teacher.training and not out.requires_grad
+
+
+ALL = ("edit", "no_reference", "wrong_reference", "base")
+SCALES = [(5.0, 2.0), (1.0, 2.0), (1.0, 1.0), (2.0, 2.0), (5.0, 1.0)]
+
+
+@pytest.mark.parametrize("scheduler", ["unipc", "flow_euler"])
+@pytest.mark.parametrize("scales", SCALES)
+def test_variants_together_are_what_each_is_alone(teacher, inputs, scheduler, scales):
+    edit = spec(scheduler=scheduler, guidance_text=scales[0], guidance_reference=scales[1])
+    together = sample_variants(teacher, inputs, ALL, edit, TOKENS, 4)
+    assert list(together) == list(ALL)
+    for variant, found in together.items():
+        alone = sample_variants(teacher, inputs, (variant,), edit, TOKENS, 4)[variant]
+        torch.testing.assert_close(found, alone, rtol=1e-5, atol=1e-5)
+    for i, one in enumerate(ALL):
+        for other in ALL[i + 1 :]:
+            assert not torch.allclose(together[one], together[other], atol=1e-4), (one, other)
+    wrong = sample_edit(teacher, inputs._replace(reference_PC=inputs.wrong_reference_PC), edit, TOKENS, 4)
+    torch.testing.assert_close(together["wrong_reference"], wrong, rtol=1e-5, atol=1e-5)
+
+
+def test_no_reference_is_the_teacher_without_one(teacher, inputs):
+    edit = spec(guidance_text=3.0, guidance_reference=2.0)
+
+    def velocity_of(x, s):
+        none, text = answer(teacher, inputs, x, s, inputs.empty_text_LD, 0.0), answer(teacher, inputs, x, s, inputs.text_LD, 0.0)
+        return none + 3.0 * (text - none)
+
+    expected = by_hand(teacher, inputs, 4, flow_scheduler(edit).sigmas, velocity_of)
+    found = sample_variants(teacher, inputs, ("no_reference",), edit, TOKENS, 4)["no_reference"]
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_base_is_a_teacher_that_was_never_trained(teacher, inputs, make_teacher):
+    edit = spec()
+    fresh = sample_variants(make_teacher(), inputs, ("no_reference",), edit, TOKENS, 4)["no_reference"]
+    torch.testing.assert_close(sample_variants(teacher, inputs, ("base",), edit, TOKENS, 4)["base"], fresh, rtol=1e-4, atol=1e-5)
+
+
+def test_the_teacher_is_whole_again_after_the_base_even_on_error(teacher, inputs):
+    before, trained = sample_edit(teacher, inputs, spec(), TOKENS, 4), set(teacher.trainable())
+    with pytest.raises(RuntimeError, match="boom"), bare_backbone(teacher):
+        raise RuntimeError("boom")
+    assert torch.equal(sample_edit(teacher, inputs, spec(), TOKENS, 4), before) and set(teacher.trainable()) == trained
+    sample_variants(teacher, inputs, ALL, spec(), TOKENS, 4)
+    assert torch.equal(sample_edit(teacher, inputs, spec(), TOKENS, 4), before) and set(teacher.trainable()) == trained
+
+
+def test_a_wrong_reference_must_be_given(teacher, inputs):
+    with pytest.raises(ValueError, match="third product"):
+        sample_variants(teacher, inputs._replace(wrong_reference_PC=None), ALL, spec(), TOKENS, 4)
+
+
+def test_what_is_not_finite_is_left_out_and_the_edit_is_refused(teacher, inputs):
+    broken = inputs._replace(wrong_reference_PC=inputs.wrong_reference_PC * float("nan"))
+    assert list(sample_variants(teacher, broken, ("edit", "wrong_reference"), spec(), TOKENS, 4)) == ["edit"]
+    with pytest.raises(FloatingPointError, match="guidance_text"):
+        sample_edit(teacher, inputs._replace(reference_PC=inputs.reference_PC * float("nan")), spec(), TOKENS, 4)
 
 
 @pytest.mark.parametrize("scheduler", ["unipc", "flow_euler"])

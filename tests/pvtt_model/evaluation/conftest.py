@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from pvtt_model.evaluation.frames import decode_frames, decode_masks
 from pvtt_model.specs import EvalSpec, ModelSpec
 
 NANO_EVAL = EvalSpec(clip=ModelSpec(architecture="nano-openclip", weights="seed:3"), dino=ModelSpec(architecture="nano-dinov2", weights="seed:2"))
@@ -88,6 +89,19 @@ def _edits_row(clip_key: str = "c0", *, frames: int = 5, side: int = 32, noise: 
     return {**row, **changes}
 
 
+def _known_row(clip_key: str = "c0", **changes: Any) -> dict[str, Any]:
+    """_edits_row whose right edit is known (a flat red square), with all baselines: a blue square, a grey one, a green one."""
+    row = _edits_row(clip_key, **changes)
+    source, mask = decode_frames(row["source"]), decode_masks(row["mask"])
+
+    def square(*rgb: int) -> list[bytes]:
+        return pngs(torch.where(mask[:, None], torch.tensor(rgb, dtype=torch.uint8)[:, None, None], source))
+
+    made = {"truth": square(220, 20, 20), "truth_round_trip": square(221, 21, 21), "truth_mask": row["mask"], "base": square(20, 20, 220)}
+    made |= {"no_reference": square(120, 120, 120), "wrong_reference": square(220, 220, 20)}
+    return {**row, **made, "product_id": "red", "wrong_product_id": "yellow", **changes}
+
+
 def _failed_row(clip_key: str, reason: str) -> dict[str, Any]:
     empty = {name: [] for name in ("source", "mask", "raw", "composited", "round_trip")}
     return {"clip_key": clip_key, "reference_key": "r0", "usable": False, "reason": reason, "prompt": "p", "reference": b"", "fps": 16.0, **empty}
@@ -101,6 +115,11 @@ def _one_thread() -> None:
 @pytest.fixture
 def edits_row() -> Callable[..., dict[str, Any]]:
     return _edits_row
+
+
+@pytest.fixture
+def known_row() -> Callable[..., dict[str, Any]]:
+    return _known_row
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ def test_contact_sheet_is_legible_in_size(edits_row, failed_row, tmp_path) -> No
 
 def test_side_by_side_has_even_sides(edits_row, failed_row) -> None:
     frames = side_by_side(edits_row(side=32))
-    assert frames.shape == (5, 3, 192, 4 * 192 + 12) and frames.dtype.is_floating_point is False
+    assert frames.shape == (5, 3, 128, 4 * 128 + 12) and frames.dtype.is_floating_point is False
     odd = side_by_side(edits_row(side=33), "raw")
     assert odd.shape[2] % 2 == 0 and odd.shape[3] % 2 == 0
     with pytest.raises(ValueError, match="out of memory"):

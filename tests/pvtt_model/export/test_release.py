@@ -12,16 +12,21 @@ from pvtt_model.backbones.architectures import ARCHITECTURES
 from pvtt_model.evaluation.gate import judge
 from pvtt_model.evaluation.report import EditScores, Score, aggregate
 from pvtt_model.export.release import load_adapter, load_lora, write_release
+from pvtt_model.plan_parameters import dit_width
 from pvtt_model.recipes import NANO, recipe_by_name
 
+WIDTH = dit_width(ARCHITECTURES["nano-s"].config)
+RANK = NANO.stages[-1].lora.rank
+SEEDS = {"latents.vae.weights": "seed:0", "stages.*.backbone.weights": "seed:0", "stages.*.evaluate.judge.weights": "seed:0"}
 
-def lora_tensors(rank: int = 8) -> dict[str, torch.Tensor]:
+
+def lora_tensors(rank: int = RANK) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     tensors = {}
     for block in range(2):
         for module in ("attn1.to_q", "attn2.to_out.0"):
-            tensors[f"transformer.blocks.{block}.{module}.lora_A.weight"] = torch.randn(rank, 64, generator=generator)
-            tensors[f"transformer.blocks.{block}.{module}.lora_B.weight"] = torch.randn(64, rank, generator=generator)
+            tensors[f"transformer.blocks.{block}.{module}.lora_A.weight"] = torch.randn(rank, WIDTH, generator=generator)
+            tensors[f"transformer.blocks.{block}.{module}.lora_B.weight"] = torch.randn(WIDTH, rank, generator=generator)
     return tensors
 
 
@@ -65,16 +70,17 @@ def test_a_release_reads_back_and_repeats(inputs, tmp_path) -> None:
     assert torch.equal(load_adapter(tmp_path / "one")["resampler.latents"], torch.ones(4, 8))
     assert load_lora(tmp_path / "one").keys() == lora_tensors().keys()
     index = json.loads((tmp_path / "one" / "model_index.json").read_text())
-    assert index["lora"]["rank"] == 8 and index["base_model"]["architecture"] == "nano-m" and index["lora"]["modules"] == 4
+    assert index["lora"]["rank"] == RANK and index["base_model"]["architecture"] == "nano-m" and index["lora"]["modules"] == 4
     assert "model_index.json" not in index["files"] and len(index["files"]["README.md"]["sha256"]) == 64
 
 
 def test_the_card_says_what_is_known(inputs, tmp_path) -> None:
+    inputs["recipe"] = recipe_by_name("nano", SEEDS).model_dump(mode="json")
     write_release(tmp_path / "r", **inputs)
     card = (tmp_path / "r" / "README.md").read_text()
     assert card.startswith("---\nlicense: apache-2.0\n") and "base_model" not in card.split("---")[1]
     for words in (
-        "Random weights, not a usable model",
+        "Random weights, not a usable model: video model: nano-m (seed:0); VAE: nano-vae (seed:0); judge: nano-judge (seed:0). This",
         "Gates missed: refine",
         "clips: 24",
         "products: 6",
@@ -90,16 +96,23 @@ def test_the_card_says_what_is_known(inputs, tmp_path) -> None:
     assert "not recorded" in (tmp_path / "r" / "README.md").read_text()
 
 
+def test_the_card_of_shipped_weights_says_what_they_are_good_for(inputs, tmp_path) -> None:
+    write_release(tmp_path / "r", **inputs)
+    card = (tmp_path / "r" / "README.md").read_text()
+    assert "Random weights" not in card and "random-weights" not in card
+    assert "Small weights trained on PVTT's procedural clips" in card and "video model: nano-m (nano:nano-m)" in card
+
+
 def test_the_card_of_a_published_base(inputs, tmp_path) -> None:
-    recipe = recipe_by_name("wan2.1-vace-1.3b", {"stages.0.lora.rank": 8, "stages.0.lora.alpha": 8}).model_dump(mode="json")
+    recipe = recipe_by_name("wan2.1-vace-1.3b", {"stages.0.lora.rank": RANK, "stages.0.lora.alpha": RANK}).model_dump(mode="json")
     write_release(tmp_path / "r", **{**inputs, "recipe": recipe, "verdicts": [], "stages": []})
     card = (tmp_path / "r" / "README.md").read_text()
     assert 'base_model: "Wan-AI/Wan2.1-VACE-1.3B-diffusers"' in card and "load_lora_weights" in card
-    assert "Random weights, not" not in card and "not trained in this run" in card and "Stages without a gate" in card
+    assert "Random weights, not" not in card and "Small weights" not in card and "not trained in this run" in card and "Stages without a gate" in card
 
 
 def test_diffusers_loads_the_lora_with_its_alpha(inputs, tmp_path) -> None:
-    inputs["recipe"]["stages"][-1]["lora"]["alpha"] = 4
+    inputs["recipe"]["stages"][-1]["lora"]["alpha"] = RANK // 2
     write_release(tmp_path / "r", **inputs)
     state, metadata = WanLoraLoaderMixin.lora_state_dict(str(tmp_path / "r"), local_files_only=True, return_lora_metadata=True)
     model = WanVACETransformer3DModel(**ARCHITECTURES["nano-s"].config)
@@ -115,12 +128,12 @@ def test_diffusers_loads_the_lora_with_its_alpha(inputs, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"blocks.0.attn1.to_q.lora_A.weight": torch.ones(8, 4)}, "not diffusers' names"),
-        ({"transformer.blocks.0.attn1.to_q.lora_A.default.weight": torch.ones(8, 4)}, "default"),
-        ({"transformer.blocks.0.self_attn.q.lora_A.weight": torch.ones(8, 4)}, "self_attn"),
-        ({"transformer.blocks.1.attn1.to_k.lora_A.weight": torch.ones(8, 4)}, "no partner"),
-        ({"transformer.blocks.0.attn1.to_q.lora_B.weight": torch.ones(64, 3)}, "ranks"),
-        ({"transformer.blocks.0.attn1.to_q.lora_A.weight": torch.full((8, 64), float("nan"))}, "not finite"),
+        ({"blocks.0.attn1.to_q.lora_A.weight": torch.ones(RANK, 4)}, "not diffusers' names"),
+        ({"transformer.blocks.0.attn1.to_q.lora_A.default.weight": torch.ones(RANK, 4)}, "default"),
+        ({"transformer.blocks.0.self_attn.q.lora_A.weight": torch.ones(RANK, 4)}, "self_attn"),
+        ({"transformer.blocks.1.attn1.to_k.lora_A.weight": torch.ones(RANK, 4)}, "no partner"),
+        ({"transformer.blocks.0.attn1.to_q.lora_B.weight": torch.ones(WIDTH, RANK - 1)}, "ranks"),
+        ({"transformer.blocks.0.attn1.to_q.lora_A.weight": torch.full((RANK, WIDTH), float("nan"))}, "not finite"),
     ],
 )
 def test_wrong_lora_is_refused_before_anything_is_written(inputs, tmp_path, change, words) -> None:
@@ -131,8 +144,8 @@ def test_wrong_lora_is_refused_before_anything_is_written(inputs, tmp_path, chan
 
 
 def test_wrong_rank_pickles_and_empty_files_are_refused(inputs, tmp_path) -> None:
-    save_file(lora_tensors(rank=4), inputs["lora"])
-    with pytest.raises(ValueError, match="differ from the recipe's 8"):
+    save_file(lora_tensors(rank=RANK // 2), inputs["lora"])
+    with pytest.raises(ValueError, match=f"differ from the recipe's {RANK}"):
         write_release(tmp_path / "r", **inputs)
     torch.save(lora_tensors(), inputs["lora"])
     with pytest.raises(ValueError, match="not a safetensors file"):

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pvtt_model.objectives.rectified_flow import flow_loss, interpolate, sample_sigma, shift_sigma, velocity
+from pvtt_model.objectives.rectified_flow import flow_loss, interpolate, mask_weights, sample_sigma, shift_sigma, velocity
 
 SHAPE = (2, 3, 1, 2, 2)
 
@@ -78,3 +78,31 @@ def test_loss_is_the_mean_square_a_sample():
     loss = flow_loss(velocity(x0, noise) + off, x0, noise)
     assert loss.dtype == torch.float32 and loss.tolist() == [0.0, 9.0]
     assert flow_loss(velocity(x0, noise).bfloat16(), x0.bfloat16(), noise.bfloat16()).dtype == torch.float32
+
+
+def test_weights_by_hand():
+    """Four cells: outside, half inside, inside, inside; weight 5. Their mean is (1 + 3 + 5 + 5) / 4 = 3.5."""
+    mask = torch.zeros(1, 64, 1, 2, 2)
+    mask[:, :32, 0, 0, 1] = 1
+    mask[:, :, 0, 1] = 1
+    weights = mask_weights(mask, 5.0)
+    torch.testing.assert_close(weights.flatten(), torch.tensor([1.0, 3.0, 5.0, 5.0]) / 3.5)
+
+
+@given(st.floats(0.01, 100), st.integers(0, 9))
+def test_each_sample_weighs_one_in_the_mean(weight, seed):
+    masks = torch.rand(3, 64, 2, 4, 4, generator=torch.Generator().manual_seed(seed)).round()
+    masks[1], masks[2] = 0, 1  # nothing to replace, and everything: no weighting at all
+    weights = mask_weights(masks, weight)
+    torch.testing.assert_close(weights.mean((1, 2, 3)), torch.ones(3))
+    torch.testing.assert_close(weights[1:], torch.ones(2, 2, 4, 4))
+
+
+def test_weighted_loss_counts_the_inside_more():
+    """One channel of two cells, errors 1 outside and 3 inside: (1 x 1 + 4 x 9) / 2.5 / 2 at weight 4; weight 1 changes nothing."""
+    x0, noise = torch.zeros(1, 1, 1, 1, 2), torch.ones(1, 1, 1, 1, 2)
+    prediction = velocity(x0, noise) + torch.tensor([1.0, 3.0])
+    mask = torch.zeros(1, 64, 1, 1, 2)
+    mask[..., 1] = 1
+    assert flow_loss(prediction, x0, noise, mask_weights(mask, 4.0)).item() == pytest.approx(37 / 5)
+    assert torch.equal(flow_loss(prediction, x0, noise, mask_weights(mask, 1.0)), flow_loss(prediction, x0, noise))

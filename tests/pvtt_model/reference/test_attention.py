@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pvtt_model.backbones.dit import load_transformer
-from pvtt_model.reference.attention import ReferenceAttnProcessor, attach_reference
+from pvtt_model.reference.attention import ReferenceAttnProcessor, attach_reference, attend
 from pvtt_model.specs import BackboneSpec
 
 NANO = BackboneSpec(architecture="nano-s", weights="seed:7")
@@ -113,3 +113,44 @@ def test_no_tokens_laid_is_the_base(teacher_inputs):
             hidden_states=noisy, timestep=sigma * 1000.0, encoder_hidden_states=text, control_hidden_states=control, return_dict=False
         )[0]
     assert torch.equal(answer, base_answer(inputs))
+
+
+def test_the_sum_of_both_attentions_is_projected_once(make_teacher, teacher_inputs):
+    """By the formula: to_out(text + reference), the query shared. Text attention alone is diffusers' own processor."""
+    from diffusers.models.transformers.transformer_wan import WanAttnProcessor
+
+    teacher = make_teacher()
+    train_values(teacher)
+    attn = teacher.transformer.blocks[0].attn2
+    processor = attn.processor
+    g = torch.Generator().manual_seed(2)
+    hidden, text, tokens = (torch.randn(2, n, width, generator=g) for n, width in ((7, attn.inner_dim), (5, attn.inner_dim), (3, 32)))
+    calls = {"to_q": 0, "to_out": 0}
+    attn.to_q.register_forward_hook(lambda *_: calls.__setitem__("to_q", calls["to_q"] + 1))
+    attn.to_out[0].register_forward_hook(lambda *_: calls.__setitem__("to_out", calls["to_out"] + 1))
+    processor.shared.tokens_BND = tokens
+    with torch.no_grad():
+        got = processor(attn, hidden, text)
+        assert calls == {"to_q": 1, "to_out": 1}
+        query, key = attn.norm_q(attn.to_q(hidden)), processor.to_k_ref(tokens)
+        query, key, value = (x.unflatten(2, (attn.heads, -1)).transpose(1, 2) for x in (query, key, processor.to_v_ref(tokens)))
+        reference = ((query @ key.mT / query.shape[-1] ** 0.5).softmax(-1) @ value).transpose(1, 2).flatten(2)
+        bias = attn.to_out[0](torch.zeros_like(reference))
+        wanted = WanAttnProcessor()(attn, hidden, text) + attn.to_out[0](reference) - bias
+    torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_attention_in_bfloat16_on_a_cpu_is_done_in_float32():
+    q, k, v = (torch.randn(1, 2, 5, 8, generator=torch.Generator().manual_seed(s)).bfloat16() for s in range(3))
+    keep = torch.tensor([True, True, True, False, False])
+    got = attend(q, k, v, keep.expand(1, 1, 5, 5))
+    wanted = torch.nn.functional.scaled_dot_product_attention(q.float(), k[:, :, :3].float(), v[:, :, :3].float())
+    assert got.dtype == torch.bfloat16
+    torch.testing.assert_close(got, wanted.bfloat16())
+
+
+def test_fused_projections_are_refused():
+    transformer = load_transformer(NANO, None)
+    transformer.blocks[0].attn2.fused_projections = True
+    with pytest.raises(ValueError, match="block 0 attends to an image of its own, or has fused projections"):
+        attach_reference(transformer, 32)

@@ -63,7 +63,7 @@ def test_resumed_weights_and_moments_are_bit_equal(undisturbed_and_resumed):
 
 def test_records_say_what_happened(undisturbed_and_resumed):
     records = undisturbed_and_resumed[1]["stage2"]
-    assert [r["lr"] for r in records] == [0.00025, 0.0005, 0.00075, 0.001, 0.001, 0.001], "the nano recipe warms up for 4 steps"
+    assert [r["lr"] for r in records] == [0.00025, 0.0005, 0.00075, 0.001, 0.001, 0.001], "a warm-up of 4 steps"
     assert all(math.isfinite(r["loss"]) and r["loss"] > 0 and r["grad_norm"] > 0 and r["samples_per_s"] > 0 for r in records)
     state = json.loads((undisturbed_and_resumed[0] / "stage2" / "step3" / "state.json").read_text())
     assert state["step"] == 3 and facts(state["records"]) == facts(records[:3])

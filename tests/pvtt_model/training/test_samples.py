@@ -11,7 +11,12 @@ from pvtt_model.training.samples import Place, Sample, collate, pad_rows, read_s
 
 
 def sample(text: int, patches: int) -> Sample:
-    return Sample(torch.full((16, 1, 2, 2), float(text)), torch.zeros(96, 1, 2, 2), torch.full((text, 4), 1.0), torch.full((patches, 3), 2.0))
+    return Sample(
+        torch.full((16, 1, 2, 2), float(text)),
+        torch.arange(3.0).view(3, 1, 1, 1, 1).repeat(1, 96, 1, 2, 2),
+        torch.full((text, 4), 1.0),
+        torch.full((patches, 3), 2.0),
+    )
 
 
 def test_collate_pads_with_zeros_and_marks_what_is_real():
@@ -21,6 +26,14 @@ def test_collate_pads_with_zeros_and_marks_what_is_real():
     assert batch.reference_BPC[..., 0].tolist() == [[2, 0, 0, 0], [2, 2, 2, 2]]
     assert batch.reference_keep_BP.tolist() == [[True, False, False, False], [True] * 4]
     assert batch.x0_BCFHW[:, 0, 0, 0, 0].tolist() == [2, 3]
+
+
+def test_collate_takes_the_variant_asked_for_modulo_those_there():
+    samples = [sample(1, 1)] * 4
+    batch = collate(samples, 2, torch.zeros(1, 4), [True] * 4, [0, 1, 2, 7])
+    assert samples[0].num_variants == 3 and batch.control_BMFHW.shape == (4, 96, 1, 2, 2)
+    assert batch.control_BMFHW[:, 0, 0, 0, 0].tolist() == [0, 1, 2, 1]
+    assert (collate(samples, 2, torch.zeros(1, 4), [True] * 4).control_BMFHW == 0).all()
 
 
 def test_a_dropped_prompt_becomes_the_empty_one():
@@ -48,6 +61,7 @@ def test_equal_references_need_no_padding():
 def shards(tmp_path):
     z = {k: torch.full((16, 1, 2, 2), v) for k, v in (("latents_CFHW", 1.0), ("inactive_CFHW", 2.0), ("reactive_CFHW", 3.0))}
     z["mask_MFHW"] = torch.ones(64, 1, 2, 2, dtype=torch.uint8)
+    z |= {"inactive_1_CFHW": z["inactive_CFHW"] + 10, "reactive_1_CFHW": z["reactive_CFHW"] + 10, "mask_1_MFHW": z["mask_MFHW"] * 0}
     c = {"text_LD": torch.ones(2, 4).bfloat16(), "reference_NPC": torch.arange(12.0).view(2, 3, 2)}
 
     def write(latents_keys: str, conditions_keys: str) -> tuple:
@@ -61,8 +75,9 @@ def shards(tmp_path):
 
 def test_a_sample_is_read_from_its_row(shards):
     got = read_sample(Place("b", *shards("ab", "ab"), 1))
-    assert got.control_MFHW.shape == (96, 1, 2, 2) and got.control_MFHW.dtype == torch.float32
-    assert got.control_MFHW[[0, 16, 32], 0, 0, 0].tolist() == [2, 3, 1], "inactive, reactive, mask, as VACE stacks them"
+    assert got.control_VMFHW.shape == (2, 96, 1, 2, 2) and got.control_VMFHW.dtype == torch.float32
+    assert got.control_MFHW()[[0, 16, 32], 0, 0, 0].tolist() == [2, 3, 1], "inactive, reactive, mask, as VACE stacks them"
+    assert got.control_MFHW(3)[[0, 16, 32], 0, 0, 0].tolist() == [12, 13, 0]
     assert (got.x0_CFHW == 1).all() and got.text_LD.dtype == torch.float32
     assert torch.equal(got.reference_PC, torch.arange(12.0).view(6, 2)), "pictures of a clip stand behind one another"
 

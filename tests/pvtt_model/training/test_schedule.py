@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pvtt_model.training.schedule import samples_of, seed_of, warmup
+from pvtt_model.specs import OptimSpec
+from pvtt_model.training.schedule import lr_at, samples_of, seed_of, warmup
 
 
 def draws(steps: range, seed: int, num_samples: int, micro: int, workers: int, accum: int) -> list[list[tuple[int, int]]]:
@@ -43,6 +46,28 @@ def test_the_global_batch_does_not_depend_on_the_split(first_step, num_samples, 
 )
 def test_warmup(step, warmup_steps, factor):
     assert warmup(step, warmup_steps) == factor
+
+
+def test_constant_after_the_warmup():
+    optim = OptimSpec(lr=1e-3, warmup_steps=4)
+    assert [lr_at(s, optim, 10) for s in range(10)] == [1e-3 * warmup(s, 4) for s in range(10)]
+
+
+def test_cosine_by_its_closed_form():
+    """4 steps of warm-up, then 8: a quarter, half, three quarters and the whole of the wave after 2, 4, 6 and 8 of them."""
+    optim = OptimSpec(lr=2.0, warmup_steps=4, decay="cosine")
+    rates = [lr_at(s, optim, 12) for s in range(12)]
+    assert rates[:4] == [0.5, 1.0, 1.5, 2.0]
+    root = math.sqrt(0.5)
+    wanted = [2 * (0.1 + 0.45 * (1 + c)) for c in (root, 0.0, -root, -1.0)]
+    assert rates[5::2] == pytest.approx(wanted) and rates[-1] == pytest.approx(0.2)
+    assert all(a > b for a, b in zip(rates[3:], rates[4:], strict=False))
+
+
+@pytest.mark.parametrize(("warmup_steps", "steps"), [(0, 1), (5, 3), (3, 3)])
+def test_cosine_of_few_steps(warmup_steps, steps):
+    optim = OptimSpec(lr=1.0, warmup_steps=warmup_steps, decay="cosine")
+    assert all(0 < lr_at(s, optim, steps) <= 1 for s in range(steps + 3))
 
 
 @given(st.lists(st.integers(0, 9) | st.sampled_from(["noise", "epoch"]), min_size=1, max_size=4))

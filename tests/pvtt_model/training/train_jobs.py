@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
+from pvtt_model.backbones.architectures import architecture
 from pvtt_model.data.shards import SCHEMAS, write_shard
 from pvtt_model.recipes import recipe_by_name
 from pvtt_model.training.loop import Resume, train
@@ -25,6 +26,17 @@ from pvtt_model.training.samples import Place
 from pvtt_model.training.teacher import build_teacher
 
 CLIPS = 5
+CHANNELS, TEXT = (architecture("nano-s").config[name] for name in ("in_channels", "text_dim"))
+IMAGE = architecture("nano-dinov2").config["width"]
+#: Of the nano recipe, what these tests count on: they are of the loop, not of the recipe's numbers.
+SETTINGS: dict[str, Any] = {
+    **{f"stages.*.parallel.{name}": value for name, value in {"num_workers": 1, "micro_batch": 2, "grad_accum": 2, "zero_stage": 2}.items()},
+    **{f"stages.*.optim.{name}": value for name, value in {"lr": 1e-3, "warmup_steps": 4, "decay": "constant"}.items()},
+    "stages.*.lora.dropout": 0.05,
+    "stages.*.backbone.weights": "seed:10",
+    "stages.*.backbone.sha256": None,
+    "stages.*.train.checkpoint_every_steps": 3,
+}
 
 
 class Keep:
@@ -45,8 +57,8 @@ def places(folder: Path) -> list[Place]:
     generator = torch.Generator().manual_seed(0)
     latents, conditions = [], []
     for i in range(CLIPS):
-        z = {k: torch.randn(16, 3, 4, 4, generator=generator) for k in ("latents_CFHW", "inactive_CFHW", "reactive_CFHW")}
-        c = {"text_LD": torch.randn(3 + i, 64, generator=generator), "reference_NPC": torch.randn(1 + i % 2, 4, 48, generator=generator)}
+        z = {k: torch.randn(CHANNELS, 3, 4, 4, generator=generator) for k in ("latents_CFHW", "inactive_CFHW", "reactive_CFHW")}
+        c = {"text_LD": torch.randn(3 + i, TEXT, generator=generator), "reference_NPC": torch.randn(1 + i % 2, 4, IMAGE, generator=generator)}
         common = {"clip_key": f"clip{i}", "usable": True, "reason": None}
         latents.append(common | {"tensors": save(z | {"mask_MFHW": torch.ones(64, 3, 4, 4, dtype=torch.uint8)})})
         conditions.append(common | {"tensors": save(c)})
@@ -56,15 +68,14 @@ def places(folder: Path) -> list[Place]:
 
 
 def run(folder: Path, job: dict[str, Any], clips: list[Place]) -> dict[str, Any]:
-    overrides = {"stages.*.parallel.num_workers": 1, "stages.*.train.steps": job["steps"], "stages.*.train.checkpoint_every_steps": 3}
-    recipe = recipe_by_name("nano", overrides | job["overrides"])
+    recipe = recipe_by_name("nano", SETTINGS | {"stages.*.train.steps": job["steps"]} | job["overrides"])
     stage = recipe.stages[0]
     dtype = torch.bfloat16 if stage.parallel.precision == "bfloat16" else torch.float32
     image = recipe.conditions.image_encoder.architecture
     teacher = build_teacher(stage.backbone, stage.reference, stage.lora, image, None, dtype, stage.train.seed)
     resume = None if job["resume"] is None else Resume(3, folder / job["resume"] / "step3")
     out = folder / job["name"]
-    return {"records": train(stage, teacher, clips, torch.zeros(1, 64), 32, Keep(out), out / "work", resume)}
+    return {"records": train(stage, teacher, clips, torch.zeros(1, TEXT), 32, Keep(out), out / "work", resume)}
 
 
 def main() -> None:
