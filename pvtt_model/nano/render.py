@@ -5,7 +5,7 @@ Shape suffixes: N clips, T frames, H and W pixels, C colours. Lengths are in hal
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -178,7 +178,7 @@ def _product(products: Sequence[Product], scenes: Sequence[Scene], x: Tensor, y:
     return (paint * shade.clamp(0.55, 1.1)[..., None]).clamp(0, 1), cover
 
 
-def _by_name(names: Sequence[str], table: dict, *args: Tensor) -> Tensor:  # type: ignore[type-arg]
+def _by_name(names: Sequence[str], table: Mapping[str, Callable[..., Tensor]], *args: Tensor) -> Tensor:
     """table[name](*args) of each clip, clips of one name together."""
     out = torch.empty_like(args[0])
     for name in sorted(set(names)):

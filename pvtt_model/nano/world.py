@@ -21,8 +21,9 @@ import numpy as np
 import torch
 
 from pvtt_model.data.video_io import png_bytes, write_mp4
+from pvtt_model.nano.captions import phrase, sentence
 from pvtt_model.nano.products import Product, Split, draw_product
-from pvtt_model.nano.render import GROUNDS, Scene, draw_scene, reference_scene, render
+from pvtt_model.nano.render import Scene, draw_scene, reference_scene, render
 from pvtt_model.nano.shapes import COLOURS
 from pvtt_model.specs import NanoWorldSpec
 
@@ -101,7 +102,7 @@ def scene_of(spec: NanoWorldSpec, shot: Shot) -> Scene:
 
 def caption(product: Product, scene: Scene) -> str:
     """A sentence that holds the product's words verbatim."""
-    return f"{'An' if product.words[0] in 'aeiou' else 'A'} {product.words} {scene.moves} over {GROUNDS[scene.ground]}."
+    return sentence(phrase(product, scene))
 
 
 def render_clip(spec: NanoWorldSpec, index: int, product: Product | None = None) -> Clip:

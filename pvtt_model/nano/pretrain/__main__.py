@@ -18,8 +18,17 @@ from typing import Any
 
 import torch
 
-from pvtt_model.nano.pretrain import models
+from pvtt_model.backbones.text import load_text_encoder
+from pvtt_model.backbones.vae import load_vae
+from pvtt_model.nano.pretrain.clip import train_clip
+from pvtt_model.nano.pretrain.dit import encode_world, load_latents, train_base
+from pvtt_model.nano.pretrain.optimise import Progress
 from pvtt_model.nano.pretrain.pack import pack
+from pvtt_model.nano.pretrain.text import train_text
+from pvtt_model.nano.pretrain.vae import train_vae
+from pvtt_model.nano.pretrain.video import train_video
+from pvtt_model.nano.pretrain.vision import train_image_encoder
+from pvtt_model.specs import ModelSpec
 
 SEED = {"vae": 0, "text": 1, "dinov2": 2, "clip": 3, "video": 4, "world": 5, "judge": 7, "nano-s": 10, "nano-m": 11}
 STEPS = {
@@ -55,7 +64,7 @@ def run(work: Path, names: list[str], packed: bool) -> None:
             print(name, pack(name, folder, json.loads((folder / "card.json").read_text())), flush=True)
 
 
-def _say(name: str, curve: Any, started: float) -> Callable[[int, dict[str, float]], None]:
+def _say(name: str, curve: Any, started: float) -> Progress:
     def say(step: int, record: dict[str, float]) -> None:
         curve.writerow([step, round(time.monotonic() - started), *(round(v, 5) for v in record.values())])
         print(f"{name} step {step} " + " ".join(f"{k} {v:.4g}" for k, v in record.items()), flush=True)
@@ -63,20 +72,13 @@ def _say(name: str, curve: Any, started: float) -> Callable[[int, dict[str, floa
     return say
 
 
-def _vae(work: Path, folder: Path, say: models.Progress) -> dict[str, float]:
-    from pvtt_model.nano.pretrain.vae import train_vae
-
+def _vae(work: Path, folder: Path, say: Progress) -> dict[str, float]:
     train_vae(SEED["vae"], STEPS["vae"], folder, say)
     return train_vae(SEED["vae"], STEPS["vae-decoder"], folder, say, resume=folder / "vae.part.pt", decoder_only=True, first=STEPS["vae"])
 
 
-def _base(name: str) -> Callable[[Path, Path, models.Progress], dict[str, float]]:
-    def train(work: Path, folder: Path, say: models.Progress) -> dict[str, float]:
-        from pvtt_model.backbones.text import load_text_encoder
-        from pvtt_model.backbones.vae import load_vae
-        from pvtt_model.nano.pretrain.dit import encode_world, load_latents, train_base
-        from pvtt_model.specs import ModelSpec
-
+def _base(name: str) -> Callable[[Path, Path, Progress], dict[str, float]]:
+    def train(work: Path, folder: Path, say: Progress) -> dict[str, float]:
         vae = load_vae(ModelSpec(architecture="nano-vae", weights=str(work / "vae")), work / "vae")
         text = load_text_encoder(ModelSpec(architecture="nano-umt5", weights=str(work / "text")), work / "text")
         world = work / "world"
@@ -99,13 +101,13 @@ def _base(name: str) -> Callable[[Path, Path, models.Progress], dict[str, float]
     return train
 
 
-TRAINERS: dict[str, Callable[[Path, Path, models.Progress], dict[str, float]]] = {
+TRAINERS: dict[str, Callable[[Path, Path, Progress], dict[str, float]]] = {
     "vae": _vae,
-    "text": lambda work, folder, say: models.train_text(SEED["text"], STEPS["text"], folder, say),
-    "dinov2": lambda work, folder, say: models.train_dinov2(SEED["dinov2"], STEPS["dinov2"], folder, say),
-    "judge": lambda work, folder, say: models.train_judge(SEED["judge"], STEPS["judge"], folder, say),
-    "clip": lambda work, folder, say: models.train_clip(SEED["clip"], STEPS["clip"], folder, say),
-    "video": lambda work, folder, say: models.train_video(SEED["video"], STEPS["video"], folder, say),
+    "text": lambda work, folder, say: train_text(SEED["text"], STEPS["text"], folder, say),
+    "dinov2": lambda work, folder, say: train_image_encoder("nano-dinov2", SEED["dinov2"], STEPS["dinov2"], 1e-3, folder, say, init_values=1.0),
+    "judge": lambda work, folder, say: train_image_encoder("nano-judge", SEED["judge"], STEPS["judge"], 2e-3, folder, say),
+    "clip": lambda work, folder, say: train_clip(SEED["clip"], STEPS["clip"], folder, say),
+    "video": lambda work, folder, say: train_video(SEED["video"], STEPS["video"], folder, say),
     "nano-s": _base("nano-s"),
     "nano-m": _base("nano-m"),
 }

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +12,16 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from pvtt_model.backbones.architectures import architecture
-from pvtt_model.nano.pretrain.stream import caption, clips, pictures
+from pvtt_model.nano.captions import phrase
+from pvtt_model.nano.pretrain.optimise import Progress, descend, rate_at
+from pvtt_model.nano.pretrain.stream import clips, pictures
 from pvtt_model.nano.pretrain.vision import families, spoilt, square_crops
 from pvtt_model.nano.products import Split
 
 LR, FAMILY, FAMILIES = 1e-3, 4, 12
 
 
-def train_clip(seed: int, steps: int, folder: Path, progress: Callable[[int, dict[str, float]], None]) -> dict[str, float]:
+def train_clip(seed: int, steps: int, folder: Path, progress: Progress) -> dict[str, float]:
     """Train and save as open_clip's safetensors, in float16. Score: unseen products whose words are found among 20 by a picture."""
     torch.manual_seed(seed)
     config = architecture("nano-openclip").config
@@ -29,8 +29,6 @@ def train_clip(seed: int, steps: int, folder: Path, progress: Callable[[int, dic
     tokenize = open_clip.SimpleTokenizer(context_length=config["text_cfg"]["context_length"])
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR, betas=(0.9, 0.98), weight_decay=0.05)
     for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = LR * min(1, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
         images, texts = _pairs(seed, step, "train", FAMILIES, FAMILY)
         with torch.autocast("cpu", torch.bfloat16):
             seen = model.encode_image(_normal(images))
@@ -38,10 +36,7 @@ def train_clip(seed: int, steps: int, folder: Path, progress: Callable[[int, dic
         similar = F.normalize(seen.float(), dim=-1) @ F.normalize(said, dim=-1).T * model.logit_scale.exp().clamp(max=100)
         target = torch.arange(len(texts))
         loss = (F.cross_entropy(similar, target) + F.cross_entropy(similar.T, target)) / 2
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        descend(loss, optimizer, model.parameters(), rate_at(step, steps, LR))
         if step % 100 == 0 or step == steps - 1:
             progress(step, {"loss": loss.item(), "found": (similar.argmax(1) == target).float().mean().item()})
     model.eval()
@@ -73,5 +68,5 @@ def _pairs(seed: int, step: int, split: Split, count: int, size: int) -> tuple[t
     )
     chosen = torch.from_numpy(rng.integers(0, 3, len(products)))
     images = kinds[chosen, torch.arange(len(products))].clamp(0, 1)
-    whole = [f"a {p.words}" if k < 2 else caption(p, s) for p, s, k in zip(products, batch.scenes, chosen.tolist(), strict=True)]
+    whole = [f"a {p.words}" if k < 2 else phrase(p, s) for p, s, k in zip(products, batch.scenes, chosen.tolist(), strict=True)]
     return spoilt(images, rng), whole

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from diffusers import WanVACETransformer3DModel
 from safetensors.torch import load_file, save_file
@@ -18,9 +16,11 @@ from pvtt_model.backbones.text import TextEncoder
 from pvtt_model.backbones.vae import VideoAutoencoder
 from pvtt_model.curation.latents import pack_mask
 from pvtt_model.curation.mask_policy import jittered, widen
-from pvtt_model.nano.pretrain.stream import caption, clips
-from pvtt_model.nano.products import Product, draw_product
-from pvtt_model.nano.render import Scene, draw_scene
+from pvtt_model.nano.captions import phrase, sentence
+from pvtt_model.nano.pretrain.optimise import Progress, descend, rate_at
+from pvtt_model.nano.pretrain.stream import clips, contents
+from pvtt_model.nano.products import Product
+from pvtt_model.nano.render import Scene
 from pvtt_model.objectives.rectified_flow import TIMESTEPS, flow_loss, interpolate, mask_weights, sample_sigma
 from pvtt_model.specs import MaskPolicy
 from pvtt_model.training.samples import pad_rows
@@ -46,13 +46,7 @@ class Latents(NamedTuple):
         return torch.cat([inactive, self.grey_CFHW.float().expand_as(inactive), mask], 1)
 
 
-def chunk_of(seed: int, step: int) -> tuple[list[Product], list[Scene]]:
-    """Products and scenes of `clips(seed, step, CHUNK, ..)`: the same draws, without the pictures."""
-    rng = np.random.default_rng([seed, 11, step])
-    return [draw_product(rng, "train") for _ in range(CHUNK)], [draw_scene([seed, 12, step, i], NUM_FRAMES) for i in range(CHUNK)]
-
-
-def encode_world(vae: VideoAutoencoder, seed: int, chunks: Sequence[int], path: Path, progress: Callable[[int, dict[str, float]], None]) -> None:
+def encode_world(vae: VideoAutoencoder, seed: int, chunks: Sequence[int], path: Path, progress: Progress) -> None:
     """The latents of chunks of 64 clips, two mask variants each, as one safetensors file."""
     x0, inactive, masks = [], [], []
     for step in chunks:
@@ -74,7 +68,7 @@ def encode_world(vae: VideoAutoencoder, seed: int, chunks: Sequence[int], path: 
 def load_latents(paths: Sequence[Path], seed: int) -> tuple[Latents, list[tuple[Product, Scene]]]:
     """The files of encode_world together, and what each clip shows."""
     files = [load_file(p) for p in paths]
-    whose = [pair for f in files for step in f["chunks"].tolist() for pair in zip(*chunk_of(seed, step), strict=True)]
+    whose = [pair for f in files for step in f["chunks"].tolist() for pair in zip(*contents(seed, step, CHUNK, NUM_FRAMES), strict=True)]
     return Latents(
         seed, torch.cat([f["x0"] for f in files]), torch.cat([f["inactive"] for f in files]), torch.cat([f["mask"] for f in files]), files[0]["grey"]
     ), whose
@@ -82,7 +76,7 @@ def load_latents(paths: Sequence[Path], seed: int) -> tuple[Latents, list[tuple[
 
 def embed_captions(text: TextEncoder, texts: Sequence[str]) -> Tensor:
     """(N, 24, D), zeros behind each caption's end."""
-    return torch.stack([pad_rows(t, MAX_TOKENS) for t in text.embed([t[:1].upper() + t[1:] + ("." if t else "") for t in texts], MAX_TOKENS)])
+    return torch.stack([pad_rows(t, MAX_TOKENS) for t in text.embed([sentence(t) for t in texts], MAX_TOKENS)])
 
 
 def train_base(
@@ -93,7 +87,7 @@ def train_base(
     whose: list[tuple[Product, Scene]],
     text: TextEncoder,
     folder: Path,
-    progress: Callable[[int, dict[str, float]], None],
+    progress: Progress,
     lr: float = 1.5e-3,
     resume: Path | None = None,
     first: int = 0,
@@ -110,15 +104,13 @@ def train_base(
     if resume is not None:
         state = torch.load(resume, weights_only=True)
         model.load_state_dict(state["model"]), average.load_state_dict(state["average"]), optimizer.load_state_dict(state["optimizer"])
-    named = embed_captions(text, [caption(p, s) for p, s in whose])
-    unnamed = embed_captions(text, [caption(None, s) for _, s in whose])
+    named = embed_captions(text, [phrase(p, s) for p, s in whose])
+    unnamed = embed_captions(text, [phrase(None, s) for _, s in whose])
     empty = embed_captions(text, [""])[0]
     model.train()
     running = 0.0
     for step in range(first, steps):
-        rate = lr * min(1, (step + 1) / 200) * (0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * step / steps)))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        rate = rate_at(step, steps, lr, warmup=200, least=0.03)
         g = torch.Generator().manual_seed(seed * 10_000_019 + step)
         index = torch.randint(len(whose), (BATCH,), generator=g)
         control = latents.control(index, torch.randint(2, (BATCH,), generator=g))
@@ -137,10 +129,7 @@ def train_base(
             return_dict=False,
         )[0]
         loss = flow_loss(predicted, x0, noise, mask_weights(control[:, 2 * x0.shape[1] :], MASK_WEIGHT)).mean()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        descend(loss, optimizer, model.parameters(), rate)
         decay = min(0.999, (1 + step) / (10 + step))
         with torch.no_grad():
             torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)

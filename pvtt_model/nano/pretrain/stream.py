@@ -8,11 +8,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from pvtt_model.nano.products import Product, Split, draw_product
-from pvtt_model.nano.render import GROUNDS, Scene, draw_scene, reference_scene, render
+from pvtt_model.nano.render import Scene, draw_scene, reference_scene, render
 
 SIDE = 64
 
@@ -25,12 +24,24 @@ class Clips(NamedTuple):
 
 
 def clips(seed: int, step: int, size: int, num_frames: int, split: Split = "train", products: list[Product] | None = None) -> Clips:
-    """`size` clips of step `step`."""
-    rng = np.random.default_rng([seed, 11, step])
-    products = products or [draw_product(rng, split) for _ in range(size)]
-    scenes = [draw_scene([seed, 12, step, i], num_frames) for i in range(size)]
+    """`size` clips of step `step`; `products` puts these in."""
+    products, scenes = products or _products(seed, step, size, split), _scenes(seed, step, size, num_frames)
     frames, mask = render(products, scenes, SIDE, SIDE)
     return Clips(frames.transpose(1, 2).float() / 127.5 - 1, mask, products, scenes)
+
+
+def contents(seed: int, step: int, size: int, num_frames: int, split: Split = "train") -> tuple[list[Product], list[Scene]]:
+    """What `clips` of the same arguments show, without the pictures."""
+    return _products(seed, step, size, split), _scenes(seed, step, size, num_frames)
+
+
+def _products(seed: int, step: int, size: int, split: Split) -> list[Product]:
+    rng = np.random.default_rng([seed, 11, step])
+    return [draw_product(rng, split) for _ in range(size)]
+
+
+def _scenes(seed: int, step: int, size: int, num_frames: int) -> list[Scene]:
+    return [draw_scene([seed, 12, step, i], num_frames) for i in range(size)]
 
 
 def pictures(seed: int, step: int, products: list[Product], views: int) -> Tensor:
@@ -38,13 +49,3 @@ def pictures(seed: int, step: int, products: list[Product], views: int) -> Tenso
     scenes = [reference_scene([seed, 13, step, i]) for i in range(len(products) * views)]
     frames, _ = render([p for p in products for _ in range(views)], scenes, SIDE, SIDE)
     return (frames[:, 0].float() / 255).unflatten(0, (len(products), views))
-
-
-def caption(product: Product | None, scene: Scene) -> str:
-    """In words: the product, what it does, and on what. None leaves the product unnamed."""
-    words = product.words if product else "product"
-    return f"{'an' if words[0] in 'aeiou' else 'a'} {words} {scene.moves} over {GROUNDS[scene.ground]}"
-
-
-def threads(count: int) -> None:
-    torch.set_num_threads(count)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 from pvtt_model.backbones.architectures import architecture
-from pvtt_model.nano.pretrain.stream import caption
+from pvtt_model.nano.captions import phrase, sentence
+from pvtt_model.nano.pretrain.optimise import Progress, descend, rate_at
 from pvtt_model.nano.pretrain.vision import ATTRIBUTES, labels
 from pvtt_model.nano.products import Product, draw_product
 from pvtt_model.nano.render import draw_scene
@@ -27,8 +27,8 @@ def captions(seed: int, step: int, count: int) -> tuple[list[str], list[Product]
     """Captions as a manifest has them, one in six without its product's words."""
     rng = np.random.default_rng([seed, 41, step])
     products = [draw_product(rng, "train") for _ in range(count)]
-    texts = [caption(p if i % 6 else None, draw_scene([seed, 42, step, i], 1)) for i, p in enumerate(products)]
-    return [t[0].upper() + t[1:] + "." for t in texts], products
+    texts = [phrase(p if i % 6 else None, draw_scene([seed, 42, step, i], 1)) for i, p in enumerate(products)]
+    return [sentence(t) for t in texts], products
 
 
 def make_tokenizer(seed: int, folder: Path) -> PreTrainedTokenizerFast:
@@ -55,7 +55,7 @@ def make_tokenizer(seed: int, folder: Path) -> PreTrainedTokenizerFast:
     return fast
 
 
-def train_text(seed: int, steps: int, folder: Path, progress: Callable[[int, dict[str, float]], None]) -> dict[str, float]:
+def train_text(seed: int, steps: int, folder: Path, progress: Progress) -> dict[str, float]:
     """Train and save text_encoder/ and tokenizer/. Score: share of hidden words and of attributes guessed right on unseen captions."""
     torch.manual_seed(seed)
     tokenizer = make_tokenizer(seed, folder / "tokenizer")
@@ -66,13 +66,8 @@ def train_text(seed: int, steps: int, folder: Path, progress: Callable[[int, dic
     parameters = [*model.parameters(), *words.parameters(), *names.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=LR, betas=(0.9, 0.98), weight_decay=0.01)
     for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = LR * min(1, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * step / steps))
         loss, record = _guess(model, tokenizer, words, names, seed, step)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
+        descend(loss, optimizer, parameters, rate_at(step, steps, LR, least=0.0))
         if step % 100 == 0 or step == steps - 1:
             progress(step, {"loss": loss.item(), **record})
     model.eval()

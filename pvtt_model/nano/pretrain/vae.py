@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKLWan
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from pvtt_model.backbones.architectures import architecture
+from pvtt_model.nano.pretrain.optimise import Progress, descend, rate_at
 from pvtt_model.nano.pretrain.stream import clips
 
 BATCH, LR, KL = 4, 2e-3, 2e-6
@@ -23,7 +23,7 @@ def train_vae(
     seed: int,
     steps: int,
     folder: Path,
-    progress: Callable[[int, dict[str, float]], None],
+    progress: Progress,
     resume: Path | None = None,
     lr: float = LR,
     decoder_only: bool = False,
@@ -44,8 +44,6 @@ def train_vae(
     optimizer = torch.optim.AdamW(trained, lr=lr, betas=(0.9, 0.95), weight_decay=0.01)
     model.train()
     for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = lr * min(1, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
         long = step % LONG_SHARE == LONG_SHARE - 1
         batch = clips(seed, first + step, BATCH // 2 if long else BATCH, 9 if long else 5)
         x = batch.frames_NCTHW
@@ -57,10 +55,7 @@ def train_vae(
         edges = _edges(decoded.float()) - _edges(x)
         kl = posterior.kl().mean()
         loss = (weight * (error.abs() + 2 * error**2)).mean() + 0.5 * edges.abs().mean() + KL * posterior.kl().mean()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
+        descend(loss, optimizer, trained, rate_at(step, steps, lr))
         if step % 50 == 0 or step == steps - 1:
             record = {"loss": float(loss), "psnr_db": psnr(decoded.float(), x), "kl": float(kl)}
             progress(step, record)
@@ -70,13 +65,17 @@ def train_vae(
     return save_vae(model, seed, folder)
 
 
+class _Unclamped(TorchFunctionMode):
+    """Inside, torch.clamp gives back what it got: the class's own clamp would stop gradients beyond [-1, 1]."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return args[0] if function is torch.clamp else function(*args, **(kwargs or {}))
+
+
 def _decode(model: Any, z: Tensor) -> Tensor:
-    """As the class decodes, without its clamp, which would stop gradients beyond [-1, 1]."""
-    before, torch.clamp = torch.clamp, lambda x, *a, **k: x  # type: ignore[assignment]
-    try:
+    """As the class decodes, without its clamp."""
+    with _Unclamped():
         return model.decode(z, return_dict=False)[0]
-    finally:
-        torch.clamp = before  # type: ignore[assignment]
 
 
 def _edges(x: Tensor) -> Tensor:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pvtt_model.nano.pretrain.optimise import Progress, descend, rate_at
 from pvtt_model.nano.pretrain.stream import clips
 from pvtt_model.nano.pretrain.vision import ATTRIBUTES, labels
+from pvtt_model.nano.products import Split
 from pvtt_model.nano.render import GROUNDS
 
 BATCH, LR, WIDTH = 16, 2e-3, 128
@@ -33,7 +33,7 @@ class VideoFeatures(nn.Module):
         return self.layers(x).mean((2, 3, 4))
 
 
-def train_video(seed: int, steps: int, folder: Path, progress: Callable[[int, dict[str, float]], None]) -> dict[str, float]:
+def train_video(seed: int, steps: int, folder: Path, progress: Progress) -> dict[str, float]:
     """Learn to say what is shown, on what, moving where. Score: shares right on unseen products."""
     torch.manual_seed(seed)
     model = VideoFeatures()
@@ -41,13 +41,8 @@ def train_video(seed: int, steps: int, folder: Path, progress: Callable[[int, di
     parameters = [*model.parameters(), *heads.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=LR, weight_decay=0.01)
     for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = LR * min(1, (step + 1) / 50) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
         loss, right = _answers(model, heads, seed, step)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
+        descend(loss, optimizer, parameters, rate_at(step, steps, LR, warmup=50))
         if step % 50 == 0 or step == steps - 1:
             progress(step, {"loss": loss.item(), "right": float(right.mean())})
     folder.mkdir(parents=True, exist_ok=True)
@@ -58,8 +53,8 @@ def train_video(seed: int, steps: int, folder: Path, progress: Callable[[int, di
     return {"product": float(right[: len(ATTRIBUTES)].mean()), "ground": float(right[-3]), "way": float(right[-2]), "nearer": float(right[-1])}
 
 
-def _answers(model: nn.Module, heads: nn.ModuleList, seed: int, step: int, size: int = BATCH, split: str = "train") -> tuple[Tensor, Tensor]:
-    batch = clips(seed, step, size, 5, split)  # type: ignore[arg-type]
+def _answers(model: nn.Module, heads: nn.ModuleList, seed: int, step: int, size: int = BATCH, split: Split = "train") -> tuple[Tensor, Tensor]:
+    batch = clips(seed, step, size, 5, split)
     moved = [[s.ground, WAYS.index(s.moves.split()[1]), int("closer" in s.moves)] for s in batch.scenes]
     wanted = torch.cat([labels(batch.products), torch.tensor(moved)], 1)
     features = model(batch.frames_NCTHW)

@@ -7,15 +7,19 @@ picture looks like and not only what it is called.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from pvtt_model.backbones.architectures import architecture
+from pvtt_model.backbones.image import build_image_model
+from pvtt_model.nano.pretrain.optimise import Progress, descend, rate_at
 from pvtt_model.nano.pretrain.stream import SIDE, clips, pictures
 from pvtt_model.nano.products import INKS, STRETCH, Product, Split, draw_product
 from pvtt_model.nano.shapes import COLOURS, GLYPHS, PATTERNS, SHAPES
@@ -104,7 +108,7 @@ class _Heads(nn.Module):
         self.pixels = nn.Linear(width, 3 * patch * patch) if patch else None
 
 
-def train_vision(model: Any, patch: int | None, seed: int, steps: int, lr: float, progress: Callable[[int, dict[str, float]], None]) -> None:
+def train_vision(model: Any, patch: int | None, seed: int, steps: int, lr: float, progress: Progress) -> None:
     """Train `model` (timm, no head) in place. patch: side of its patches, or None for a ConvNet."""
     torch.manual_seed(seed)
     heads = _Heads(model.num_features, patch)
@@ -112,8 +116,6 @@ def train_vision(model: Any, patch: int | None, seed: int, steps: int, lr: float
     optimizer = torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.98), weight_decay=0.05)
     model.train()
     for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = lr * min(1, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
         batch = views(seed, step)
         images = torch.cat([batch.first_NCHW, batch.second_NCHW])
         with torch.autocast("cpu", torch.bfloat16):
@@ -130,10 +132,7 @@ def train_vision(model: Any, patch: int | None, seed: int, steps: int, lr: float
         if tokens is not None and heads.pixels is not None and patch:
             wanted = F.pixel_unshuffle(images, patch).flatten(2).transpose(1, 2)
             loss = loss + 2 * (heads.pixels(tokens) - wanted).abs().mean()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
+        descend(loss, optimizer, parameters, rate_at(step, steps, lr))
         if step % 100 == 0 or step == steps - 1:
             progress(step, {"loss": loss.item(), "contrast": contrast.item(), "nearest": (similar.argmax(1) == target).float().mean().item()})
     model.eval()
@@ -144,6 +143,18 @@ def _features(model: Any, images: Tensor, patch: int | None) -> tuple[Tensor | N
     if patch is None:
         return None, model.forward_head(features, pre_logits=True)
     return features[:, model.num_prefix_tokens :], features[:, 0]
+
+
+def train_image_encoder(name: str, seed: int, steps: int, lr: float, folder: Path, progress: Progress, **build: Any) -> dict[str, float]:
+    """Train nano-dinov2 or nano-judge and save model.safetensors. Score: unseen products found among 20. build: for build_image_model."""
+    config = architecture(name).config
+    torch.manual_seed(seed)
+    model = build_image_model(config, **build)
+    patch = None if "dims" in config else int(config["patch"])
+    train_vision(model, patch, seed, steps, lr, progress)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "model.safetensors")
+    return retrieval(lambda x: _features(model, (x - MEAN) / STD, patch)[1], seed)
 
 
 @torch.no_grad()
