@@ -44,6 +44,14 @@ class StageRefs(NamedTuple):
     gate: ArtifactRef
 
 
+def where_to_look(store: str, gate: ArtifactRef, edits: ArtifactRef) -> str:
+    """The last lines of a finished run: report, contact sheet, videos."""
+    return (
+        f"report: {store}/{gate.name}/report.html\ncontact sheet: {store}/{edits.name}/contact_sheet.png\n"
+        f"videos: pvtt artifacts get {edits.name} --match '*.mp4' --out edits --store {store}"
+    )
+
+
 def stage_or_last(recipe: RecipeSpec, name: str | None) -> str:
     """A stage's name, the recipe's last one where it is empty. Raises ValueError naming the stages there are."""
     return recipe.stages[stage_index(recipe, name) if name else -1].name

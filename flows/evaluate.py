@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import flow
 from prefect.states import Completed, Failed, State
 
-from flows.curriculum import GateMissed, OnGateFailure, curated, judged, stage_or_last, trained
+from flows.curriculum import GateMissed, OnGateFailure, curated, judged, stage_or_last, trained, where_to_look
 from flows.pvtt import Overrides
 from pvtt_model.recipes import RecipeName, recipe_by_name
 from tasks.open_store import open_checked_store
@@ -38,9 +38,4 @@ def evaluate(
         refs = judged(spec, name, trained(spec, data, name, uri), data, uri, on_gate_failure)
     except GateMissed as missed:
         return Failed(message=str(missed))
-    return Completed(
-        message=(
-            f"report: {uri}/{refs.gate.name}/report.html\ncontact sheet: {uri}/{refs.edits.name}/contact_sheet.png\n"
-            f"videos: pvtt artifacts get {refs.edits.name} --match '*.mp4' --out edits --store {uri}"
-        )
-    )
+    return Completed(message=where_to_look(uri, refs.gate, refs.edits))

@@ -7,7 +7,7 @@ from typing import Any
 from prefect import flow
 from prefect.states import Completed, Failed, State
 
-from flows.curriculum import GateMissed, OnGateFailure, StageRefs, curated, judged
+from flows.curriculum import GateMissed, OnGateFailure, StageRefs, curated, judged, where_to_look
 from pvtt_model.artifacts import ArtifactRef
 from pvtt_model.recipes import RecipeName, recipe_by_name
 from pvtt_model.specs import RecipeSpec
@@ -51,10 +51,4 @@ def run_curriculum(spec: RecipeSpec, data: dict[str, ArtifactRef], uri: str, on_
             return Failed(message=str(missed))
     checkpoints, edits, reports, gates = (list(refs) for refs in zip(*done, strict=True))
     release = publish_release(spec, data["clips"], checkpoints, edits, reports, gates, uri)
-    return Completed(
-        message=(
-            f"release: {uri}/{release.name}\n"
-            f"report: {uri}/{gates[-1].name}/report.html\ncontact sheet: {uri}/{edits[-1].name}/contact_sheet.png\n"
-            f"videos: pvtt artifacts get {edits[-1].name} --match '*.mp4' --out edits --store {uri}"
-        )
-    )
+    return Completed(message=f"release: {uri}/{release.name}\n{where_to_look(uri, gates[-1], edits[-1])}")

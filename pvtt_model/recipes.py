@@ -101,6 +101,9 @@ def _survey(name: str, description: str, *stages: StageSpec) -> RecipeSpec:
 NANO_VIDEO = VideoSpec(width=64, height=64, num_frames=5)
 NANO_CLIP, NANO_DINO, NANO_JUDGE = (shipped(name, ModelSpec) for name in ("clip", "dinov2", "judge"))
 CONTEXT = ("base", "no_reference", "wrong_reference")
+NANO_EDIT = EditSpec(
+    num_steps=8, scheduler="flow_euler", shift=2.0, guidance_text=1.0, guidance_reference=1.5, max_clips=64, reference="swap", feather_px=2
+)
 
 
 def _nano_stage(name: str, backbone: str, steps: int, lr: float, gate: GateSpec, **changes: Any) -> StageSpec:
@@ -116,9 +119,7 @@ def _nano_stage(name: str, backbone: str, steps: int, lr: float, gate: GateSpec,
         ),
         train=TrainSpec(steps=steps, checkpoint_every_steps=100),
         data=DataSpec(min_pairs=1),
-        edit=EditSpec(
-            num_steps=8, scheduler="flow_euler", shift=2.0, guidance_text=1.0, guidance_reference=1.5, max_clips=64, reference="swap", feather_px=2
-        ),
+        edit=NANO_EDIT,
         evaluate=EvalSpec(clip=NANO_CLIP, dino=NANO_DINO, judge=NANO_JUDGE),
         gate=gate,
     )
@@ -150,16 +151,9 @@ NANO = RecipeSpec(
             _gate(bg_psnr_composited_db=30.0),
             init_from="previous",
             data=DataSpec(min_pairs=1, max_pairs=800, select="best"),
+            edit=NANO_EDIT.model_copy(update={"max_clips": 200, "baselines": CONTEXT}),
         ),
     ),
-)
-NANO = NANO.model_copy(
-    update={
-        "stages": (
-            *NANO.stages[:2],
-            NANO.stages[2].model_copy(update={"edit": NANO.stages[2].edit.model_copy(update={"max_clips": 200, "baselines": CONTEXT})}),
-        )
-    }
 )
 
 # One's own 16:9 clips on two cores: the same models at 224 x 128, 17 frames.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from prefect import task
 
@@ -37,13 +38,14 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, stage_name
 
     index = stage_index(recipe, stage_name)
     stage, made = recipe.stages[index], store.manifest(edits)
-    gallery, said = _gallery(store, made, stage.evaluate) if stage.evaluate.judge else (None, [])
+    behind = {name.split("/")[0]: store.manifest(name) for name in made.inputs}
+    gallery, said = _gallery(store, made, behind["clips"], stage.evaluate) if stage.evaluate.judge else (None, [])
     spec = [stage.evaluate.identity(), gallery.sha256 if gallery else None, REVISIONS["reports"]]
     units = [ScoreUnit(store.store.uri, digest("reports", spec, f.sha256), recipe, index, f, gallery) for f in made.shards()]
     gpus = 0.0 if stage.parallel.accelerator == "cpu" else 1.0
     records = map_units(store, score_one, units, kind="reports", what=f"scoring ({stage_name})", num_gpus=gpus)
     scores = [EditScores.model_validate(record.summary) for record in records]
-    said = _curation(store, made) + said
+    said = _curation(behind["clips"].summary, behind["masks"].summary) + said
     report = aggregate(stage_name, scores, stage.evaluate, on_training_clips=bool(made.summary["on_training_clips"]), warnings=said)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -60,17 +62,16 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, stage_name
     return store.commit(planned, files, {"stage": stage_name, "edits": report.edits, "done": report.edits_done, "values": report.values()})
 
 
-def _gallery(store: ArtifactStore, edits: Manifest, spec: EvalSpec) -> tuple[StoredFile, list[str]]:
+def _gallery(store: ArtifactStore, edits: Manifest, clips: Manifest, spec: EvalSpec) -> tuple[StoredFile, list[str]]:
     """The held-out products, and those the edits show, with their reference pictures, as one pooled file; and what is to be said of it."""
     from pvtt_model.data.shards import read_row, write_shard
     from pvtt_model.evaluation.gallery import SCHEMA, gallery_rows
 
-    behind = {name.split("/")[0]: store.manifest(name) for name in edits.inputs}
     used = {row[key] for row in read_json(store, edits) for key in ("reference_key", "wrong_key")}
-    facts = sorted(read_json(store, behind["clips"]), key=lambda fact: fact["clip_key"])
+    facts = sorted(read_json(store, clips), key=lambda fact: fact["clip_key"])
     facts = [f for f in facts if (f["held_out"] and f["split"] != "validation") or f["clip_key"] in used]
     chosen = gallery_rows([{"product_id": f["product_id"], "look_alikes": f.get("look_alikes"), "fact": f} for f in facts])
-    shards = behind["clips"].shards()
+    shards = clips.shards()
     rows = []
     for row in chosen:
         fact = row.pop("fact")
@@ -85,10 +86,8 @@ def _gallery(store: ArtifactStore, edits: Manifest, spec: EvalSpec) -> tuple[Sto
     return file, [f"The judge chose among {len(rows)} products, {spec.candidates} were asked for (evaluate.candidates): no more are held out."]
 
 
-def _curation(store: ArtifactStore, edits: Manifest) -> list[str]:
-    """What curation refused, counted, from the artifacts the edits were made of."""
-    behind = {name.split("/")[0]: store.manifest(name).summary for name in edits.inputs}
-    clips, masks = behind["clips"], behind["masks"]
+def _curation(clips: dict[str, Any], masks: dict[str, Any]) -> list[str]:
+    """What curation refused, counted, from the summaries of the artifacts the edits were made of."""
     said = [f"Data: {clips['accepted']} clips of {clips['products']} products accepted, {clips['refused']} refused; {clips['held_out']} held out."]
     if clips["refused"]:
         said.append("Refused lines: " + ", ".join(f"{n} {kind}" for kind, n in sorted(clips["refused_by_kind"].items())) + ".")

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from pvtt_model.backbones.image import ImageEncoder, letterbox
 from pvtt_model.backbones.text import TextEncoder
+from pvtt_model.curation.frames import DTYPES
 from pvtt_model.data.video_io import read_picture
 from pvtt_model.specs import ConditionSpec
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CLIPS_A_BATCH = 16  # whose pictures go through the image encoder together
 NAMELESS = "product"
 
@@ -40,7 +40,7 @@ def reference_tokens(clips: Sequence[Sequence[bytes]], image_size: int, encoder:
 
 def embed_conditions(clips: Sequence[dict[str, Any]], spec: ConditionSpec, text: TextEncoder, image: ImageEncoder) -> list[dict[str, Any]]:
     """The conditions rows of clips: text_LD without padding, and reference_NPC. Equal prompts are embedded once."""
-    dtype = _DTYPES[spec.dtype]
+    dtype = DTYPES[spec.dtype]
     prompts = [prompt_of(clip, spec.product_words) for clip in clips]
     each = list(dict.fromkeys(prompts))
     texts = dict(zip(each, (t.to(dtype).cpu().contiguous() for t in text.embed(each, spec.max_text_tokens)), strict=True))

@@ -10,6 +10,9 @@ from torch import Tensor
 from pvtt_model.data.video_io import decode, fit, fit_mask, png_mask
 from pvtt_model.specs import VideoSpec
 
+#: What latents and conditions may be stored as, by the settings' names.
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
 
 def frames_and_mask(clip: dict[str, Any], mask: dict[str, Any], video: VideoSpec) -> tuple[Tensor, Tensor]:
     """(frames uint8 T,C,H,W, mask bool T,H,W) of a clip at the model's size, from its clips and masks rows."""

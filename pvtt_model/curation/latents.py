@@ -16,12 +16,11 @@ from safetensors.torch import save
 from torch import Tensor
 
 from pvtt_model.backbones.vae import VideoAutoencoder
-from pvtt_model.curation.frames import frames_and_mask, to_model
+from pvtt_model.curation.frames import DTYPES, frames_and_mask, to_model
 from pvtt_model.curation.mask_policy import fill_inside
 from pvtt_model.curation.variants import variant_names, widened_masks
 from pvtt_model.specs import LatentSpec
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CELL = 8  # pixels of the frame a latent cell stands for, either way
 PIXELS_A_CALL = 1 << 22  # of all frames that go through the VAE together: small clips gain by it, large ones would not fit
 
@@ -79,7 +78,7 @@ def encode_latents(clip: dict[str, Any], mask: dict[str, Any], spec: LatentSpec,
     masks = widened_masks(exact, spec.mask_policy, clip["clip_key"], 1 if clip["split"] in ("validation", "eval") else spec.variants)
     if not masks[0].any():
         return row | {"usable": False, "reason": "the mask is empty once cut to the model's frame; use video.fit='stretch' or another clip"}
-    dtype = _DTYPES[spec.dtype]
+    dtype = DTYPES[spec.dtype]
     latents, contexts = vace_contexts(frames, masks, spec, vae)
     tensors = {"latents_CFHW": latents}
     for i, context in enumerate(contexts):

@@ -47,8 +47,13 @@ def reference_square(reference_CHW: torch.Tensor, side_px: int) -> torch.Tensor:
     if len(picture) == 4:
         alpha = picture[3:]
         return letterbox(picture[:3] * alpha + NEUTRAL * (1 - alpha), side_px, torch.full((3,), NEUTRAL))
-    border = torch.cat([picture[:, 0], picture[:, -1], picture[:, :, 0], picture[:, :, -1]], dim=1)
-    return letterbox(picture, side_px, border.median(dim=1).values)
+    return letterbox(picture, side_px, border_colour(picture))
+
+
+def border_colour(picture_CHW: torch.Tensor) -> torch.Tensor:
+    """Median of the outermost ring's pixels, a channel each (C,), in the picture's own type and range."""
+    ring = [picture_CHW[:, 0], picture_CHW[:, -1], picture_CHW[:, :, 0], picture_CHW[:, :, -1]]
+    return torch.cat(ring, dim=1).median(dim=1).values
 
 
 def letterbox(picture_CHW: torch.Tensor, side_px: int, colour_C: torch.Tensor) -> torch.Tensor:

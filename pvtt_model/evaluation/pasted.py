@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from pvtt_model.evaluation.crops import NEUTRAL, mask_box
+from pvtt_model.evaluation.crops import border_colour, mask_box
 from pvtt_model.evaluation.frames import to_unit
 
 KEY_DISTANCE = 0.08  # a pixel further than this from the border's colour, in any channel of [0, 1], is the product
@@ -33,10 +33,8 @@ def cut_out(reference_CHW: torch.Tensor) -> torch.Tensor:
     picture = to_unit(reference_CHW)
     if len(picture) == 4:
         cover = picture[3]
-        colour = torch.full((3,), NEUTRAL)
     else:
-        border = torch.cat([picture[:, 0], picture[:, -1], picture[:, :, 0], picture[:, :, -1]], dim=1)
-        colour = border.median(dim=1).values
+        colour = border_colour(picture)
         cover = ((picture - colour[:, None, None]).abs().amax(dim=0) > KEY_DISTANCE).float()
     if not bool((cover > 0).any()):
         cover = torch.ones_like(cover)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from PIL import Image, ImageFont
 
+from pvtt_model.evaluation.crops import border_colour
+
 INK, PALE, PAPER, ALARM = (24, 24, 27), (113, 113, 122), (250, 250, 250), (185, 28, 28)
 TINT = (255, 0, 96)  # of the product's area in overlays
 
@@ -34,11 +36,10 @@ def fitted(reference_CHW: torch.Tensor, width_px: int, height_px: int) -> Image.
         flat = (reference_CHW[:3] * alpha + 255 * (1 - alpha)).round().to(torch.uint8)
     else:
         flat = reference_CHW
-    border = torch.cat([flat[:, 0], flat[:, -1], flat[:, :, 0], flat[:, :, -1]], dim=1).median(dim=1).values
     scale = min(width_px / flat.shape[-1], height_px / flat.shape[-2])
     size = max(1, round(flat.shape[-1] * scale)), max(1, round(flat.shape[-2] * scale))
     method = Image.Resampling.NEAREST if scale >= 2 else Image.Resampling.LANCZOS
-    box = Image.new("RGB", (width_px, height_px), tuple(int(v) for v in border))
+    box = Image.new("RGB", (width_px, height_px), tuple(int(v) for v in border_colour(flat)))
     box.paste(to_image(flat).resize(size, method), ((width_px - size[0]) // 2, (height_px - size[1]) // 2))
     return box
 

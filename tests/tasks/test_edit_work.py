@@ -131,12 +131,12 @@ def test_an_edit_is_made_scored_and_found_again(placed, monkeypatch, tmp_path):
         for i, c in enumerate(COLOURS)
     ]
     facts.append({"clip_key": "clip-val", "product_id": "unused", "split": "validation", "held_out": True, "shard": 0, "row": 0})
-    store.commit(clips, [places["red"].clips, _attached(store, clips, tmp_path, facts)], {})
+    curated = store.commit(clips, [places["red"].clips, _attached(store, clips, tmp_path, facts)], {})
     edits = plan_artifact("edits", {"n": 1}, [clips.name])
     table = [{"clip_key": "clip-red", "reference_key": "clip-blue", "wrong_key": "clip-green"}]
     manifest = store.commit(edits, [made.files[0], _attached(store, edits, tmp_path, table)], {})
     spec = recipe().stages[0].evaluate
-    gallery, said = _gallery(store, manifest, spec)
+    gallery, said = _gallery(store, manifest, curated, spec)
     assert [r["product_id"] for r in read_rows(store.local_path(gallery))] == ["blue", "green", "red"]
     assert len(said) == 1 and "3 products, 20 were asked for" in said[0]
 
