@@ -33,8 +33,8 @@ def velocity(x0_BCFHW: Tensor, noise_BCFHW: Tensor) -> Tensor:
 
 
 def shift_sigma(sigma: Tensor, shift: float) -> Tensor:
-    """Moves mass to the noisy end: shift sigma / (1 + (shift - 1) sigma); shift 1 changes nothing."""
-    return shift * sigma / (1 + (shift - 1) * sigma)
+    """Moves mass to the noisy end: shift sigma / (1 + (shift - 1) sigma); shift 1 changes nothing. In [0, 1], also after rounding."""
+    return (shift * sigma / (1 + (shift - 1) * sigma)).clamp(max=1.0)
 
 
 def sample_sigma(batch: int, sampling: Literal["uniform", "logit_normal"], shift: float, generator: torch.Generator) -> Tensor:
