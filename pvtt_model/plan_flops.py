@@ -3,8 +3,9 @@
 Letters: L video tokens, T text tokens, N reference tokens, P image patches, D the DiT's width, F its feed-forward width,
 R the reference width, r the LoRA rank. Norms, activations, rotary embedding, the optimizer and data loading are not counted.
 Backward: a linear layer costs its forward once for the input's gradient and once more for the weight's; a frozen weight wants
-none, and an input behind which nothing is trained wants none (text, the VACE branch, the first block's q, k, v). Attention costs
-2.5 x its forward, as flash attention makes the scores again. Held against torch's own FLOP counter in the test.
+none, and an input behind which nothing is trained wants none (text, a VACE branch that does not read the reference, the first
+block's q, k, v). Attention costs 2.5 x its forward, as flash attention makes the scores again. Held against torch's own counter in
+the test.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ def video_tokens(latents: LatentSpec) -> int:
 
 @dataclass
 class Flops:
-    """FLOPs of one sample. `recompute` is what gradient checkpointing repeats: the forward pass of the main blocks, at most."""
+    """FLOPs of one sample. `recompute` is what gradient checkpointing repeats, at most: the forward pass of the main blocks, and of VACE's
+    where they read the reference."""
 
     linear: int = 0
     self_attention: int = 0
@@ -40,7 +42,7 @@ class Flops:
     lora: int = 0
     reference: int = 0
     backward: int = 0
-    main_blocks: int = field(default=0, repr=False)
+    repeated: int = field(default=0, repr=False)
     checkpointing: bool = False
 
     @property
@@ -49,7 +51,7 @@ class Flops:
 
     @property
     def recompute(self) -> int:
-        return self.main_blocks if self.checkpointing else 0
+        return self.repeated if self.checkpointing else 0
 
     @property
     def total(self) -> int:
@@ -60,8 +62,9 @@ def sample_flops(stage: StageSpec, video: int, text: int, patches: int, image_wi
     """FLOPs of one training sample of `video` tokens, `text` tokens (padded) and `patches` image patches of `image_width` channels.
 
     linear: frozen linear layers of the base. self_attention: 4 L^2 D a block. cross_attention: 4 L T D a block. vace: the frozen
-    VACE blocks, forward only. lora: 2 r (in + out) a token. reference: the resampler, and a hooked layer's K/V (4 N R D) and its
-    attention (4 L N D); q and out are the text attention's.
+    VACE blocks, forward only unless they read the reference. lora: 2 r (in + out) a token. reference: the resampler, and a hooked
+    layer's K/V (4 N R D; in the space 'words' 4 N D D, behind the text projection of N tokens) and its attention (4 L N D); q and out
+    are the text attention's.
     """
     config = architecture(stage.backbone.architecture, "dit").config
     d, ffn, depth, n_vace = dit_width(config), config["ffn_dim"], config["num_layers"], len(config["vace_layers"])
@@ -87,6 +90,12 @@ def sample_flops(stage: StageSpec, video: int, text: int, patches: int, image_wi
         setattr(count, part, getattr(count, part) + flops)
         count.backward += 5 * flops // 2 if grad else 0
 
+    def read_reference() -> None:
+        kv = 4 * ref.num_tokens * (d if ref.space == "words" else ref.width) * d
+        count.reference += kv
+        count.backward += 2 * kv
+        attention(ref.num_tokens, "reference", grad=True)
+
     _embeddings(config, video, text, d, linear)
     before = count.forward
     grad = False
@@ -103,19 +112,28 @@ def sample_flops(stage: StageSpec, video: int, text: int, patches: int, image_wi
         attention(text, "cross_attention", grad=grad or "attn2" in targets)
         adapted(video, d, d, "attn2", grad=grad or hooked or "attn2" in targets)
         if hooked:
-            kv = 4 * ref.num_tokens * ref.width * d
-            count.reference += kv
-            count.backward += 2 * kv
-            attention(ref.num_tokens, "reference", grad=True)
+            read_reference()
         grad = grad or hooked or "attn2" in targets
         adapted(video, d, ffn, "ffn", grad=grad)
         adapted(video, ffn, d, "ffn", grad=grad or "ffn" in targets)
         grad = grad or "ffn" in targets
-    count.main_blocks = count.forward - before
+    count.repeated = count.forward - before
     linear(video, d, 4 * config["out_channels"], grad=grad)
     block = 12 * video * d * d + 4 * text * d * d  # q, k, v, out of attn1 (8), q and out of attn2 (4), text's k and v
-    count.vace = n_vace * (block + 4 * video * video * d + 4 * video * text * d + 4 * video * d * ffn + 2 * video * d * d) + 2 * video * d * d
+    attentions, behind = 4 * video * video * d + 4 * video * text * d, 4 * video * d * ffn + 2 * video * d * d  # behind: ffn and proj_out
+    count.vace = n_vace * (block + attentions + behind) + 2 * video * d * d
+    if ref.vace_blocks:
+        before = count.forward
+        for i in range(n_vace):
+            read_reference()
+            count.backward += 2 * video * d * d + behind  # attn2's out and what is behind it
+            count.backward += (10 * video * d * d + 5 * attentions // 2) if i else 0
+        count.repeated += count.forward - before + n_vace * (block + attentions + behind)
     _resampler(count, stage, patches, image_width)
+    if ref.space == "words":
+        last, projection = 2 * ref.num_tokens * ref.width * config["text_dim"], 2 * ref.num_tokens * (config["text_dim"] * d + d * d)
+        count.reference += last + projection
+        count.backward += 2 * last + projection
     return count
 
 

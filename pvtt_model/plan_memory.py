@@ -43,7 +43,8 @@ def gpu_memory(stage: StageSpec, parameters: Parameters, tokens: int) -> Memory:
     optimizer: AdamW's two moments and the float32 master, 12 trained, / n from ZeRO-1 (8 at ZeRO-0 in float32, without
     a master); on the host with offload_optimizer.
     buffers: two buckets of at most 50 M elements from ZeRO-1; at ZeRO-3 also the gathered weights, at most 1e9 elements.
-    activations: micro_batch x (with checkpointing the input of every main block, and one block's inside; else every block's inside).
+    activations: micro_batch x (with checkpointing the input of every block, and one block's inside; else every block's inside); of the
+    main blocks, and of VACE's where they read the reference (counted as main ones: too much, as they carry no LoRA).
     """
     parallel = stage.parallel
     w, n, zero = BYTES[parallel.precision], parallel.num_workers, parallel.zero_stage
@@ -57,7 +58,8 @@ def gpu_memory(stage: StageSpec, parameters: Parameters, tokens: int) -> Memory:
         optimizer, host = 0, host + optimizer
     if parallel.offload_params and zero == 3:
         weights, host = 0, host + weights
-    layers = architecture(stage.backbone.architecture, "dit").config["num_layers"]
+    config = architecture(stage.backbone.architecture, "dit").config
+    layers = config["num_layers"] + (len(config["vace_layers"]) if stage.reference.vace_blocks else 0)
     inside, entry = block_activations(stage, tokens)
     without = parallel.micro_batch * layers * inside
     kept = parallel.micro_batch * (layers * entry + inside) if parallel.gradient_checkpointing else without

@@ -41,7 +41,9 @@ def count_parameters(stage: StageSpec, image_width: int) -> Parameters:
     config = architecture(stage.backbone.architecture, "dit").config
     vace = sum(p.numel() for name, p in model.named_parameters() if name.startswith("vace_"))
     total = sum(p.numel() for p in model.parameters())
-    resampler, kv = reference_parameters(stage.reference, image_width, dit_width(config), config["num_layers"])
+    resampler, kv = reference_parameters(
+        stage.reference, image_width, dit_width(config), config["num_layers"], config["text_dim"], len(config["vace_layers"])
+    )
     largest = max(sum(p.numel() for p in block.parameters()) for block in [*model.blocks, *model.vace_blocks])
     return Parameters(total - vace, vace, lora_parameters(model, stage.lora), resampler, kv, largest)
 
@@ -58,16 +60,20 @@ def lora_parameters(model: nn.Module, spec: LoraSpec) -> int:
     return sum(spec.rank * (m.in_features + m.out_features) for m in targets)
 
 
-def reference_parameters(spec: ReferenceSpec, image_width: int, dit_width: int, layers: int) -> tuple[int, int]:
-    """(resampler, decoupled K/V) parameters. With D = spec.width, N = num_tokens, I = image_width, W = dit_width:
+def reference_parameters(spec: ReferenceSpec, image_width: int, dit_width: int, layers: int, text_width: int, vace_layers: int) -> tuple[int, int]:
+    """(resampler, decoupled K/V) parameters. With D = spec.width, N = num_tokens, I = image_width, W = dit_width, T = text_width:
 
     resampler: proj_in I D + D; latents N D; a layer 12 D^2 + 6 D (q D^2, kv 2 D^2, out D^2, feed-forward 8 D^2, three
     LayerNorms 2 D each); proj_out D^2 + D; LayerNorm 2 D.
-    K/V: 2 D W a hooked layer, ceil(layers / every_nth_layer) of them.
+    K/V: 2 D W a hooked layer, ceil(layers / every_nth_layer) of them and all VACE's where asked. In the space 'words' the resampler has
+    T (D + 1) more, and a layer's K/V are 2 (W^2 + W) and a gate.
     """
     d = spec.width
     resampler = (image_width * d + d) + spec.num_tokens * d + spec.depth * (12 * d * d + 6 * d) + (d * d + d) + 2 * d
-    return resampler, 2 * d * dit_width * hooked_layers(spec, layers)
+    hooked = hooked_layers(spec, layers) + (vace_layers if spec.vace_blocks else 0)
+    if spec.space == "words":
+        return resampler + text_width * (d + 1), (2 * dit_width * (dit_width + 1) + 1) * hooked
+    return resampler, 2 * d * dit_width * hooked
 
 
 def hooked_layers(spec: ReferenceSpec, layers: int) -> int:

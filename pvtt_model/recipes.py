@@ -106,13 +106,15 @@ NANO_EDIT = EditSpec(
 )
 
 
-def _nano_stage(name: str, backbone: str, steps: int, lr: float, gate: GateSpec, **changes: Any) -> StageSpec:
+def _nano_stage(name: str, backbone: str, steps: int, lr: float, words: float, gate: GateSpec, **changes: Any) -> StageSpec:
     stage = StageSpec(
         name=name,
         backbone=shipped(backbone, BackboneSpec),
-        reference=ReferenceSpec(num_tokens=16, depth=2, width=128, num_heads=4),
+        reference=ReferenceSpec(space="words", num_tokens=16, depth=2, width=128, num_heads=4, vace_blocks=True),
         lora=LoraSpec(rank=16, alpha=16, dropout=0.0),
-        objective=ObjectiveSpec(timestep_sampling="logit_normal", shift=6.0, text_dropout=0.1, reference_dropout=0.1, mask_weight=10.0),
+        objective=ObjectiveSpec(
+            timestep_sampling="logit_normal", shift=6.0, text_dropout=0.1, reference_dropout=0.1, mask_weight=10.0, words_weight=words
+        ),
         optim=OptimSpec(lr=lr, warmup_steps=20, beta2=0.99, decay="cosine"),
         parallel=ParallelSpec(
             num_workers=2, accelerator="cpu", zero_stage=2, micro_batch=8, grad_accum=1, precision="float32", gradient_checkpointing=False
@@ -141,13 +143,14 @@ NANO = RecipeSpec(
         text_encoder=shipped("text", ModelSpec), max_text_tokens=24, image_encoder=NANO_DINO, image_size=64, product_words="hide", dtype="float32"
     ),
     stages=(
-        _nano_stage("verify", "nano-s", 500, 5e-4, _gate(bg_psnr_composited_db=30.0)),
-        _nano_stage("base", "nano-m", 400, 5e-4, _gate(bg_psnr_composited_db=30.0), init_from="previous"),
+        _nano_stage("verify", "nano-s", 600, 1e-3, 1.0, _gate(bg_psnr_composited_db=30.0)),
+        _nano_stage("base", "nano-m", 500, 1e-3, 0.3, _gate(bg_psnr_composited_db=30.0), init_from="previous"),
         _nano_stage(
             "refine",
             "nano-m",
-            200,
-            1e-4,
+            250,
+            3e-4,
+            0.3,
             _gate(bg_psnr_composited_db=30.0),
             init_from="previous",
             data=DataSpec(min_pairs=1, max_pairs=800, select="best"),

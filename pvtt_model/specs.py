@@ -167,11 +167,21 @@ class BackboneSpec(ModelSpec):
 class ReferenceSpec(Spec):
     """Perceiver Resampler and decoupled cross-attention (IP-Adapter-Plus on a DiT). arXiv:2308.06721, the survey's 10.2."""
 
+    space: Literal["own", "words"] = Field(
+        default="own",
+        description="own: the tokens' K/V start as IP-Adapter's, values zero. words: the tokens live in the text encoder's space and go "
+        "through the base's own text projection, and their K/V start as copies of the text's, so that the base understands them (ELITE, "
+        "arXiv:2302.13848); the resampler then fits any base of that text encoder",
+    )
     num_tokens: Positive = 16
     depth: Positive = 4
-    width: Positive = Field(default=1024, description="resampler width; also the width of the K/V projections' input")
+    width: Positive = Field(default=1024, description="resampler width; in the space 'own' also the width of the K/V projections' input")
     num_heads: Positive = 16
     every_nth_layer: Positive = 1
+    vace_blocks: bool = Field(
+        default=False,
+        description="hook VACE's own blocks too: for a base whose VACE branch reads the text and draws by it; gradients then flow through the branch",
+    )
 
     @model_validator(mode="after")
     def _heads_divide_the_width(self) -> ReferenceSpec:
@@ -221,6 +231,11 @@ class ObjectiveSpec(Spec):
     shift: Annotated[float, Field(gt=0)] = Field(default=5.0, description="sigma -> shift sigma / (1 + (shift - 1) sigma)")
     text_dropout: Share = 0.1
     reference_dropout: Share = 0.2
+    words_weight: Annotated[float, Field(ge=0)] = Field(
+        default=0.0,
+        description="weight of the distance between the reference's tokens and the embedding of its product's words, beside the flow loss; "
+        "only in reference.space 'words', and only of clips whose manifest names product_words",
+    )
     mask_weight: Annotated[float, Field(gt=0)] = Field(default=1.0, description="weight of the loss inside the mask, 1 outside; the mean weight is 1")
 
 
@@ -335,6 +350,15 @@ class StageSpec(Spec):
     edit: EditSpec = EditSpec()
     evaluate: EvalSpec
     gate: GateSpec
+
+    @model_validator(mode="after")
+    def _words_have_a_space(self) -> StageSpec:
+        if self.objective.words_weight and self.reference.space != "words":
+            raise ValueError(
+                f"stage '{self.name}': objective.words_weight is {self.objective.words_weight}, but reference.space is '{self.reference.space}', "
+                "whose tokens are not words. Set reference.space='words', or words_weight=0."
+            )
+        return self
 
 
 class RecipeSpec(Spec):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import Tensor
 from pvtt_model.backbones.image import ImageEncoder, letterbox
 from pvtt_model.backbones.text import TextEncoder
 from pvtt_model.curation.frames import DTYPES
+from pvtt_model.curation.prompts import replaced
 from pvtt_model.data.video_io import read_picture
 from pvtt_model.specs import ConditionSpec
 
@@ -20,7 +20,7 @@ CLIPS_A_BATCH = 16  # whose pictures go through the image encoder together
 NAMELESS = "product"
 
 
-def prompt_of(clip: dict[str, Any], product_words: str) -> str:
+def embedded_prompt(clip: dict[str, Any], product_words: str) -> str:
     """The prompt to embed. 'hide' puts 'product' for the manifest's product_words, with the article that goes with it.
 
     A clip whose manifest names no such words keeps its prompt.
@@ -28,8 +28,7 @@ def prompt_of(clip: dict[str, Any], product_words: str) -> str:
     prompt, words = clip["prompt"], clip.get("product_words")  # shards of before have no such column
     if product_words == "keep" or not words:
         return str(prompt)
-    hidden = re.sub(rf"\b([Aa])n (?={re.escape(words)})", r"\1 ", prompt)
-    return hidden.replace(words, NAMELESS)
+    return replaced(prompt, words, NAMELESS)
 
 
 def reference_tokens(clips: Sequence[Sequence[bytes]], image_size: int, encoder: ImageEncoder) -> list[Tensor]:
@@ -39,10 +38,11 @@ def reference_tokens(clips: Sequence[Sequence[bytes]], image_size: int, encoder:
 
 
 def embed_conditions(clips: Sequence[dict[str, Any]], spec: ConditionSpec, text: TextEncoder, image: ImageEncoder) -> list[dict[str, Any]]:
-    """The conditions rows of clips: text_LD without padding, and reference_NPC. Equal prompts are embedded once."""
+    """The conditions rows of clips: text_LD without padding, reference_NPC, and words_LD, the product's words alone, where the manifest
+    names them. Equal texts are embedded once."""
     dtype = DTYPES[spec.dtype]
-    prompts = [prompt_of(clip, spec.product_words) for clip in clips]
-    each = list(dict.fromkeys(prompts))
+    prompts = [embedded_prompt(clip, spec.product_words) for clip in clips]
+    each = list(dict.fromkeys([*prompts, *(words for clip in clips if (words := clip.get("product_words")))]))
     texts = dict(zip(each, (t.to(dtype).cpu().contiguous() for t in text.embed(each, spec.max_text_tokens)), strict=True))
     rows = []
     for start in range(0, len(clips), CLIPS_A_BATCH):
@@ -54,5 +54,7 @@ def embed_conditions(clips: Sequence[dict[str, Any]], spec: ConditionSpec, text:
                 "text_length": torch.tensor(len(texts[prompt])),
                 "reference_NPC": tokens.to(dtype).cpu().clone(),
             }
+            if words := clip.get("product_words"):
+                tensors["words_LD"] = texts[words].clone()  # safetensors refuses two names for one tensor
             rows.append({"clip_key": clip["clip_key"], "usable": True, "reason": None, "tensors": save(tensors)})
     return rows

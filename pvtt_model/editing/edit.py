@@ -12,6 +12,7 @@ from pvtt_model.backbones.image import letterbox
 from pvtt_model.backbones.vae import VideoAutoencoder
 from pvtt_model.curation.frames import frames_and_mask, to_frames, to_model
 from pvtt_model.curation.mask_policy import widen
+from pvtt_model.curation.prompts import replaced
 from pvtt_model.data.video_io import decode, fit, fit_mask, png_bytes, png_mask, read_picture
 from pvtt_model.editing.sample import EditInputs, Variant, composite, sample_variants
 from pvtt_model.specs import EditSpec, LatentSpec, VideoSpec
@@ -85,7 +86,7 @@ def prompt_of(clip: Row, product: Row) -> str:
     the words of one of the two are not known or not in the prompt."""
     old, new = clip.get("product_words"), product.get("product_words")
     if old and new and old in clip["prompt"]:
-        return str(clip["prompt"]).replace(old, new)
+        return replaced(str(clip["prompt"]), old, new)
     return str(product["prompt"])
 
 

@@ -151,11 +151,11 @@ def _velocity(teacher: Teacher, inputs: EditInputs, conditions: Sequence[Conditi
     text_RLD = torch.stack([text if c.text else empty for c in conditions]).to(dtype)
     control = inputs.control_MFHW[None].expand(len(conditions), -1, -1, -1, -1).to(dtype)
     which = torch.tensor([c.variant for c in conditions], device=device)
-    tokens_RND = _tokens(teacher, inputs, conditions, dtype)
+    present_R = torch.tensor([c.reference is not None for c in conditions], device=device)
+    teacher.give_reference(_tokens(teacher, inputs, conditions, dtype), present_R)
 
     def velocity(latents_VCFHW: Tensor, timestep: Tensor) -> Tensor:
         sigma = (timestep / 1000.0).expand(len(conditions)).to(device)
-        teacher.shared.tokens_BND = tokens_RND
         out = teacher.transformer(
             hidden_states=latents_VCFHW[which].to(dtype), timestep=sigma * TIMESTEPS, encoder_hidden_states=text_RLD,
             control_hidden_states=control, return_dict=False,
@@ -166,7 +166,7 @@ def _velocity(teacher: Teacher, inputs: EditInputs, conditions: Sequence[Conditi
 
 
 def _tokens(teacher: Teacher, inputs: EditInputs, conditions: Sequence[Condition], dtype: torch.dtype) -> Tensor | None:
-    """The resampled reference (R, N, D) of every row, zero where it has none; None where no row has one."""
+    """The resampled reference (R, N, D) of every row, anything where it has none; None where no row has one."""
     pictures = {"edit": inputs.reference_PC, "wrong_reference": inputs.wrong_reference_PC}
     wanted = list(dict.fromkeys(c.reference for c in conditions if c.reference))
     if not wanted:
@@ -174,8 +174,7 @@ def _tokens(teacher: Teacher, inputs: EditInputs, conditions: Sequence[Condition
     given = [pictures[name] for name in wanted]
     patches, keep = stack_references([p.to(dtype) for p in given if p is not None])
     resampled = dict(zip(wanted, teacher.resampler(patches, keep.to(patches.device)), strict=True))
-    nothing = torch.zeros_like(resampled[wanted[0]])
-    return torch.stack([resampled[c.reference] if c.reference else nothing for c in conditions])
+    return torch.stack([resampled[c.reference or wanted[0]] for c in conditions])
 
 
 def composite(raw_TCHW: Tensor, source_TCHW: Tensor, mask_THW: Tensor, feather_px: int) -> Tensor:

@@ -35,12 +35,12 @@ class _PerceiverAttention(nn.Module):
 
 
 class PerceiverResampler(nn.Module):
-    """Patch tokens (B, P, image_width) -> num_tokens tokens (B, num_tokens, width).
+    """Patch tokens (B, P, image_width) -> num_tokens tokens (B, num_tokens, width), or of out_width where that is given.
 
     `keep_BP` marks the real tokens where clips with fewer reference pictures were padded: padding cannot change the result.
     """
 
-    def __init__(self, image_width: int, width: int, num_tokens: int, depth: int, num_heads: int) -> None:
+    def __init__(self, image_width: int, width: int, num_tokens: int, depth: int, num_heads: int, out_width: int | None = None) -> None:
         super().__init__()
         if width % num_heads:
             raise ValueError(f"resampler width {width} is not a multiple of its {num_heads} heads. Change reference.width or reference.num_heads.")
@@ -59,6 +59,7 @@ class PerceiverResampler(nn.Module):
         )
         self.proj_out = nn.Linear(width, width)
         self.norm_out = nn.LayerNorm(width)
+        self.to_out = nn.Linear(width, out_width) if out_width else nn.Identity()
 
     def forward(self, tokens_BPC: Tensor, keep_BP: Tensor | None = None) -> Tensor:
         tokens = self.proj_in(tokens_BPC)
@@ -67,4 +68,4 @@ class PerceiverResampler(nn.Module):
             attention, feed_forward = layer["attention"], layer["feed_forward"]  # type: ignore[index]
             latents = latents + attention(tokens, latents, keep_BP)
             latents = latents + feed_forward(latents)
-        return self.norm_out(self.proj_out(latents))
+        return self.to_out(self.norm_out(self.proj_out(latents)))

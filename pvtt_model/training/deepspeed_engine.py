@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from pvtt_model.specs import OptimSpec, ParallelSpec
 from pvtt_model.training.schedule import lr_at
+from pvtt_model.training.teacher import Teacher
 
 #: On CPU DeepSpeed compiles a shared-memory all-reduce at the first start, under a lock file that a killed process leaves behind for the next
 #: one to wait on for ever; and its sums would differ in the last bit from gloo's. Off: gloo everywhere.
@@ -62,8 +63,9 @@ def _alone() -> None:
 class Engine:
     """A teacher under DeepSpeed: forward, backward, step, and the state of both."""
 
-    def __init__(self, teacher: nn.Module, parallel: ParallelSpec, optim: OptimSpec, first_step: int, steps: int) -> None:
+    def __init__(self, teacher: Teacher, parallel: ParallelSpec, optim: OptimSpec, first_step: int, steps: int) -> None:
         _alone()
+        self.teacher = teacher
         self.zero_stage = parallel.zero_stage
         trainable = self.trainable = [p for p in teacher.parameters() if p.requires_grad]
         self._plain_norm: float | None = None

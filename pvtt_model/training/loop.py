@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pvtt_model.objectives.rectified_flow import flow_loss, interpolate, mask_weights, sample_sigma
+from pvtt_model.objectives.words import words_loss
 from pvtt_model.specs import StageSpec
 from pvtt_model.training.deepspeed_engine import Engine
 from pvtt_model.training.kept_samples import KeptSamples
@@ -119,7 +120,7 @@ def _step(
 
 
 def _loss(stage: StageSpec, engine: Engine, kept: KeptSamples, empty_text_LD: Tensor, max_text_tokens: int, draws: list[tuple[int, int]]) -> Tensor:
-    """Mean flow loss of one micro-batch. Noise, level, dropped conditions and mask variant hang on the draw's number alone; LoRA's dropout too."""
+    """Mean loss of one micro-batch. Noise, level, dropped conditions and mask variant hang on the draw's number alone; LoRA's dropout too."""
     objective, seed = stage.objective, stage.train.seed
     generators = [torch.Generator().manual_seed(seed_of(seed, "noise", draw)) for draw, _ in draws]
     torch.manual_seed(seed_of(seed, "dropout", draws[0][0]))
@@ -138,7 +139,12 @@ def _loss(stage: StageSpec, engine: Engine, kept: KeptSamples, empty_text_LD: Te
     )  # fmt: skip
     mask = batch.control_BMFHW[:, -MASK_CHANNELS:]
     weights = None if objective.mask_weight == 1 else mask_weights(mask, objective.mask_weight)
-    return flow_loss(prediction, x0, noise, weights).mean()
+    loss = flow_loss(prediction, x0, noise, weights).mean()
+    if objective.words_weight:
+        tokens = engine.teacher.resampled_BND  # of the forward pass above
+        assert tokens is not None
+        loss = loss + objective.words_weight * words_loss(tokens, batch.words_BLD).mean()
+    return loss
 
 
 def _write_state(engine: Engine, teacher: Teacher, records: list[dict[str, float]], folder: Path, rank: int) -> Path:

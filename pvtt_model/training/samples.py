@@ -29,6 +29,7 @@ class Batch(NamedTuple):
     text_BLD: Tensor
     reference_BPC: Tensor
     reference_keep_BP: Tensor
+    words_BLD: Tensor  # of the product alone, padded as the text; no length at all where no sample has any
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Batch:
         return Batch(*(t.to(device) if t.dtype == torch.bool else t.to(device, dtype) for t in self))
@@ -39,6 +40,7 @@ class Sample(NamedTuple):
     control_VMFHW: Tensor  # VACE's context (inactive, reactive, mask) for each variant of the mask; variant 0 is the policy's own
     text_LD: Tensor
     reference_PC: Tensor
+    words_LD: Tensor  # the product's words alone; none (0, D) where the manifest names none
 
     @property
     def num_variants(self) -> int:
@@ -62,7 +64,9 @@ def read_sample(place: Place) -> Sample:
     controls: list[Tensor] = []
     while (names := variant_names(len(controls)))["mask_MFHW"] in z:
         controls.append(torch.cat([z[name].float() for name in names.values()]))
-    return Sample(z["latents_CFHW"].float(), torch.stack(controls), c["text_LD"].float(), c["reference_NPC"].float().flatten(0, 1))
+    text_LD = c["text_LD"].float()
+    words_LD = c["words_LD"].float() if "words_LD" in c else text_LD[:0]
+    return Sample(z["latents_CFHW"].float(), torch.stack(controls), text_LD, c["reference_NPC"].float().flatten(0, 1), words_LD)
 
 
 def collate(
@@ -79,6 +83,7 @@ def collate(
         torch.stack(controls),
         torch.stack([pad_rows(t, max_text_tokens) for t in texts]),
         *stack_references([s.reference_PC for s in samples]),
+        torch.stack([pad_rows(s.words_LD, max(len(s.words_LD) for s in samples)) for s in samples]),
     )
 
 

@@ -34,17 +34,29 @@ class Teacher(nn.Module):
         transformer.requires_grad_(False)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.resampler = PerceiverResampler(image_width, reference.width, reference.num_tokens, reference.depth, reference.num_heads)
-            self.shared = attach_reference(transformer, reference.width, reference.every_nth_layer)
+            self.words = reference.space == "words"
+            out_width = int(transformer.config.text_dim) if self.words else None  # type: ignore[union-attr,arg-type]
+            self.resampler = PerceiverResampler(image_width, reference.width, reference.num_tokens, reference.depth, reference.num_heads, out_width)
+            self.shared = attach_reference(
+                transformer, None if self.words else reference.width, reference.every_nth_layer, vace_blocks=reference.vace_blocks
+            )
             transformer.add_adapter(lora_config(lora))  # type: ignore[operator]
         self.transformer = transformer
         for name, parameter in transformer.named_parameters():
-            if ".processor.to_" in name:
+            if ".processor." in name:
                 parameter.requires_grad_(True)
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """Everything trained, by name."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    def give_reference(self, resampled_BND: Tensor | None, present_B: Tensor | None) -> None:
+        """Lay the resampler's answer where the transformer's layers read it, for the samples where present_B is not 0; None: no reference."""
+        self.resampled_BND = resampled_BND
+        tokens = resampled_BND
+        if tokens is not None and self.words:
+            tokens = self.transformer.condition_embedder.text_embedder(tokens)  # type: ignore[union-attr,operator]
+        self.shared.tokens_BND, self.shared.present_B = tokens, present_B
 
     def forward(
         self,
@@ -60,10 +72,9 @@ class Teacher(nn.Module):
 
         control: VACE's context, inactive and reactive latents and 64 mask channels (M = 2 z + 64). reference: patch tokens of all
         pictures of a clip behind one another, `reference_keep` marking the real ones. has_reference 0 drops the reference of a
-        sample: its tokens become zero, whose values are zero, so the base model answers.
+        sample, so the base model answers.
         """
-        tokens = self.resampler(reference_BPC, reference_keep_BP)
-        self.shared.tokens_BND = tokens * has_reference_B.view(-1, 1, 1).to(tokens.dtype)
+        self.give_reference(self.resampler(reference_BPC, reference_keep_BP), has_reference_B)
         return self.transformer(
             hidden_states=noisy_BCFHW,
             timestep=sigma_B * TIMESTEPS,

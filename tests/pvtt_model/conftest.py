@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 
 @pytest.fixture
 def make_teacher() -> Callable[..., Any]:
-    """make_teacher(name, seed=0, every=1, targets=..., dropout=0): a fresh nano teacher in eval mode, random base."""
+    """make_teacher(name, seed=0, every=1, targets=..., space="own"): a fresh nano teacher in eval mode, random base."""
     from pvtt_model.specs import BackboneSpec, LoraSpec, ReferenceSpec
     from pvtt_model.training.teacher import build_teacher
 
-    def make(name: str = "nano-s", *, seed: int = 0, every: int = 1, targets: tuple[str, ...] = ("attn1", "attn2"), rank: int = 4) -> Any:
-        reference = ReferenceSpec(num_tokens=3, depth=1, width=32, num_heads=4, every_nth_layer=every)
+    def make(
+        name: str = "nano-s",
+        *,
+        seed: int = 0,
+        every: int = 1,
+        targets: tuple[str, ...] = ("attn1", "attn2"),
+        rank: int = 4,
+        space: Literal["own", "words"] = "own",
+        vace_blocks: bool = False,
+    ) -> Any:
+        reference = ReferenceSpec(num_tokens=3, depth=1, width=32, num_heads=4, every_nth_layer=every, space=space, vace_blocks=vace_blocks)
         lora = LoraSpec(rank=rank, alpha=rank, dropout=0.0, targets=targets)
         import torch
 

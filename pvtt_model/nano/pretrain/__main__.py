@@ -35,7 +35,7 @@ STEPS = {
     "vae": 12_000,
     "vae-decoder": 4_000,
     "text": 500,
-    "dinov2": 1_200,
+    "dinov2": 4_000,
     "judge": 1_000,
     "clip": 1_000,
     "video": 500,

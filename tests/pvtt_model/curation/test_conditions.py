@@ -9,7 +9,7 @@ from safetensors.torch import load
 from pvtt_model.backbones.image import load_image_encoder
 from pvtt_model.backbones.text import load_text_encoder
 from pvtt_model.curation import conditions
-from pvtt_model.curation.conditions import embed_conditions, prompt_of
+from pvtt_model.curation.conditions import embed_conditions, embedded_prompt
 from pvtt_model.data.video_io import png_bytes
 from pvtt_model.specs import ConditionSpec, ModelSpec
 
@@ -41,11 +41,12 @@ def encoders() -> tuple[Any, Any]:
         ("He fills an orange mug with an apple.", "orange mug", "He fills a product with an apple."),
         ("A mug (red) by a mug (red).", "mug (red)", "A product by a product."),
         ("A mug.", None, "A mug."),
+        ("Banana mug by a mug.", "mug", "Banana product by a product."),
     ],
 )
 def test_hiding_leaves_the_sentence_whole(prompt: str, words: str | None, hidden: str) -> None:
-    assert prompt_of(clip(0, prompt, words, 0), "hide") == hidden
-    assert prompt_of(clip(0, prompt, words, 0), "keep") == prompt
+    assert embedded_prompt(clip(0, prompt, words, 0), "hide") == hidden
+    assert embedded_prompt(clip(0, prompt, words, 0), "keep") == prompt
 
 
 def test_rows_are_as_if_each_clip_came_alone(encoders: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +57,10 @@ def test_rows_are_as_if_each_clip_came_alone(encoders: tuple[Any, Any], monkeypa
     for one, row in zip(clips, rows, strict=True):
         (alone,) = embed_conditions([one], SPEC, *encoders)
         together, single = load(row["tensors"]), load(alone["tensors"])
-        assert set(together) == {"text_LD", "text_length", "reference_NPC"} and len(together["reference_NPC"]) == len(one["references"])
+        assert set(together) == {"text_LD", "text_length", "reference_NPC", *(["words_LD"] if one["product_words"] else [])}
+        if one["product_words"]:
+            assert torch.equal(together["words_LD"], encoders[0].embed([one["product_words"]], SPEC.max_text_tokens)[0])
+        assert len(together["reference_NPC"]) == len(one["references"])
         assert torch.equal(together["text_LD"], single["text_LD"]) and int(together["text_length"]) == len(together["text_LD"])
         assert torch.allclose(together["reference_NPC"], single["reference_NPC"], atol=1e-5)
 

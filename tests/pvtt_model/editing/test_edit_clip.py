@@ -126,4 +126,5 @@ def test_an_unusable_clip_gives_a_row_with_its_reason(make_rows, vae, tmp_path):
 def test_prompt_of():
     cup, pot = {"prompt": "A red cup turns.", "product_words": "red cup"}, {"prompt": "A tin pot rests.", "product_words": "tin pot"}
     assert prompt_of(cup, pot) == "A tin pot turns."
+    assert prompt_of(pot, {"prompt": "", "product_words": "old tin pot"}) == "An old tin pot rests."
     assert prompt_of({"prompt": "Something turns.", "product_words": "red cup"}, pot) == prompt_of({"prompt": "x"}, pot) == "A tin pot rests."

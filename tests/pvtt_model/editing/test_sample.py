@@ -11,14 +11,14 @@ from pvtt_model.specs import EditSpec
 TOKENS = 8
 
 
-@pytest.fixture
-def teacher(make_teacher):
-    """With values and LoRA other than zero, as after training: the reference and the text both count."""
-    teacher = make_teacher()
+@pytest.fixture(params=["own", "words"])
+def teacher(make_teacher, request):
+    """With values, gates and LoRA other than zero, as after training: the reference and the text both count."""
+    teacher = make_teacher(space=request.param)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, p in teacher.trainable().items():
-            if "to_v_ref" in name or "lora_B" in name:
+            if "to_v_ref" in name or "lora_B" in name or name.endswith(".gate"):
                 p.copy_(torch.randn(p.shape, generator=generator) * 0.3)
     return teacher
 

@@ -21,28 +21,35 @@ def base_answer(inputs):
 
 
 def train_values(teacher) -> None:
-    """Give every to_v_ref a value other than zero, as after training."""
+    """Give every to_v_ref (space 'own') or gate (space 'words') a value other than zero, as after training."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, p in teacher.trainable().items():
-            if "to_v_ref" in name:
+            if "to_v_ref" in name and not teacher.words:
                 p.copy_(torch.randn(p.shape, generator=generator))
+            if name.endswith(".gate"):
+                p.fill_(0.05)
 
 
-def test_a_fresh_adapter_leaves_the_base_bit_equal(make_teacher, teacher_inputs):
+both_spaces = pytest.mark.parametrize("space", ["own", "words"])
+
+
+@both_spaces
+def test_a_fresh_adapter_leaves_the_base_bit_equal(make_teacher, teacher_inputs, space):
     inputs = teacher_inputs(2)
     with torch.no_grad():
-        assert torch.equal(make_teacher()(*inputs), base_answer(inputs))
+        assert torch.equal(make_teacher(space=space)(*inputs), base_answer(inputs))
 
 
-def test_a_trained_adapter_answers_to_the_reference_and_a_dropped_one_is_the_base(make_teacher, teacher_inputs):
-    teacher, inputs = make_teacher(), teacher_inputs(2)
+@both_spaces
+def test_a_trained_adapter_answers_to_the_reference_and_a_dropped_one_is_the_base(make_teacher, teacher_inputs, space):
+    teacher, inputs = make_teacher(space=space), teacher_inputs(2)
     train_values(teacher)
     base = base_answer(inputs)
     with torch.no_grad():
         dropped = teacher(*inputs[:6], torch.tensor([1.0, 0.0]))
         other = teacher(*inputs[:4], inputs[4] + 1, *inputs[5:])
-    assert torch.equal(dropped[1], base[1]), "zero tokens have zero values: the base answers, bit for bit"
+    assert torch.equal(dropped[1], base[1]), "what is not there adds exact zeros: the base answers, bit for bit"
     assert not torch.allclose(dropped[0], base[0], atol=1e-4)
     assert not torch.allclose(other[0], dropped[0], atol=1e-5)
 
@@ -70,6 +77,43 @@ def test_gradients_reach_every_trained_part(make_teacher, teacher_inputs, checkp
     assert frozen == []
 
 
+def test_words_are_read_by_copies_of_the_texts_own_projections_behind_a_gate(make_teacher, teacher_inputs):
+    teacher, inputs = make_teacher(space="words"), teacher_inputs(2)
+    for block in teacher.transformer.blocks:
+        for ours, texts in ((block.attn2.processor.to_k_ref, block.attn2.to_k), (block.attn2.processor.to_v_ref, block.attn2.to_v)):
+            assert torch.equal(ours.weight, texts.base_layer.weight) and torch.equal(ours.bias, texts.base_layer.bias)
+    assert teacher.resampler(inputs[4]).shape == (2, 3, teacher.transformer.config.text_dim)
+
+    # tokens that are a text's, and the gate at 1: the reference adds what the base's own attention to that text gives
+    attn = teacher.transformer.blocks[1].attn2
+    processor = attn.processor
+    processor.gate.data.fill_(0.1)
+    g = torch.Generator().manual_seed(2)
+    hidden, text, words = (
+        torch.randn(2, 7, attn.inner_dim, generator=g),
+        torch.zeros(2, 1, attn.inner_dim),
+        torch.randn(2, 3, attn.inner_dim, generator=g),
+    )
+    with torch.no_grad():
+        alone, of_words = processor(attn, hidden, text), processor(attn, hidden, words)
+        processor.shared.tokens_BND = words
+        both = processor(attn, hidden, text)
+        bias = attn.to_out[0](torch.zeros_like(hidden))
+    torch.testing.assert_close(both, alone + of_words - bias, rtol=1e-4, atol=1e-5)
+
+
+def test_a_fresh_gate_learns_first_and_opens_the_way(make_teacher, teacher_inputs):
+    teacher = make_teacher(space="words").train()
+    teacher(*teacher_inputs(2)).square().mean().backward()
+    moved = {n for n, p in teacher.trainable().items() if p.grad is not None and p.grad.abs().sum() > 0}
+    assert {n for n in moved if n.endswith(".gate")} == {f"transformer.blocks.{i}.attn2.processor.gate" for i in range(4)}
+    assert not any("_ref" in n or n.startswith("resampler.") for n in moved), "nothing flows through a closed gate"
+    train_values(teacher)
+    teacher.zero_grad()
+    teacher(*teacher_inputs(2)).square().mean().backward()
+    assert [n for n, p in teacher.trainable().items() if "lora_A" not in n and not (p.grad is not None and p.grad.abs().sum() > 0)] == []
+
+
 def test_gradient_checkpointing_changes_no_gradient(make_teacher, teacher_inputs):
     grads = []
     for checkpointing in (False, True):
@@ -91,6 +135,21 @@ def test_every_nth_layer(every, hooked):
     attach_reference(transformer, 32, every)
     assert [i for i, block in enumerate(transformer.blocks) if isinstance(block.attn2.processor, ReferenceAttnProcessor)] == hooked
     assert not any(isinstance(block.attn2.processor, ReferenceAttnProcessor) for block in transformer.vace_blocks)
+
+
+def test_vace_blocks_too(make_teacher, teacher_inputs):
+    """A base may draw in its VACE branch; hooked there alone in effect (the main gates shut), the reference still counts."""
+    teacher, inputs = make_teacher(space="words", vace_blocks=True), teacher_inputs(2)
+    with torch.no_grad():
+        assert torch.equal(teacher(*inputs), base_answer(inputs))
+        for block in teacher.transformer.vace_blocks:
+            block.attn2.processor.gate.fill_(0.1)
+        for block in teacher.transformer.vace_blocks:  # a random VACE branch says nothing until its projections are opened
+            torch.nn.init.normal_(block.proj_out.weight)
+        seen, dropped = teacher(*inputs), teacher(*inputs[:6], torch.zeros(2))
+    assert not torch.allclose(seen, dropped, atol=1e-4)
+    with pytest.raises(ValueError, match="block 0 has a reference adapter already"):
+        attach_reference(teacher.transformer, None, vace_blocks=True)
 
 
 def test_attaching_twice_is_refused():

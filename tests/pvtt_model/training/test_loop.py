@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -31,6 +33,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.shown: list[tuple[torch.Tensor, ...]] = []
+        self.teacher = SimpleNamespace(resampled_BND=torch.zeros(1, 3, 4))
 
     def forward(self, *args: torch.Tensor) -> torch.Tensor:
         self.shown.append(args)
@@ -41,16 +44,21 @@ class Recorder:
 def shown(monkeypatch):
     """shown(draws, variants, mask_weight): what the model sees of these draws (noisy, variant of each) and the loss; variant v's context holds v."""
 
-    def show(draws: list[tuple[int, int]], variants: int, mask_weight: float = 1.0) -> tuple[torch.Tensor, list[int], float]:
+    def show(
+        draws: list[tuple[int, int]], variants: int, mask_weight: float = 1.0, words_weight: float = 0.0
+    ) -> tuple[torch.Tensor, list[int], float]:
         def read(place: Place) -> Sample:
             g = torch.Generator().manual_seed(place.row)
             control = torch.arange(variants).float().view(-1, 1, 1, 1, 1).expand(-1, 96, 1, 2, 2).clone()
             control[:, 32:, :, 0] = 0
             control[:, 32:, :, 1] = 1
-            return Sample(torch.randn(16, 1, 2, 2, generator=g), control, torch.zeros(2, 4), torch.zeros(3, 4))
+            return Sample(torch.randn(16, 1, 2, 2, generator=g), control, torch.zeros(2, 4), torch.zeros(3, 4), torch.full((2, 4), 0.5))
 
         monkeypatch.setattr(kept_samples, "read_sample", read)
-        engine, stage = Recorder(), STAGE.model_copy(update={"objective": STAGE.objective.model_copy(update={"mask_weight": mask_weight})})
+        engine, stage = (
+            Recorder(),
+            STAGE.model_copy(update={"objective": STAGE.objective.model_copy(update={"mask_weight": mask_weight, "words_weight": words_weight})}),
+        )
         kept = kept_samples.KeptSamples([Place(str(i), None, None, i) for i in range(40)])
         loss = loop._loss(stage, engine, kept, torch.zeros(1, 4), 4, draws)
         ((noisy, _, _, control, *_),) = engine.shown
@@ -74,3 +82,9 @@ def test_the_mask_weighs(shown):
     plain, inside, outside = (shown(draws, 1, w)[2] for w in (1.0, 1e6, 1e-6))
     assert inside != pytest.approx(outside, rel=1e-2)
     assert plain == pytest.approx((inside + outside) / 2, rel=1e-4)
+
+
+def test_the_words_weigh(shown):
+    """The engine's tokens are zeros, whose distance from any words is 1."""
+    draws = [(0, 0), (1, 1)]
+    assert shown(draws, 1, words_weight=0.25)[2] == pytest.approx(shown(draws, 1, words_weight=0.0)[2] + 0.25, rel=1e-5)

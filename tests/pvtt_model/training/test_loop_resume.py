@@ -97,7 +97,7 @@ def test_gradients_are_clipped_at_every_stage(tmp_path):
     for stage in (0, 2):
         rank = load_file(tmp_path / f"stage{stage}" / "step3" / "rank0.safetensors")
         norms[stage] = math.sqrt(sum(float(t.square().sum()) for n, t in rank.items() if n.endswith("exp_avg")))
-        assert all(r["grad_norm"] > 0.1 for r in found[f"stage{stage}"]), "the norm is told before clipping"
+        assert all(r["grad_norm"] > 0.01 for r in found[f"stage{stage}"]), "the norm is told before clipping"
         assert 0 < norms[stage] < 1e-3
     assert norms[0] == pytest.approx(norms[2], rel=1e-4)
 

@@ -16,6 +16,7 @@ def sample(text: int, patches: int) -> Sample:
         torch.arange(3.0).view(3, 1, 1, 1, 1).repeat(1, 96, 1, 2, 2),
         torch.full((text, 4), 1.0),
         torch.full((patches, 3), 2.0),
+        torch.full((text - 1, 4), 3.0),
     )
 
 
@@ -26,6 +27,8 @@ def test_collate_pads_with_zeros_and_marks_what_is_real():
     assert batch.reference_BPC[..., 0].tolist() == [[2, 0, 0, 0], [2, 2, 2, 2]]
     assert batch.reference_keep_BP.tolist() == [[True, False, False, False], [True] * 4]
     assert batch.x0_BCFHW[:, 0, 0, 0, 0].tolist() == [2, 3]
+    assert batch.words_BLD[..., 0].tolist() == [[3, 0], [3, 3]]
+    assert collate([sample(1, 1)] * 2, 5, torch.zeros(1, 4), [True, True]).words_BLD.shape == (2, 0, 4)
 
 
 def test_collate_takes_the_variant_asked_for_modulo_those_there():
@@ -43,7 +46,7 @@ def test_a_dropped_prompt_becomes_the_empty_one():
 
 def test_the_mark_keeps_its_type():
     batch = collate([sample(1, 1)], 2, torch.zeros(1, 4), [True]).to(torch.device("cpu"), torch.bfloat16)
-    assert [t.dtype for t in batch] == [torch.bfloat16] * 4 + [torch.bool]
+    assert [t.dtype for t in batch] == [torch.bfloat16] * 4 + [torch.bool, torch.bfloat16]
 
 
 def test_too_many_tokens_are_refused():
