@@ -19,7 +19,7 @@ from pvtt_model.specs import RecipeSpec
 
 
 def plan(
-    recipe: Annotated[str, typer.Argument(help="nano, nano-wide, wan2.1-vace-1.3b, wan2.1-vace-14b or full.")],
+    recipe: Annotated[str, typer.Argument(help="nano, nano-long, nano-wide, wan2.1-vace-1.3b, wan2.1-vace-14b or full.")],
     overrides: Annotated[list[str] | None, typer.Option("--set", help="A field by dotted path: --set stages.verify.train.steps=5")] = None,
     clips: Annotated[str | None, typer.Option("--clips", help="Manifest (JSON Lines), local or s3://. The nano world's clips without.")] = None,
     store: Annotated[str | None, typer.Option("--store", help="A folder or s3://bucket/prefix. PVTT_STORE, or .pvtt/store.")] = None,

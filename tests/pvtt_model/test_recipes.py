@@ -110,7 +110,9 @@ def test_a_wrong_override_names_the_valid_choices(overrides, message):
 
 
 def test_an_unknown_recipe_lists_the_known():
-    with pytest.raises(ValueError, match="no recipe 'nanno'. Did you mean 'nano'.*Valid: nano, nano-wide, wan2.1-vace-1.3b, wan2.1-vace-14b, full"):
+    with pytest.raises(
+        ValueError, match="no recipe 'nanno'. Did you mean 'nano'.*Valid: nano, nano-long, nano-wide, wan2.1-vace-1.3b, wan2.1-vace-14b, full"
+    ):
         recipe_by_name("nanno")
 
 
