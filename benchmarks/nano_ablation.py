@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import time
 from typing import Any
 
@@ -37,6 +36,7 @@ from pvtt_model.curation.latents import pack_mask
 from pvtt_model.curation.mask_policy import jittered, widen
 from pvtt_model.nano.captions import phrase, sentence
 from pvtt_model.nano.pretrain.dit import sample
+from pvtt_model.nano.pretrain.optimise import descend, rate_at
 from pvtt_model.nano.pretrain.stream import clips, pictures
 from pvtt_model.nano.pretrain.vae import psnr
 from pvtt_model.nano.pretrain.vision import families
@@ -131,8 +131,6 @@ class Bench:
         optimizer = torch.optim.AdamW(trained, lr=LR, betas=(0.9, 0.99), weight_decay=0.01)
         steps = samples // BATCH
         for step in range(steps):
-            for group in optimizer.param_groups:
-                group["lr"] = LR * min(1, (step + 1) / 20) * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * step / steps)))
             g = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
             index = torch.randint(CLIPS, (BATCH,), generator=g)
             x0, control = data["x0"][index], data["controls"][index, torch.randint(2, (BATCH,), generator=g)]
@@ -146,10 +144,7 @@ class Bench:
             if o.words_weight:
                 assert teacher.resampled_BND is not None
                 loss = loss + o.words_weight * words_loss(teacher.resampled_BND, data["words"][index]).mean()
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(trained, 1.0)
-            optimizer.step()
+            descend(loss, optimizer, trained, rate_at(step, steps, LR, warmup=20, least=0.1))
 
     @torch.no_grad()
     def judged(self, edits: int) -> dict[str, float]:

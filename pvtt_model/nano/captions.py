@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pvtt_model.curation.prompts import article
 from pvtt_model.nano.products import Product
 from pvtt_model.nano.render import GROUNDS, Scene
 
@@ -9,7 +10,7 @@ from pvtt_model.nano.render import GROUNDS, Scene
 def phrase(product: Product | None, scene: Scene) -> str:
     """The product, what it does, and on what, with the product's words verbatim. None leaves the product unnamed."""
     words = product.words if product else "product"
-    return f"{'an' if words[0] in 'aeiou' else 'a'} {words} {scene.moves} over {GROUNDS[scene.ground]}"
+    return f"{article(words)} {words} {scene.moves} over {GROUNDS[scene.ground]}"
 
 
 def sentence(text: str) -> str:

@@ -107,8 +107,7 @@ def attach_reference(transformer: nn.Module, reference_width: int | None, every_
     is there already, or the block is of a kind the adapter does not know.
     """
     shared = ReferenceTokens()
-    blocks: Any = dict(enumerate(transformer.blocks))  # type: ignore[arg-type]
-    hooked = {f"block {i}": block for i, block in blocks.items() if i % every_nth_layer == 0}
+    hooked: dict[str, Any] = {f"block {i}": block for i, block in enumerate(transformer.blocks) if i % every_nth_layer == 0}  # type: ignore[arg-type]
     if vace_blocks:
         hooked |= {f"VACE block {i}": block for i, block in enumerate(transformer.vace_blocks)}  # type: ignore[arg-type]
     for name, block in hooked.items():

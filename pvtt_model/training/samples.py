@@ -83,7 +83,7 @@ def collate(
         torch.stack(controls),
         torch.stack([pad_rows(t, max_text_tokens) for t in texts]),
         *stack_references([s.reference_PC for s in samples]),
-        torch.stack([pad_rows(s.words_LD, max(len(s.words_LD) for s in samples)) for s in samples]),
+        stack_references([s.words_LD for s in samples])[0],
     )
 
 

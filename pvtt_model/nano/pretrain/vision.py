@@ -177,11 +177,12 @@ def probe(embed: Callable[[Tensor], Tensor], seed: int, fitted: int = 1500, aske
     x, y = features(known, 0), features(unseen, 1_000_000)
     mean, std = x.mean(0), x.std(0) + 1e-6
     x, y = (F.pad((f - mean) / std, (0, 1), value=1.0) for f in (x, y))
+    known_NA, unseen_NA = labels(known), labels(unseen)
     right = torch.ones(asked, dtype=torch.bool)
     worst = 1.0
     for i, names in enumerate(ATTRIBUTES):
-        weights = torch.linalg.solve(x.T @ x + ridge * torch.eye(x.shape[1]), x.T @ F.one_hot(labels(known)[:, i], len(names)).float())
-        hit = (y @ weights).argmax(1) == labels(unseen)[:, i]
+        weights = torch.linalg.solve(x.T @ x + ridge * torch.eye(x.shape[1]), x.T @ F.one_hot(known_NA[:, i], len(names)).float())
+        hit = (y @ weights).argmax(1) == unseen_NA[:, i]
         right &= hit
         worst = min(worst, hit.float().mean().item())
     return {"all_attributes": right.float().mean().item(), "worst_attribute": worst}

@@ -144,8 +144,7 @@ def test_vace_blocks_too(make_teacher, teacher_inputs):
         assert torch.equal(teacher(*inputs), base_answer(inputs))
         for block in teacher.transformer.vace_blocks:
             block.attn2.processor.gate.fill_(0.1)
-        for block in teacher.transformer.vace_blocks:  # a random VACE branch says nothing until its projections are opened
-            torch.nn.init.normal_(block.proj_out.weight)
+            torch.nn.init.normal_(block.proj_out.weight)  # a random VACE branch says nothing until its projections are opened
         seen, dropped = teacher(*inputs), teacher(*inputs[:6], torch.zeros(2))
     assert not torch.allclose(seen, dropped, atol=1e-4)
     with pytest.raises(ValueError, match="block 0 has a reference adapter already"):
