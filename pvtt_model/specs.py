@@ -303,6 +303,9 @@ class EditSpec(Spec):
     clips: Literal["held_out", "all"] = Field(default="held_out", description="all: training clips too; the report then says so")
     max_clips: Positive = 199
     reference: Literal["own", "swap"] = Field(default="own", description="own: the clip's reference; swap: the next clip's, another product")
+    background: Literal["generated", "blended"] = Field(
+        default="generated", description="blended: at every step the latents outside the mask are the template's own; generated: the model's"
+    )
     feather_px: Annotated[int, Field(ge=0)] = Field(default=4, description="width of the blend at the mask's edge in the composited output")
     baselines: tuple[Literal["base", "no_reference", "wrong_reference"], ...] = Field(
         default=(), description="also sampled from the same noise: the base without adapter and LoRA, the teacher without and with a wrong reference"

@@ -63,6 +63,7 @@ def edit_clip(
     inputs = EditInputs(
         *(t.float().to(device) for t in (control, text, empty_text_LD)),
         *(None if r is None else r.float().flatten(0, 1).to(device) for r in references),  # type: ignore[arg-type]
+        source_CFHW=z["latents_CFHW"].float().to(device),
     )
     try:
         sampled = sample_variants(teacher, inputs, _asked(edit, wrong is not None), edit, max_text_tokens, seed_of(edit.seed, clip["clip_key"]))

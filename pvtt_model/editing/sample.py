@@ -6,6 +6,9 @@ Two guidance scales, each in the convention uncond + scale (cond - uncond), so t
 
 A velocity whose weight in that sum is zero is not computed. All velocities of the teacher of one step are one batch, whatever
 the number of variants; those of the bare backbone are another, because its LoRA is switched off.
+
+background='blended' (Blended Latent Diffusion, arXiv:2206.02779): after every step the cells wholly outside the mask are set to the
+template's own latents at that step's noise, so that the background is the template's up to the VAE and the model sees where it goes on.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import torch.nn.functional as F
 from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 from torch import Tensor
 
-from pvtt_model.objectives.rectified_flow import TIMESTEPS
+from pvtt_model.objectives.rectified_flow import TIMESTEPS, interpolate
 from pvtt_model.specs import EditSpec
 from pvtt_model.training.samples import pad_rows, stack_references
 from pvtt_model.training.teacher import Teacher
@@ -36,6 +39,7 @@ class EditInputs(NamedTuple):
     empty_text_LD: Tensor
     reference_PC: Tensor
     wrong_reference_PC: Tensor | None = None  # of a third product, for the variant 'wrong_reference'
+    source_CFHW: Tensor | None = None  # the template's own latents, wanted where the background is blended
 
 
 class Condition(NamedTuple):
@@ -72,8 +76,11 @@ def sample_variants(
 
     edit: the teacher with its reference. no_reference: without. wrong_reference: with inputs.wrong_reference_PC. base: the backbone as it
     was before training, without LoRA and reference. A variant does not change the others. One that is not finite is left out;
-    where that is the edit itself, FloatingPointError. Raises ValueError where 'wrong_reference' is asked for and there is none.
+    where that is the edit itself, FloatingPointError. Raises ValueError where 'wrong_reference' is asked for and there is none, and where
+    the background is to be blended and inputs.source_CFHW is not given.
     """
+    if spec.background == "blended" and inputs.source_CFHW is None:
+        raise ValueError("edit.background is 'blended', but inputs.source_CFHW is None. Give the template's latents.")
     if "wrong_reference" in variants and inputs.wrong_reference_PC is None:
         raise ValueError("the variant 'wrong_reference' is asked for, but inputs.wrong_reference_PC is None. Give a third product's patch tokens.")
     teacher.eval()
@@ -112,11 +119,21 @@ def _sampled(
     velocity = _velocity(teacher, inputs, conditions, max_text_tokens)
     scheduler = flow_scheduler(spec)
     latents = noise_1CFHW.expand(len(variants), -1, -1, -1, -1)
-    for timestep in scheduler.timesteps:
+    for step, timestep in enumerate(scheduler.timesteps):
         v_RCFHW = velocity(latents, timestep)
         guided = torch.stack([_guided(i, conditions, v_RCFHW, spec) for i in range(len(variants))])
         latents = scheduler.step(guided, timestep, latents, return_dict=False)[0]
+        if spec.background == "blended":
+            latents = _blended(latents, inputs, noise_1CFHW, scheduler.sigmas[step + 1])
     return dict(zip(variants, latents, strict=True))
+
+
+def _blended(latents_VCFHW: Tensor, inputs: EditInputs, noise_1CFHW: Tensor, sigma: Tensor) -> Tensor:
+    """The latents where the mask has a pixel; elsewhere the template's at noise level `sigma`."""
+    assert inputs.source_CFHW is not None
+    source = inputs.source_CFHW[None].to(latents_VCFHW)
+    made_FHW = inputs.control_MFHW[2 * len(inputs.source_CFHW) :].bool().any(0)
+    return torch.where(made_FHW, latents_VCFHW, interpolate(source, noise_1CFHW, sigma.view(1).to(source)))
 
 
 def _conditions(index: int, variant: Variant, spec: EditSpec) -> list[Condition]:

@@ -170,3 +170,43 @@ def test_levels_fall_from_noise_to_data(scheduler, shift):
     sigmas = flow_scheduler(EditSpec(num_steps=10, scheduler=scheduler, shift=shift)).sigmas
     assert len(sigmas) == 11 and sigmas[0] == pytest.approx(1.0, abs=2e-3) and sigmas[-1] == 0
     assert (sigmas[1:] < sigmas[:-1]).all()
+
+
+@pytest.fixture
+def blended(teacher, inputs) -> tuple[EditInputs, torch.Tensor]:
+    """Inputs with the source's latents and one pixel of one cell masked; and where that cell is, bool F,H,W."""
+    channels = teacher.transformer.config.in_channels
+    control = inputs.control_MFHW.clone()
+    control[2 * channels :] = 0
+    control[2 * channels + 5, 0, 1, 2] = 1
+    source = torch.randn(channels, 2, 4, 4, generator=torch.Generator().manual_seed(8))
+    made = torch.zeros(2, 4, 4, dtype=torch.bool)
+    made[0, 1, 2] = True
+    return inputs._replace(control_MFHW=control, source_CFHW=source), made
+
+
+@pytest.mark.parametrize("scheduler", ["unipc", "flow_euler"])
+def test_a_blended_background_is_the_source_and_the_masked_cells_are_made(teacher, blended, scheduler):
+    given, made = blended
+    edit = spec(scheduler=scheduler, background="blended")
+    for variant, found in sample_variants(teacher, given, ALL, edit, TOKENS, 4).items():
+        assert torch.equal(found[:, ~made], given.source_CFHW[:, ~made]), variant
+        assert not torch.isclose(found[:, made], given.source_CFHW[:, made], atol=1e-3).any(), variant
+    generated = sample_edit(teacher, given, edit.model_copy(update={"background": "generated"}), TOKENS, 4)
+    assert not torch.isclose(generated, given.source_CFHW, atol=1e-3).all(0).any()
+
+
+def test_blending_by_hand(teacher, blended):
+    given, made = blended
+    edit = spec(guidance_text=1.0, guidance_reference=1.0, background="blended")
+    sigmas, noise = flow_scheduler(edit).sigmas, start(teacher, 4)
+    expected = noise
+    for sigma, after in zip(sigmas[:-1], sigmas[1:], strict=True):
+        expected = expected + (after - sigma) * answer(teacher, given, expected, sigma, given.text_LD, 1.0)
+        expected = torch.where(made, expected, (1 - after) * given.source_CFHW + after * noise)
+    torch.testing.assert_close(sample_edit(teacher, given, edit, TOKENS, 4), expected[0], rtol=1e-3, atol=1e-4)
+
+
+def test_blending_wants_the_source(teacher, inputs):
+    with pytest.raises(ValueError, match=r"source_CFHW is None\. Give"):
+        sample_edit(teacher, inputs, spec(background="blended"), TOKENS, 4)
