@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
-Family = Literal["dit", "vae", "text", "image", "clip"]
+Family = Literal["dit", "vae", "text", "image", "clip", "video"]
 
 
 class Architecture(NamedTuple):
@@ -96,6 +96,8 @@ ARCHITECTURES: dict[str, Architecture] = {
         },
         nano=True,
     ),
+    "i3d": Architecture("video", "torch.jit.ScriptModule", {"width": 400, "least_frames": 9}),
+    "nano-video": Architecture("video", "torch.jit.ScriptModule", {"width": 128, "least_frames": 3}, nano=True),
 }
 
 
@@ -114,6 +116,7 @@ _FILES: dict[Family, tuple[str, ...]] = {
     "text": ("text_encoder/*", "tokenizer/*", "config.json", "model*.safetensors*", "tokenizer*", "special_tokens_map.json", "spiece.model"),
     "image": ("model.safetensors", "config.json"),
     "clip": ("open_clip_model.safetensors", "open_clip_config.json"),
+    "video": ("*.pt",),
 }
 
 

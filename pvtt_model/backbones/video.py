@@ -1,0 +1,54 @@
+"""Video networks exported as TorchScript, whose features a Fréchet video distance is taken between: I3D elsewhere, nano-video here.
+
+A TorchScript file holds code, so it is loaded only where the spec names its SHA-256 and the file has it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pvtt_model.artifacts import sha256_of_file
+from pvtt_model.backbones.source import architecture_of, label
+from pvtt_model.specs import ModelSpec
+
+
+class VideoFeatures:
+    """Clips to features, without gradients. `name` is to stand beside every number made with it."""
+
+    def __init__(self, module: torch.jit.ScriptModule, name: str, width: int, least_frames: int) -> None:
+        self.module, self.name, self.width, self.least_frames = module, name, width, least_frames
+
+    def to(self, device: torch.device | str) -> VideoFeatures:
+        self.module.to(device)
+        return self
+
+    @torch.no_grad()
+    def embed(self, clips_NCTHW: Tensor) -> Tensor:
+        """Clips (N, 3, T, H, W), RGB in [-1, 1], as (N, width) float32. Raises ValueError for other shapes, too few frames, or another range."""
+        shape = tuple(clips_NCTHW.shape)
+        if len(shape) != 5 or shape[1] != 3 or shape[2] < self.least_frames:
+            raise ValueError(f"clips have shape {shape}; {self.name} takes (N, 3, T, H, W) with T of {self.least_frames} or more.")
+        if clips_NCTHW.abs().max() > 1.001:
+            raise ValueError(f"clips go up to {float(clips_NCTHW.abs().max()):.3g}; {self.name} takes [-1, 1]. Divide uint8 by 127.5, less 1.")
+        features: Tensor = self.module(clips_NCTHW)
+        return features.float()
+
+
+def load_video_features(spec: ModelSpec, folder: Path | None) -> VideoFeatures:
+    """The TorchScript network of `spec`. Raises ValueError without a hash or with a wrong one, FileNotFoundError where the folder has not one .pt."""
+    arch, seed = architecture_of(spec, "video", folder)
+    if seed is not None or folder is None:
+        raise ValueError(f"'{spec.architecture}' is exported code and cannot be made from a seed. Set `weights`, e.g. 'nano:video'.")
+    found = sorted(Path(folder).glob("*.pt"))
+    if len(found) != 1:
+        raise FileNotFoundError(f"{folder} holds {len(found)} .pt files; one TorchScript file is wanted. Check `weights`.")
+    if spec.sha256 is None:
+        raise ValueError(f"{found[0]} is TorchScript, which holds code, and the spec names no hash. Set `sha256` to that of the file you trust.")
+    got = sha256_of_file(found[0])
+    if got != spec.sha256.lower():
+        raise ValueError(f"{found[0]} has SHA-256 {got}; the spec says {spec.sha256}. Fetch the file again, or correct `sha256`.")
+    module = torch.jit.load(str(found[0]), map_location="cpu").eval()
+    return VideoFeatures(module, label(spec), int(arch.config["width"]), int(arch.config["least_frames"]))
