@@ -23,8 +23,8 @@ Kind = Literal["clips", "masks", "latents", "conditions", "checkpoints", "edits"
 REVISIONS: dict[Kind, int] = {
     "clips": 2,
     "masks": 1,
-    "latents": 2,
-    "conditions": 3,
+    "latents": 3,
+    "conditions": 4,
     "checkpoints": 3,
     "edits": 3,
     "reports": 2,

@@ -286,6 +286,9 @@ class DataSpec(Spec):
     min_pairs: Positive = 1
     max_pairs: Positive | None = None
     select: Literal["first", "best"] = Field(default="first", description="best: by the masks' quality score, highest first")
+    read: Literal["cache", "ranges"] = Execution(
+        "cache", description="cache: each worker fetches whole shards before it starts; ranges: one request a row, for data that no disk here holds"
+    )
 
 
 class EditSpec(Spec):

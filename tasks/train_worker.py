@@ -7,6 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from safetensors.torch import load_file
@@ -16,9 +17,10 @@ from infra.ray_launch import Reporter
 from infra.settings import settings
 from infra.step_checkpoints import StepCheckpoints
 from pvtt_model.artifacts import StoredFile
+from pvtt_model.data.tensor_rows import TensorRows
 from pvtt_model.training.loop import Resume, train
 from pvtt_model.training.records import STATE, TRAINED
-from pvtt_model.training.samples import Place
+from pvtt_model.training.samples import Place, Shard
 from pvtt_model.training.teacher import build_teacher, load_trainable, load_trainable_files
 from tasks.shard_work import weights_of
 from tasks.train_payload import TrainPayload
@@ -70,7 +72,8 @@ def train_worker(payload: TrainPayload, reporter: Reporter) -> None:
         report = load_trainable(teacher, before, partial=payload.init_is_partial)
         if rank == 0:
             reporter.say("carried_over", {name: len(keys) for name, keys in report.items()})
-    places = [Place(p.clip_key, store.local_path(p.latents), store.local_path(p.conditions), p.row) for p in payload.places]
+    shards = {file.key: _shard(store, file, stage.data.read) for p in payload.places for file in (p.latents, p.conditions)}
+    places = [Place(p.clip_key, shards[p.latents.key], shards[p.conditions.key], p.row) for p in payload.places]
     empty = load_file(store.local_path(payload.empty_text))["text_LD"].float()
     with tempfile.TemporaryDirectory(dir=_scratch(where.scratch)) as work:
         resume = _resume(checkpoints, Path(work), [TRAINED, STATE, f"rank{rank}.safetensors"])
@@ -78,6 +81,17 @@ def train_worker(payload: TrainPayload, reporter: Reporter) -> None:
             reporter.say("resumed_at", resume.step if resume else 0)
         hooks = _StoreHooks(checkpoints, reporter, stage.train.keep_checkpoints)
         train(stage, teacher, places, empty, payload.recipe.conditions.max_text_tokens, hooks, Path(work), resume)
+
+
+def _shard(store: ArtifactStore, file: StoredFile, read: str) -> Shard:
+    """The shard on this machine, or, for 'ranges', what opens it where it lies."""
+    if read == "cache":
+        return store.local_path(file)
+
+    def ranged(offset: int, length: int) -> np.ndarray:
+        return np.frombuffer(bytearray(store.store.get_range(file.key, offset, length)), np.uint8)
+
+    return lambda: TensorRows(ranged, file.bytes, f"{file.key} in {store.store.uri}", check=True)
 
 
 def _resume(checkpoints: StepCheckpoints, folder: Path, names: list[str]) -> Resume | None:

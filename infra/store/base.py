@@ -40,6 +40,9 @@ class ObjectStore(Protocol):
     def get_bytes(self, key: str) -> bytes:
         """Raises ObjectMissing."""
 
+    def get_range(self, key: str, offset: int, length: int) -> bytes:
+        """`length` bytes from `offset`: one request. Raises ObjectMissing; ValueError where the object ends before."""
+
     def get_file(self, key: str, path: str | Path) -> None:
         """Download to `path`, which appears whole or not at all. Raises ObjectMissing."""
 
@@ -53,3 +56,10 @@ class ObjectStore(Protocol):
 
     def touch(self, key: str) -> None:
         """Set the modified time to now, so that gc's grace starts anew for an old object about to be used. Raises ObjectMissing."""
+
+
+def whole_range(data: bytes, key: str, offset: int, length: int) -> bytes:
+    """`data`, where it is of that length. Raises ValueError."""
+    if len(data) != length:
+        raise ValueError(f"{key} gave {len(data)} of {length} bytes from {offset}: the object is shorter than its record says.")
+    return data

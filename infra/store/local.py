@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from infra.store.base import ObjectInfo, ObjectMissing, StoreRefused
+from infra.store.base import ObjectInfo, ObjectMissing, StoreRefused, whole_range
 from infra.store.keys import checked_key, checked_prefix
 
 PLACE_ATTEMPTS = 20
@@ -65,6 +65,14 @@ class LocalStore:
     def get_bytes(self, key: str) -> bytes:
         try:
             return self.path_of(key).read_bytes()
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            raise ObjectMissing(f"{key} is not in {self.uri}") from None
+
+    def get_range(self, key: str, offset: int, length: int) -> bytes:
+        try:
+            with open(self.path_of(key), "rb") as file:
+                file.seek(offset)
+                return whole_range(file.read(length), key, offset, length)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             raise ObjectMissing(f"{key} is not in {self.uri}") from None
 

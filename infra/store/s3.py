@@ -30,7 +30,7 @@ from botocore.exceptions import (
 )
 from botocore.exceptions import ConnectionError as NoConnection
 
-from infra.store.base import ObjectInfo, ObjectMissing, StoreRefused
+from infra.store.base import ObjectInfo, ObjectMissing, StoreRefused, whole_range
 from infra.store.keys import checked_key, checked_prefix
 
 log = logging.getLogger(__name__)
@@ -173,6 +173,20 @@ class S3Store:
 
         with self._plain_errors(f"reading {key}"):
             return _again(read)
+
+    def get_range(self, key: str, offset: int, length: int) -> bytes:
+        full, asked = self._full(key), f"bytes={offset}-{offset + length - 1}"
+
+        def read() -> bytes:
+            try:
+                return self.client.get_object(Bucket=self.bucket, Key=full, Range=asked)["Body"].read()
+            except ClientError as error:
+                if _status(error) == 416:  # the range begins behind the object's end
+                    return b""
+                raise
+
+        with self._plain_errors(f"reading {key}"):
+            return whole_range(_again(read), key, offset, length)
 
     def get_file(self, key: str, path: str | Path) -> None:
         with self._plain_errors(f"reading {key}"):

@@ -18,7 +18,7 @@ from torch import Tensor
 from pvtt_model.backbones.vae import VideoAutoencoder
 from pvtt_model.curation.frames import DTYPES, frames_and_mask, to_model
 from pvtt_model.curation.mask_policy import fill_inside
-from pvtt_model.curation.variants import variant_names, widened_masks
+from pvtt_model.curation.variants import stored_context, widened_masks
 from pvtt_model.specs import LatentSpec
 
 CELL = 8  # pixels of the frame a latent cell stands for, either way
@@ -82,6 +82,6 @@ def encode_latents(clip: dict[str, Any], mask: dict[str, Any], spec: LatentSpec,
     latents, contexts = vace_contexts(frames, masks, spec, vae)
     tensors = {"latents_CFHW": latents}
     for i, context in enumerate(contexts):
-        tensors |= {variant_names(i)[name]: tensor for name, tensor in context.items()}
+        tensors |= stored_context(context, i)
     stored = {name: (t if t.dtype == torch.uint8 else t.to(dtype)).cpu().clone() for name, t in tensors.items()}
     return row | {"tensors": save(stored)}

@@ -1,21 +1,50 @@
-"""The variants of a clip's context: the mask by the policy as it is, and jittered ones for training; and what a row calls their tensors."""
+"""The variants of a clip's context: the mask by the policy as it is, and jittered ones for training; and how a latents row holds them.
+
+VACE's mask has 64 channels of 0 or 1, a latent cell's 8 x 8 pixels: a row keeps them as 8 bytes, one bit each, so that a clip's mask is a
+twelfth of its latents instead of two thirds.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pvtt_model.curation.mask_policy import jittered, widen
 from pvtt_model.specs import MaskPolicy
 
-CONTEXT = {"inactive_CFHW": "CFHW", "reactive_CFHW": "CFHW", "mask_MFHW": "MFHW"}  # in VACE's order; name -> its axes
+CONTEXT = ("inactive_CFHW", "reactive_CFHW", "mask_MFHW")  # in VACE's order
+MASK, BITS = "mask_MFHW", "maskbits_KFHW"  # as VACE has it, and as a row keeps it: K = M / 8
 
 
-def variant_names(i: int) -> dict[str, str]:
-    """Tensor of a context -> its name in the latents row: inactive_CFHW in variant 0, inactive_1_CFHW in variant 1."""
-    return {name: name if i == 0 else f"{name.removesuffix(axes)}{i}_{axes}" for name, axes in CONTEXT.items()}
+def variant_name(name: str, i: int) -> str:
+    """A context's tensor in the latents row: inactive_CFHW in variant 0, inactive_1_CFHW in variant 1; of the mask its bits."""
+    stem, _, axes = (BITS if name == MASK else name).rpartition("_")
+    return f"{stem}_{axes}" if i == 0 else f"{stem}_{i}_{axes}"
+
+
+def stored_context(context: Mapping[str, Tensor], i: int) -> dict[str, Tensor]:
+    """The context of variant `i` (inactive_CFHW, reactive_CFHW, mask_MFHW of 0 and 1) as the row's tensors."""
+    return {variant_name(name, i): _bits(context[name]) if name == MASK else context[name] for name in CONTEXT}
+
+
+def control_of(row: Mapping[str, Tensor], i: int) -> Tensor | None:
+    """VACE's context (2C + M, F, H, W), float32, of variant `i` of a latents row's tensors; None where the row has no such variant."""
+    if variant_name(MASK, i) not in row:
+        return None
+    parts = [row[variant_name(name, i)] for name in CONTEXT]
+    return torch.cat([part.float() for part in (*parts[:-1], _unpacked(parts[-1]))])
+
+
+def _bits(mask_MFHW: Tensor) -> Tensor:
+    return torch.from_numpy(np.packbits(mask_MFHW.numpy(), axis=0))
+
+
+def _unpacked(bits_KFHW: Tensor) -> Tensor:
+    return torch.from_numpy(np.unpackbits(bits_KFHW.numpy(), axis=0))
 
 
 def widened_masks(mask_THW: Tensor, policy: MaskPolicy, clip_key: str, count: int) -> list[Tensor]:

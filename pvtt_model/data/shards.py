@@ -13,6 +13,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pvtt_model.data.tensor_rows import COLUMN, footer_entry
+
 Row = dict[str, Any]
 
 
@@ -96,15 +98,29 @@ SCHEMAS: dict[str, pa.Schema] = {
 
 
 def write_shard(path: str | Path, rows: Iterable[Row], schema: pa.Schema) -> int:
-    """Write `rows`, in order, whole or not at all; returns their number. Raises ValueError for a row unlike `schema`."""
+    """Write `rows`, in order, whole or not at all; returns their number. Raises ValueError for a row unlike `schema`.
+
+    zstd but for the column 'tensors', which tensor_rows.py reads at its offset.
+    """
     part, count = Path(f"{path}.part"), 0
-    with pq.ParquetWriter(part, schema, compression="zstd", use_dictionary=False, write_statistics=False) as writer:
+    packed = {name: "none" if name == COLUMN else "zstd" for name in _leaves(schema)}
+    said: list[tuple[str, bytes | None]] = []
+    with pq.ParquetWriter(part, schema, compression=packed, use_dictionary=False, write_statistics=False) as writer:
         for row in rows:
             _check(row, schema, count)
             writer.write_table(pa.Table.from_pylist([row], schema=schema), row_group_size=1)
             count += 1
+            if COLUMN in row:
+                said.append((row["clip_key"], row[COLUMN]))
+        if COLUMN in schema.names:
+            writer.add_key_value_metadata(footer_entry([key for key, _ in said], [data for _, data in said]))
     os.replace(part, path)
     return count
+
+
+def _leaves(schema: pa.Schema) -> list[str]:
+    """Parquet's names of the columns, which are what compression is given by."""
+    return [f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name for field in schema]
 
 
 def write_clip_shard(path: str | Path, rows: Iterable[Row]) -> int:

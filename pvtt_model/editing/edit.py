@@ -13,6 +13,7 @@ from pvtt_model.backbones.vae import VideoAutoencoder
 from pvtt_model.curation.frames import frames_and_mask, to_frames, to_model
 from pvtt_model.curation.mask_policy import widen
 from pvtt_model.curation.prompts import replaced
+from pvtt_model.curation.variants import control_of
 from pvtt_model.data.video_io import decode, fit, fit_mask, png_bytes, png_mask, read_picture
 from pvtt_model.editing.sample import EditInputs, Variant, composite, sample_variants
 from pvtt_model.specs import EditSpec, LatentSpec, VideoSpec
@@ -57,7 +58,8 @@ def edit_clip(
     z, c = load(template["latents"]["tensors"]), load(reference["conditions"]["tensors"])
     own_text = product_hidden and bool(clip.get("product_words"))
     text = load(template["conditions"]["tensors"])["text_LD"] if own_text else c["text_LD"]
-    control = torch.cat([z["inactive_CFHW"].float(), z["reactive_CFHW"].float(), z["mask_MFHW"].float()])
+    control = control_of(z, 0)
+    assert control is not None  # a usable row has the policy's own variant
     references = [c["reference_NPC"], load(wrong["conditions"]["tensors"])["reference_NPC"] if wrong else None]
     device = next(teacher.parameters()).device
     inputs = EditInputs(

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors.torch import load
 from torch import Tensor
 
-from pvtt_model.curation.variants import variant_names
-from pvtt_model.data.shards import read_row
+from pvtt_model.curation.variants import control_of
+from pvtt_model.data.tensor_rows import TensorRows
+
+#: A local file, or what opens one elsewhere; of one shard always the same object, so that it is opened once.
+Shard = Path | Callable[[], TensorRows]
 
 
 class Place(NamedTuple):
     """Where one clip's latents and conditions lie."""
 
     clip_key: str
-    latents_shard: Path
-    conditions_shard: Path
+    latents_shard: Shard
+    conditions_shard: Shard
     row: int
 
 
@@ -53,20 +56,25 @@ class Sample(NamedTuple):
 
 def read_sample(place: Place) -> Sample:
     """One clip, with all variants of its mask. Raises ValueError where the shards' rows are not of the clip they should be."""
-    latents = read_row(place.latents_shard, place.row, ["clip_key", "tensors"])
-    conditions = read_row(place.conditions_shard, place.row, ["clip_key", "tensors"])
-    if not latents["clip_key"] == conditions["clip_key"] == place.clip_key:
+    latents, conditions = _opened(place.latents_shard), _opened(place.conditions_shard)
+    keys = [shard.places[place.row].clip_key if place.row < len(shard) else "none" for shard in (latents, conditions)]
+    if keys != [place.clip_key] * 2:
         raise ValueError(
-            f"row {place.row} holds clips {latents['clip_key']} and {conditions['clip_key']}, not {place.clip_key}. "
-            "The shards are of different data sets; re-run curation."
+            f"row {place.row} holds clips {keys[0]} and {keys[1]}, not {place.clip_key}. The shards are of different data sets; re-run curation."
         )
-    z, c = load(latents["tensors"]), load(conditions["tensors"])
+    z, c = latents.read(place.row), conditions.read(place.row)
     controls: list[Tensor] = []
-    while (names := variant_names(len(controls)))["mask_MFHW"] in z:
-        controls.append(torch.cat([z[name].float() for name in names.values()]))
+    while (control := control_of(z, len(controls))) is not None:
+        controls.append(control)
     text_LD = c["text_LD"].float()
     words_LD = c["words_LD"].float() if "words_LD" in c else text_LD[:0]
     return Sample(z["latents_CFHW"].float(), torch.stack(controls), text_LD, c["reference_NPC"].float().flatten(0, 1), words_LD)
+
+
+@lru_cache(maxsize=256)
+def _opened(shard: Shard) -> TensorRows:
+    """The shard with its footer read; open files of a process are few, so the last 256 stay."""
+    return TensorRows.open(shard) if isinstance(shard, Path) else shard()
 
 
 def collate(

@@ -28,6 +28,17 @@ def test_bytes_go_in_and_come_out(store: ObjectStore) -> None:
         store.get_bytes("a/c")
 
 
+def test_a_range_is_exactly_those_bytes(store: ObjectStore) -> None:
+    store.put_bytes("a/b", bytes(range(100)))
+    assert store.get_range("a/b", 0, 100) == bytes(range(100))
+    assert store.get_range("a/b", 97, 3) == bytes([97, 98, 99])
+    for offset, length in ((97, 4), (100, 1), (5000, 8)):
+        with pytest.raises(ValueError, match=rf"a/b gave \d of {length} bytes from {offset}: the object is shorter"):
+            store.get_range("a/b", offset, length)
+    with pytest.raises(ObjectMissing):
+        store.get_range("a/c", 0, 1)
+
+
 def test_list_is_in_key_order_and_by_prefix(store: ObjectStore) -> None:
     for key in ("a/b/c", "a-b", "a/z", "a/b0", "b", "ä/x"):
         store.put_bytes(key, key.encode())

@@ -30,7 +30,11 @@ def test_clips_of_one_ground_and_way_are_nearer_than_others():
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"sha256": None}, "names no hash"), ({"sha256": "0" * 64}, "has SHA-256"), ({"architecture": "nano-judge"}, "no video architecture 'nano-judge'")],
+    [
+        ({"sha256": None}, "names no hash"),
+        ({"sha256": "0" * 64}, "has SHA-256"),
+        ({"architecture": "nano-judge"}, "no video architecture 'nano-judge'"),
+    ],
 )
 def test_code_is_loaded_by_its_hash_alone(change, message):
     with pytest.raises(ValueError, match=message):

@@ -14,7 +14,7 @@ from pvtt_model.curation import latents
 from pvtt_model.curation.frames import frames_and_mask, to_model
 from pvtt_model.curation.latents import encode_latents, grey_latents, pack_mask, vace_contexts
 from pvtt_model.curation.mask_policy import fill_inside, widen
-from pvtt_model.curation.variants import variant_names, widened_masks
+from pvtt_model.curation.variants import CONTEXT, control_of, variant_name, widened_masks
 from pvtt_model.data.video_io import png_bytes, write_mp4
 from pvtt_model.nano.world import render_clip
 from pvtt_model.specs import LatentSpec, MaskPolicy, ModelSpec, NanoWorldSpec, VideoSpec
@@ -49,17 +49,19 @@ def close(a: torch.Tensor, b: torch.Tensor) -> bool:
 def test_a_row_holds_every_variant(rows: Any, vae: VideoAutoencoder) -> None:
     row = encode_latents(*rows, SPEC, vae)
     z = load(row["tensors"])
-    assert row["usable"] and set(z) == {"latents_CFHW"} | {n for i in range(3) for n in variant_names(i).values()}
-    assert variant_names(2) == {"inactive_CFHW": "inactive_2_CFHW", "reactive_CFHW": "reactive_2_CFHW", "mask_MFHW": "mask_2_MFHW"}
+    assert row["usable"] and set(z) == {"latents_CFHW"} | {variant_name(n, i) for n in CONTEXT for i in range(3)}
+    assert [variant_name(n, 2) for n in CONTEXT] == ["inactive_2_CFHW", "reactive_2_CFHW", "maskbits_2_KFHW"]
     frames, exact = frames_and_mask(*rows, SPEC.video)
     assert close(z["latents_CFHW"], vae.encode(to_model(frames)[None])[0])
     for i, mask in enumerate(widened_masks(exact, POLICY, "a" * 20, 3)):
-        names = variant_names(i)
         filled = fill_inside(to_model(frames).transpose(0, 1), mask, "neutral").transpose(0, 1)
-        assert torch.equal(z[names["mask_MFHW"]], pack_mask(mask)) and bool((mask | ~exact).all())
-        assert close(z[names["inactive_CFHW"]], vae.encode((filled * ~mask)[None])[0])
+        assert torch.equal(control_of(z, i)[-64:], pack_mask(mask).float()) and bool((mask | ~exact).all())
+        assert close(z[variant_name("inactive_CFHW", i)], vae.encode((filled * ~mask)[None])[0])
     assert torch.equal(widened_masks(exact, POLICY, "a" * 20, 1)[0], widen(exact, POLICY))
-    assert not torch.equal(z["mask_MFHW"], z["mask_1_MFHW"]) and not torch.equal(z["mask_1_MFHW"], z["mask_2_MFHW"])
+    bits = [z[variant_name("mask_MFHW", i)] for i in range(3)]
+    assert bits[0].shape == (8, 2, *z["latents_CFHW"].shape[-2:]) and bits[0].dtype == torch.uint8
+    assert not torch.equal(bits[0], bits[1]) and not torch.equal(bits[1], bits[2])
+    assert control_of(z, 0).dtype == torch.float32 and control_of(z, 3) is None
     assert encode_latents(*rows, SPEC, vae) == row
 
 
@@ -67,15 +69,15 @@ def test_variants_hang_on_the_clip_alone(rows: Any, vae: VideoAutoencoder) -> No
     clip, mask = rows
     more = load(encode_latents(clip, mask, SPEC.model_copy(update={"variants": 4}), vae)["tensors"])
     fewer = load(encode_latents(clip, mask, SPEC, vae)["tensors"])
-    assert all(torch.equal(more[n], fewer[n]) for n in fewer if n.startswith("mask")) and "mask_3_MFHW" in more
+    assert all(torch.equal(more[n], fewer[n]) for n in fewer if n.startswith("mask")) and "maskbits_3_KFHW" in more
     other = load(encode_latents(clip | {"clip_key": "b" * 20}, mask, SPEC, vae)["tensors"])
-    assert torch.equal(other["mask_MFHW"], fewer["mask_MFHW"]) and not torch.equal(other["mask_1_MFHW"], fewer["mask_1_MFHW"])
+    assert torch.equal(other["maskbits_KFHW"], fewer["maskbits_KFHW"]) and not torch.equal(other["maskbits_1_KFHW"], fewer["maskbits_1_KFHW"])
 
 
 @pytest.mark.parametrize("split", ["validation", "eval"])
 def test_held_out_clips_have_the_plain_mask_alone(rows: Any, vae: VideoAutoencoder, split: str) -> None:
     z = load(encode_latents(rows[0] | {"split": split}, rows[1], SPEC, vae)["tensors"])
-    assert set(z) == {"latents_CFHW", "inactive_CFHW", "reactive_CFHW", "mask_MFHW"}
+    assert set(z) == {"latents_CFHW", "inactive_CFHW", "reactive_CFHW", "maskbits_KFHW"}
 
 
 def test_grey_is_encoded_once_and_to_the_last_bit(rows: Any, vae: VideoAutoencoder, monkeypatch: pytest.MonkeyPatch) -> None:

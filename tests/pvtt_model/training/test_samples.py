@@ -63,8 +63,8 @@ def test_equal_references_need_no_padding():
 @pytest.fixture
 def shards(tmp_path):
     z = {k: torch.full((16, 1, 2, 2), v) for k, v in (("latents_CFHW", 1.0), ("inactive_CFHW", 2.0), ("reactive_CFHW", 3.0))}
-    z["mask_MFHW"] = torch.ones(64, 1, 2, 2, dtype=torch.uint8)
-    z |= {"inactive_1_CFHW": z["inactive_CFHW"] + 10, "reactive_1_CFHW": z["reactive_CFHW"] + 10, "mask_1_MFHW": z["mask_MFHW"] * 0}
+    z["maskbits_KFHW"] = torch.full((8, 1, 2, 2), 255, dtype=torch.uint8)
+    z |= {"inactive_1_CFHW": z["inactive_CFHW"] + 10, "reactive_1_CFHW": z["reactive_CFHW"] + 10, "maskbits_1_KFHW": z["maskbits_KFHW"] * 0}
     c = {"text_LD": torch.ones(2, 4).bfloat16(), "reference_NPC": torch.arange(12.0).view(2, 3, 2)}
 
     def write(latents_keys: str, conditions_keys: str) -> tuple:

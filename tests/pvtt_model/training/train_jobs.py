@@ -60,7 +60,7 @@ def places(folder: Path) -> list[Place]:
         z = {k: torch.randn(CHANNELS, 3, 4, 4, generator=generator) for k in ("latents_CFHW", "inactive_CFHW", "reactive_CFHW")}
         c = {"text_LD": torch.randn(3 + i, TEXT, generator=generator), "reference_NPC": torch.randn(1 + i % 2, 4, IMAGE, generator=generator)}
         common = {"clip_key": f"clip{i}", "usable": True, "reason": None}
-        latents.append(common | {"tensors": save(z | {"mask_MFHW": torch.ones(64, 3, 4, 4, dtype=torch.uint8)})})
+        latents.append(common | {"tensors": save(z | {"maskbits_KFHW": torch.full((8, 3, 4, 4), 255, dtype=torch.uint8)})})
         conditions.append(common | {"tensors": save(c)})
     write_shard(folder / "latents.parquet", latents, SCHEMAS["latents"])
     write_shard(folder / "conditions.parquet", conditions, SCHEMAS["conditions"])
