@@ -13,6 +13,7 @@ from pydantic import Field
 
 from pvtt_model.artifacts import ArtifactRef
 from pvtt_model.specs import RecipeSpec
+from tasks.describe_data import describe_data
 from tasks.embed_conditions import embed_conditions
 from tasks.encode_latents import encode_latents
 from tasks.extract_masks import extract_masks
@@ -58,12 +59,14 @@ def stage_or_last(recipe: RecipeSpec, name: str | None) -> str:
 
 
 def curated(recipe: RecipeSpec, clips: str, store: str, base: ArtifactRef | None = None) -> dict[str, ArtifactRef]:
-    """clips -> masks -> latents -> conditions."""
+    """clips -> masks -> latents -> conditions, and the card of all four."""
     found = ingest_clips(clips, recipe, store, base)
     masks = extract_masks(found, recipe, store)
     latents = encode_latents(found, masks, recipe, store)
     conditions = embed_conditions(found, recipe, store)
-    return {"clips": found, "masks": masks, "latents": latents, "conditions": conditions}
+    data = {"clips": found, "masks": masks, "latents": latents, "conditions": conditions}
+    describe_data(data, store)
+    return data
 
 
 def trained(recipe: RecipeSpec, data: dict[str, ArtifactRef], until: str, store: str) -> ArtifactRef:

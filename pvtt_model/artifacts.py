@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Kind = Literal["clips", "masks", "latents", "conditions", "checkpoints", "edits", "reports", "gates", "releases"]
+Kind = Literal["clips", "masks", "latents", "conditions", "cards", "checkpoints", "edits", "reports", "gates", "releases"]
 
 #: Raised by whoever changes what a producer writes for the same spec and inputs: old artifacts then no longer match.
 #: One table instead of a constant a module, so that `pvtt plan` and a run that reuses everything import no torch.
@@ -25,6 +25,7 @@ REVISIONS: dict[Kind, int] = {
     "masks": 1,
     "latents": 3,
     "conditions": 4,
+    "cards": 1,
     "checkpoints": 3,
     "edits": 3,
     "reports": 2,

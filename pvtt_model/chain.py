@@ -1,6 +1,6 @@
 """The chain of artifacts of a recipe, each planned before its work. Pure: `pvtt plan` and the flow call the same functions.
 
-    clips -> masks -> latents -> conditions -> (checkpoints -> edits -> reports -> gates) for each stage -> releases
+    clips -> masks -> latents -> conditions -> cards -> (checkpoints -> edits -> reports -> gates) for each stage -> releases
 
 Each identity holds just the fields that change the output; a name of an input (kind/version) stands for all behind it.
 """
@@ -36,6 +36,11 @@ def latents_artifact(recipe: RecipeSpec, clips_name: str, masks_name: str) -> Pl
 def conditions_artifact(recipe: RecipeSpec, clips_name: str) -> Planned:
     """Text and image embeddings: no mask or latent is behind them, so another VAE re-embeds nothing."""
     return plan_artifact("conditions", {"conditions": recipe.conditions.identity()}, (clips_name,))
+
+
+def card_artifact(clips_name: str, masks_name: str, latents_name: str, conditions_name: str) -> Planned:
+    """The card of what was curated. Nothing is behind it: it is for people."""
+    return plan_artifact("cards", {}, (clips_name, masks_name, latents_name, conditions_name))
 
 
 def checkpoint_artifact(

@@ -64,7 +64,7 @@ def store(home: Path, first: dict[str, Any]) -> ArtifactStore:
 def test_from_clips_to_release(first: dict[str, Any], store: ArtifactStore) -> None:
     assert first["state"] == "COMPLETED", first["message"]
     kinds = [name.split("/")[0] for name in store.names()]
-    assert sorted(kinds) == sorted(["clips", "masks", "latents", "conditions", "checkpoints", "edits", "reports", "gates", "releases"])
+    assert sorted(kinds) == sorted(["clips", "masks", "latents", "conditions", "cards", "checkpoints", "edits", "reports", "gates", "releases"])
     for line in first["message"].splitlines()[:3]:
         assert Path(line.split(": ", 1)[1]).exists(), line
     report = store.verify()

@@ -207,7 +207,7 @@ def test_the_chain_changes_only_behind_what_changed():
         return {(stage, p.kind): p.version for stage, p in planned_chain(recipe_by_name("nano", overrides), "s")}
 
     before = names()
-    assert len(before) == 4 + 3 * 4 + 1
+    assert len(before) == 5 + 3 * 4 + 1
     other = names(**{"conditions.max_text_tokens": 16})
     assert {k for k in before if before[k] == other[k]} == {(None, "clips"), (None, "masks"), (None, "latents")}
     lr = names(**{"stages.refine.optim.lr": 1e-5})

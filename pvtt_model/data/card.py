@@ -1,0 +1,159 @@
+"""The card of a version of the data: what is in it, in figures that a person would ask for before training on it.
+
+Computed from the tables that curation's artifacts carry, so it decodes nothing. A warning stands for what others lost days on: one caption for
+most clips, one product for many, masks larger than what edits well, no licence.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Row = Mapping[str, Any]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+SAME_CAPTION, SAME_PRODUCT, UNUSABLE = 0.2, 0.2, 0.2  # shares above which the card warns; ours
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Spread(_Frozen):
+    """Of one figure over n clips: least, quartiles, most."""
+
+    n: int
+    least: Finite
+    q25: Finite
+    median: Finite
+    q75: Finite
+    most: Finite
+
+
+class DataCard(_Frozen):
+    """hours: of the source clips that were accepted. Counts are of clips unless they say otherwise."""
+
+    clips: int
+    usable: int = Field(description="accepted clips that no later step refused")
+    refused: int
+    refused_by: dict[str, int] = Field(description="reason's kind -> lines of the manifest")
+    unusable_by: dict[str, int] = Field(description="step -> accepted clips it could not use")
+    hours: Finite
+    splits: dict[str, int] = Field(description="training, validation, evaluation")
+    products: int
+    products_held_out: int
+    most_clips_of_a_product: dict[str, int]
+    sizes: dict[str, int] = Field(description="'width x height' of the source")
+    aspects: dict[Literal["landscape", "square", "portrait"], int]
+    fps: dict[str, int]
+    frames: Spread | None
+    caption_words: Spread | None
+    distinct_captions: int
+    commonest_caption: tuple[str, int] | None
+    product_words: int = Field(description="clips whose product is named in words")
+    mask_area: Spread | None = Field(description="mean share of the frame, of clips with a mask")
+    mask_jitter_px: Spread | None
+    mask_provenance: dict[str, int]
+    licences: dict[str, int]
+    near_duplicates: int
+    stored_bytes: dict[str, int] = Field(description="kind -> bytes of its shards")
+    warnings: tuple[str, ...]
+
+
+def data_card(
+    facts: Sequence[Row], refusals: Sequence[Row], masks: Sequence[Row], later: Mapping[str, Sequence[Row]], stored_bytes: Mapping[str, int]
+) -> DataCard:
+    """facts, refusals: of the clips artifact; masks: the masks' table; later: kind -> its table (usable, clip_key), in order.
+
+    Raises ValueError where a table is of other clips.
+    """
+    keys = [f["clip_key"] for f in facts]
+    for kind, rows in {"masks": masks, **later}.items():
+        if [row["clip_key"] for row in rows] != keys:
+            raise ValueError(f"the table of {kind} is not of the same clips in the same order as the clips'. Re-run curation.")
+    lost: dict[str, str] = {}
+    for kind, rows in {"masks": masks, **later}.items():
+        for row in rows:
+            if not row["usable"]:
+                lost.setdefault(row["clip_key"], kind)
+    seen = [row for row in masks if row["usable"]]
+    captions = Counter(str(f["prompt"]) for f in facts)
+    products = Counter(str(f["product_id"]) for f in facts)
+    card: dict[str, Any] = {
+        "clips": len(facts),
+        "usable": len(facts) - len(lost),
+        "refused": len(refusals),
+        "refused_by": _counts(r["kind"] for r in refusals),
+        "unusable_by": _counts(lost.values()),
+        "hours": sum(f["num_frames"] / f["fps"] for f in facts) / 3600,
+        "splits": _splits(facts),
+        "products": len(products),
+        "products_held_out": len({f["product_id"] for f in facts if f["held_out"]}),
+        "most_clips_of_a_product": dict(products.most_common(5)),
+        "sizes": _counts(f"{f['width']} x {f['height']}" for f in facts),
+        "aspects": _counts(_aspect(f) for f in facts),
+        "fps": _counts(f"{f['fps']:.4g}" for f in facts),
+        "frames": _spread([f["num_frames"] for f in facts]),
+        "caption_words": _spread([len(str(f["prompt"]).split()) for f in facts]),
+        "distinct_captions": len(captions),
+        "commonest_caption": captions.most_common(1)[0] if captions else None,
+        "product_words": sum(bool(f.get("product_words")) for f in facts),
+        "mask_area": _spread([row["area"] for row in seen]),
+        "mask_jitter_px": _spread([row["jitter_px"] for row in seen]),
+        "mask_provenance": _counts(row["provenance"] for row in masks),
+        "licences": _counts(str(f.get("licence") or "not stated") for f in facts),
+        "near_duplicates": sum(bool(f.get("near_duplicate_of")) for f in facts),
+        "stored_bytes": dict(stored_bytes),
+    }
+    return DataCard(**card, warnings=tuple(_warnings(card, captions, products)))
+
+
+def _warnings(card: Mapping[str, Any], captions: Counter[str], products: Counter[str]) -> list[str]:
+    clips, said = card["clips"], []
+    if not clips:
+        return ["No clip was accepted."]
+    words, count = captions.most_common(1)[0]
+    if clips > 1 and count / clips > SAME_CAPTION:
+        said.append(f"{count} of {clips} clips have one and the same caption: '{words[:80]}'. A teacher cannot learn from it what the words mean.")
+    product, count = products.most_common(1)[0]
+    if clips > 1 and count / clips > SAME_PRODUCT:
+        said.append(f"{count} of {clips} clips show one product, '{product}'.")
+    if sum(card["unusable_by"].values()) / clips > UNUSABLE:
+        why = ", ".join(f"{n} for their {kind}" for kind, n in card["unusable_by"].items())
+        said.append(f"{clips - card['usable']} of {clips} accepted clips cannot be used: {why}.")
+    if not card["splits"]["evaluation"]:
+        said.append("No clip is held out: nothing can be evaluated on clips that were not trained on.")
+    missing = card["licences"].get("not stated", 0)
+    if missing:
+        said.append(f"{missing} of {clips} clips state no licence (metadata.licence).")
+    found = {name: n for name, n in card["mask_provenance"].items() if name != "manifest"}
+    if found:
+        said.append(f"{sum(found.values())} of {clips} masks were found, not given ({', '.join(found)}): look at the overlay.")
+    return said
+
+
+def _splits(facts: Sequence[Row]) -> dict[str, int]:
+    validation = sum(f["split"] == "validation" for f in facts)
+    held = sum(bool(f["held_out"]) for f in facts)
+    return {"training": len(facts) - held, "validation": validation, "evaluation": held - validation}
+
+
+def _aspect(fact: Row) -> str:
+    ratio = fact["width"] / fact["height"]
+    return "square" if 0.9 < ratio < 1.1 else "landscape" if ratio > 1 else "portrait"
+
+
+def _counts(values: Any) -> dict[str, int]:
+    """Commonest first, then by name."""
+    return dict(sorted(Counter(values).items(), key=lambda item: (-item[1], item[0])))
+
+
+def _spread(values: Sequence[float]) -> Spread | None:
+    if not values:
+        return None
+    q25, median, q75 = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [values[0]] * 3
+    return Spread(n=len(values), least=min(values), q25=q25, median=median, q75=q75, most=max(values))

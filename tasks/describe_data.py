@@ -1,0 +1,66 @@
+"""The data card: what is in this version of the data, as JSON, as a page, and in the UI."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+
+from infra.artifact_store import ArtifactStore
+from pvtt_model.artifacts import ArtifactRef, Manifest, Planned
+from pvtt_model.chain import card_artifact
+from tasks.clip_table import read_json
+from tasks.ingest_clips import REFUSALS
+from tasks.policy import POLICY, produce
+from tasks.ui import picture, show_markdown
+
+CARD, PAGE, SHEET = "data_card.json", "data_card.html", "contact_sheet.png"
+SHEET_CLIPS = 24
+
+
+@task(task_run_name="describe {data[clips].version}", description="The data card of what was curated", **POLICY)
+def describe_data(data: dict[str, ArtifactRef], store: str) -> ArtifactRef:
+    """The card of the four curated artifacts (clips, masks, latents, conditions)."""
+    planned = card_artifact(*(data[kind].name for kind in ("clips", "masks", "latents", "conditions")))
+    return produce(planned, store, lambda s, p: _make(s, p, data), _show)
+
+
+def _make(store: ArtifactStore, planned: Planned, data: dict[str, ArtifactRef]) -> Manifest:
+    from pvtt_model.data.card import data_card
+    from pvtt_model.data.card_html import card_html, headline
+
+    manifests = {kind: store.manifest(ref) for kind, ref in data.items()}
+    facts, masks = read_json(store, manifests["clips"]), read_json(store, manifests["masks"])
+    later = {kind: read_json(store, manifests[kind]) for kind in ("latents", "conditions")}
+    stored = {kind: sum(shard.bytes for shard in m.shards()) for kind, m in manifests.items()}
+    card = data_card(facts, read_json(store, manifests["clips"], REFUSALS), masks, later, stored)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = {name: Path(folder) / name for name in (CARD, PAGE, SHEET)}
+        paths[CARD].write_text(card.model_dump_json(indent=1))
+        _sheet(store, manifests, facts, masks, paths[SHEET])
+        card_html(card, data["clips"].name, paths[SHEET], paths[PAGE])
+        files = [store.attach(planned, name, path) for name, path in paths.items()]
+    return store.commit(planned, files, {"headline": headline(card), "warnings": list(card.warnings)})
+
+
+def _sheet(store: ArtifactStore, manifests: dict[str, Manifest], facts: list[Any], masks: list[Any], path: Path) -> None:
+    """Clips evenly out of all usable ones."""
+    from pvtt_model.data.shards import read_row
+    from pvtt_model.evaluation.clip_sheet import clip_sheet
+
+    good = [fact for fact, mask in zip(facts, masks, strict=True) if mask["usable"]]
+    step = max(1, len(good) / SHEET_CLIPS)
+    chosen = [good[int(i * step)] for i in range(min(SHEET_CLIPS, len(good)))]
+    shards = {kind: manifests[kind].shards() for kind in ("clips", "masks")}
+    rows = ({kind: read_row(store.local_path(shards[kind][f["shard"]]), f["row"]) for kind in shards} for f in chosen)
+    clip_sheet([(row["clips"], row["masks"]) for row in rows], len(good), path)
+
+
+def _show(store: ArtifactStore, manifest: Manifest) -> None:
+    said = manifest.summary
+    warned = "".join(f"- {w}\n" for w in said["warnings"])
+    sheet = picture(store.local_path(manifest.file(SHEET)), "a sample of the clips", 900)
+    where = f"{store.store.uri}/{manifest.name}/{PAGE}"
+    show_markdown("data-card", f"## Data card\n\n{said['headline']}\n\n{warned}\n{sheet}\n\nThe whole card: `{where}`", f"card {manifest.version}")

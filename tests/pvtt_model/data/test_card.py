@@ -1,0 +1,124 @@
+"""The data card: figures by hand, warnings where others lost days, a page that holds nothing it should not."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+import torch
+
+from pvtt_model.data.card import DataCard, Spread, data_card
+from pvtt_model.data.card_html import card_html, headline
+from pvtt_model.data.video_io import png_bytes, write_mp4
+from pvtt_model.evaluation.clip_sheet import clip_sheet
+
+
+def fact(i: int, **changes: Any) -> dict[str, Any]:
+    plain = {"clip_key": f"k{i}", "product_id": f"p{i}", "split": None, "held_out": False, "prompt": f"a mug number {i}", "width": 832, "height": 480}
+    return plain | {"fps": 16.0, "num_frames": 80 + i, "product_words": None} | changes
+
+
+def mask(i: int, **changes: Any) -> dict[str, Any]:
+    return {"clip_key": f"k{i}", "usable": True, "provenance": "manifest", "area": 0.1 * (i + 1), "jitter_px": 1.0} | changes
+
+
+def used(count: int, *unusable: int) -> list[dict[str, Any]]:
+    return [{"clip_key": f"k{i}", "usable": i not in unusable} for i in range(count)]
+
+
+def card_of(facts: list[Any], masks: list[Any] | None = None, refusals: Any = (), **later: list[Any]) -> DataCard:
+    masks = [mask(i) for i in range(len(facts))] if masks is None else masks
+    return data_card(facts, refusals, masks, later or {"latents": used(len(facts)), "conditions": used(len(facts))}, {"latents": 5_000_000})
+
+
+def test_figures_by_hand():
+    facts = [
+        fact(0, split="eval", held_out=True, licence="CC BY 4.0"),
+        fact(1, split="validation", held_out=True, width=480, height=832),
+        fact(2, width=512, height=512, fps=29.97, product_id="p1", product_words="a mug"),
+        fact(3, prompt="a mug number 2"),
+    ]
+    masks = [mask(0), mask(1, provenance="grabcut"), mask(2, usable=False, area=0.9), mask(3)]
+    refusals = [{"kind": "unreadable_video"}, {"kind": "too_short"}, {"kind": "unreadable_video"}]
+    card = card_of(facts, masks, refusals, latents=used(4, 2, 3), conditions=used(4))
+    assert (card.clips, card.usable, card.refused) == (4, 2, 3)
+    assert card.refused_by == {"unreadable_video": 2, "too_short": 1}
+    assert card.unusable_by == {"latents": 1, "masks": 1}, "a clip counts for the first step that refused it"
+    assert card.hours == pytest.approx((80 / 16 + 81 / 16 + 82 / 29.97 + 83 / 16) / 3600)
+    assert card.splits == {"training": 2, "validation": 1, "evaluation": 1}
+    assert (card.products, card.products_held_out, card.product_words) == (3, 2, 1)
+    assert card.sizes == {"832 x 480": 2, "480 x 832": 1, "512 x 512": 1}
+    assert card.aspects == {"landscape": 2, "portrait": 1, "square": 1}
+    assert card.fps == {"16": 3, "29.97": 1}
+    assert card.frames == Spread(n=4, least=80, q25=80.75, median=81.5, q75=82.25, most=83)
+    area = card.mask_area
+    assert area is not None and (area.n, area.least, area.median, area.most) == (3, 0.1, 0.2, 0.4)
+    assert (area.q25, area.q75) == pytest.approx((0.15, 0.3))
+    assert card.mask_provenance == {"manifest": 3, "grabcut": 1}
+    assert card.licences == {"not stated": 3, "CC BY 4.0": 1}
+    assert card.commonest_caption == ("a mug number 2", 2) and card.distinct_captions == 3
+    assert headline(card).startswith("2 usable of 4 accepted clips (3 lines refused)")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"prompt": "a product on a table"}, "10 of 10 clips have one and the same caption: 'a product on a table'"),
+        ({"product_id": "mug"}, "10 of 10 clips show one product, 'mug'"),
+        ({}, "No clip is held out"),
+        ({}, "10 of 10 clips state no licence"),
+    ],
+)
+def test_what_others_lost_days_on_is_warned_of(changes, said):
+    assert any(w.startswith(said) for w in card_of([fact(i, **changes) for i in range(10)]).warnings)
+
+
+def test_good_data_is_not_warned_of():
+    facts = [fact(i, licence="ours", held_out=i > 8) for i in range(10)]
+    assert card_of(facts).warnings == ()
+    one = card_of([fact(0, licence="ours", held_out=True)])
+    assert one.warnings == () and one.frames == Spread(n=1, least=80, q25=80, median=80, q75=80, most=80)
+
+
+def test_found_masks_and_lost_clips_are_warned_of():
+    facts = [fact(i, licence="ours", held_out=i > 8) for i in range(10)]
+    masks = [mask(i, provenance="grabcut" if i < 4 else "manifest", usable=i != 9) for i in range(10)]
+    card = card_of(facts, masks, latents=used(10, 0, 1, 9), conditions=used(10))
+    assert [w.split(":")[0] for w in card.warnings] == ["3 of 10 accepted clips cannot be used", "4 of 10 masks were found, not given (grabcut)"]
+
+
+def test_no_clip_at_all():
+    card = card_of([], [], [{"kind": "too_short"}], latents=[], conditions=[])
+    assert card.warnings == ("No clip was accepted.",) and card.frames is None and card.commonest_caption is None
+
+
+def test_tables_of_other_clips_are_refused():
+    with pytest.raises(ValueError, match="the table of latents is not of the same clips"):
+        card_of([fact(0), fact(1)], latents=list(reversed(used(2))), conditions=used(2))
+
+
+class _Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, dict[str, Any]]] = []
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.append((tag, dict(attrs)))
+
+
+def test_the_page_escapes_and_needs_nothing_else(tmp_path):
+    path = tmp_path / "clip.mp4"
+    frames = torch.zeros(5, 3, 32, 64, dtype=torch.uint8)
+    write_mp4(path, frames, 8)
+    mask_png = png_bytes(torch.ones(32, 64, dtype=torch.bool))
+    row = fact(0, video=path.read_bytes(), references=[png_bytes(frames[0])])
+    shown = clip_sheet([(row, mask(0, mask=[mask_png] * 5)), (row | {"video": b"none"}, mask(0, mask=[mask_png] * 5))], 9, tmp_path / "sheet.png")
+    nasty = "<script>alert('x')</script> & co"
+    card = card_of([fact(i, prompt=nasty, product_id=nasty, licence=nasty) for i in range(3)])
+    page = card_html(card, "clips/abc", shown, tmp_path / "card.html").read_text()
+    tags = _Tags()
+    tags.feed(page)
+    assert "script" not in {tag for tag, _ in tags.seen} and "&lt;script&gt;" in page
+    sources = [attrs.get("src") or attrs.get("href") for _, attrs in tags.seen if attrs.get("src") or attrs.get("href")]
+    assert sources and all(s.startswith("data:image/png;base64,") for s in sources)
