@@ -20,13 +20,13 @@ def card_html(card: DataCard, name: str, contact_sheet_png: str | Path | None, p
         "mask jitter, px": card.mask_jitter_px,
     }  # fmt: skip
     body += ["<h2>How they spread</h2>", _spreads(spreads)]
-    counts = {
+    counts: dict[str, Mapping[str, int]] = {
         "Splits": card.splits, "Refused lines, by reason": card.refused_by, "Accepted, but unusable, by step": card.unusable_by,
         "Sizes of the sources": card.sizes, "Aspects": card.aspects, "Frames a second": card.fps, "Masks from": card.mask_provenance,
         "Licences": card.licences, "Products with most clips": card.most_clips_of_a_product,
     }  # fmt: skip
     for title, found in counts.items():
-        body += [f"<h2>{escape(title)}</h2>", _counts(dict(found))]
+        body += [f"<h2>{escape(title)}</h2>", _counts(found)]
     if card.commonest_caption is not None:
         text, count = card.commonest_caption
         body.append(f"<h2>Captions</h2><p>{card.distinct_captions} distinct; the commonest, {count} times: {escape(text)}</p>")

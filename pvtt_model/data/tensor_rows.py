@@ -81,7 +81,7 @@ class TensorRows:
 
         def read(offset: int, length: int) -> np.ndarray:
             buffer = np.empty(length, np.uint8)
-            if os.preadv(file.fileno(), [memoryview(buffer)], offset) != length:
+            if os.preadv(file.fileno(), [buffer.data], offset) != length:
                 raise ValueError(f"{path} ends before {offset + length} bytes: it is cut off. Fetch it again.")
             return buffer
 
@@ -109,7 +109,7 @@ class TensorRows:
 
 
 def _is(data: np.ndarray, place: RowPlace) -> bool:
-    return hashlib.sha256(data).hexdigest() == place.sha256
+    return hashlib.sha256(data.data).hexdigest() == place.sha256
 
 
 def tensors_of(data: np.ndarray) -> dict[str, Tensor]:

@@ -60,11 +60,12 @@ def edit_clip(
     text = load(template["conditions"]["tensors"])["text_LD"] if own_text else c["text_LD"]
     control = control_of(z, 0)
     assert control is not None  # a usable row has the policy's own variant
-    references = [c["reference_NPC"], load(wrong["conditions"]["tensors"])["reference_NPC"] if wrong else None]
+    wrong_PC = load(wrong["conditions"]["tensors"])["reference_NPC"].float().flatten(0, 1) if wrong else None
     device = next(teacher.parameters()).device
+    tokens = (control, text.float(), empty_text_LD.float(), c["reference_NPC"].float().flatten(0, 1))
     inputs = EditInputs(
-        *(t.float().to(device) for t in (control, text, empty_text_LD)),
-        *(None if r is None else r.float().flatten(0, 1).to(device) for r in references),  # type: ignore[arg-type]
+        *(t.to(device) for t in tokens),
+        wrong_reference_PC=None if wrong_PC is None else wrong_PC.to(device),
         source_CFHW=z["latents_CFHW"].float().to(device),
     )
     try:
