@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -48,7 +48,7 @@ class DataCard(_Frozen):
     products_held_out: int
     most_clips_of_a_product: dict[str, int]
     sizes: dict[str, int] = Field(description="'width x height' of the source")
-    aspects: dict[Literal["landscape", "square", "portrait"], int]
+    aspects: dict[str, int] = Field(description="landscape, square, portrait")
     fps: dict[str, int]
     frames: Spread | None
     caption_words: Spread | None

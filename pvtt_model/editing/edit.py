@@ -60,14 +60,10 @@ def edit_clip(
     text = load(template["conditions"]["tensors"])["text_LD"] if own_text else c["text_LD"]
     control = control_of(z, 0)
     assert control is not None  # a usable row has the policy's own variant
-    wrong_PC = load(wrong["conditions"]["tensors"])["reference_NPC"].float().flatten(0, 1) if wrong else None
+    wrong_PC = load(wrong["conditions"]["tensors"])["reference_NPC"].flatten(0, 1) if wrong else None
     device = next(teacher.parameters()).device
-    tokens = (control, text.float(), empty_text_LD.float(), c["reference_NPC"].float().flatten(0, 1))
-    inputs = EditInputs(
-        *(t.to(device) for t in tokens),
-        wrong_reference_PC=None if wrong_PC is None else wrong_PC.to(device),
-        source_CFHW=z["latents_CFHW"].float().to(device),
-    )
+    given = (control, text, empty_text_LD, c["reference_NPC"].flatten(0, 1), wrong_PC, z["latents_CFHW"])
+    inputs = EditInputs(*(None if t is None else t.float().to(device) for t in given))  # type: ignore[arg-type]
     try:
         sampled = sample_variants(teacher, inputs, _asked(edit, wrong is not None), edit, max_text_tokens, seed_of(edit.seed, clip["clip_key"]))
     except FloatingPointError as error:
