@@ -102,7 +102,15 @@ NANO_VIDEO = VideoSpec(width=64, height=64, num_frames=5)
 NANO_CLIP, NANO_DINO, NANO_JUDGE = (shipped(name, ModelSpec) for name in ("clip", "dinov2", "judge"))
 CONTEXT = ("base", "no_reference", "wrong_reference")
 NANO_EDIT = EditSpec(
-    num_steps=4, scheduler="flow_euler", shift=2.0, guidance_text=1.0, guidance_reference=1.5, max_clips=64, reference="swap", feather_px=2
+    num_steps=4,
+    scheduler="flow_euler",
+    shift=2.0,
+    guidance_text=1.0,
+    guidance_reference=1.5,
+    max_clips=64,
+    reference="swap",
+    background="blended",
+    feather_px=2,
 )
 
 

@@ -62,8 +62,8 @@ def edit_clip(
     assert control is not None  # a usable row has the policy's own variant
     wrong_PC = load(wrong["conditions"]["tensors"])["reference_NPC"].flatten(0, 1) if wrong else None
     device = next(teacher.parameters()).device
-    given = (control, text, empty_text_LD, c["reference_NPC"].flatten(0, 1), wrong_PC, z["latents_CFHW"])
-    inputs = EditInputs(*(None if t is None else t.float().to(device) for t in given))  # type: ignore[arg-type]
+    tensors = (control, text, empty_text_LD, c["reference_NPC"].flatten(0, 1), wrong_PC, z["latents_CFHW"])
+    inputs = EditInputs(*(None if t is None else t.float().to(device) for t in tensors))  # type: ignore[arg-type]
     try:
         sampled = sample_variants(teacher, inputs, _asked(edit, wrong is not None), edit, max_text_tokens, seed_of(edit.seed, clip["clip_key"]))
     except FloatingPointError as error:
