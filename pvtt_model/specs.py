@@ -146,6 +146,22 @@ class LatentSpec(Spec):
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
 
 
+class AugmentSpec(Spec):
+    """How a reference picture's variants differ from it (the survey's 10.6). The defaults keep logos and brand colours as they are."""
+
+    seed: int = 0
+    crop: Annotated[float, Field(ge=0, lt=0.5)] = Field(default=0.06, description="most that is cut off a side, share of it")
+    scale: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.2, description="most that the picture shrinks within its frame, share of its size")
+    rotate_deg: Annotated[float, Field(ge=0, le=180)] = 6.0
+    brightness: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    contrast: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    saturation: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    hue: Annotated[float, Field(ge=0, le=0.5)] = Field(
+        default=0.0, description="share of the colour circle either way; another hue is another product"
+    )
+    mirror: Share = Field(default=0.0, description="share of variants turned left to right, which mirrors logos")
+
+
 class ConditionSpec(Spec):
     """Frozen text and image embeddings."""
 
@@ -157,6 +173,8 @@ class ConditionSpec(Spec):
     max_text_tokens: Positive = 512
     image_encoder: ModelSpec
     image_size: Positive = Field(default=224, description="side of the letterboxed reference, pixels")
+    reference_variants: Positive = Field(default=1, description="of each reference picture of a training clip: as it is, and augmented ones")
+    augment: AugmentSpec = AugmentSpec()
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 from prefect import task
 
 from infra.artifact_store import ArtifactStore
@@ -11,9 +14,10 @@ from pvtt_model.specs import RecipeSpec
 from tasks.clip_table import TABLE, attach_json, map_units
 from tasks.policy import POLICY, produce
 from tasks.shard_work import Unit, condition_shard, empty_text
-from tasks.ui import show_markdown, table
+from tasks.ui import picture, show_markdown, table
 
-EMPTY_TEXT = "empty_text.safetensors"
+EMPTY_TEXT, AUGMENTED = "empty_text.safetensors", "augmentations.png"
+SHOWN_CLIPS = 12
 
 
 @task(task_run_name="embed conditions of {clips.version}", description="Text and image embeddings", **POLICY)
@@ -35,9 +39,29 @@ def _make(store: ArtifactStore, planned: Planned, clips: ArtifactRef, recipe: Re
     rows = [row for record in records for row in record.summary["conditions"]]
     files = [r.files[0].model_copy(update={"name": f"shard-{i:05d}.parquet"}) for i, r in enumerate(records)]
     files += [attach_json(store, planned, TABLE, rows), empty.files[0].model_copy(update={"name": EMPTY_TEXT})]
+    if recipe.conditions.reference_variants > 1:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / AUGMENTED
+            _augmented(store, store.manifest(clips), recipe, path)
+            files.append(store.attach(planned, AUGMENTED, path))
     names = {"text": recipe.conditions.text_encoder, "image": recipe.conditions.image_encoder}
     encoders = {kind: f"{model.architecture} ({model.weights})" for kind, model in names.items()}
     return store.commit(planned, files, {"clips": len(rows), "encoders": encoders, "bytes": sum(f.bytes for f in files)})
+
+
+def _augmented(store: ArtifactStore, clips: Manifest, recipe: RecipeSpec, path: Path) -> None:
+    """The first reference picture of the first training clips, a clip a line: as it is, then its variants."""
+    import torch
+    from torchvision.utils import save_image
+
+    from pvtt_model.curation.conditions import reference_pictures, variants_of
+    from pvtt_model.data.shards import read_row
+
+    spec, shard = recipe.conditions, clips.shards()[0]
+    rows = (read_row(store.local_path(shard), i) for i in range(min(SHOWN_CLIPS, shard.rows or 0)))
+    lines = [torch.stack([reference_pictures(row, v, spec)[0] for v in range(spec.reference_variants)]) for row in rows if variants_of(row, spec) > 1]
+    pictures = torch.cat(lines) if lines else torch.ones(1, 3, spec.image_size, spec.image_size)
+    save_image(pictures, path, nrow=spec.reference_variants, padding=4, pad_value=1.0)
 
 
 def _show(store: ArtifactStore, manifest: Manifest) -> None:
@@ -45,4 +69,6 @@ def _show(store: ArtifactStore, manifest: Manifest) -> None:
     shards = [{"shard": f.name, "rows": f.rows, "bytes": f.bytes, "sha256": f.sha256[:12]} for f in manifest.files if f.rows is not None]
     encoders = table([{"encoder": k, "weights": v} for k, v in said["encoders"].items()], ["encoder", "weights"])
     text = f"## Conditions of {said['clips']} clips\n\n{encoders}\n\n{table(shards, ['shard', 'rows', 'bytes', 'sha256'])}"
+    if AUGMENTED in {file.name for file in manifest.files}:
+        text += "\n\n### Reference pictures as they are, and their variants\n\n" + picture(store.local_path(manifest.file(AUGMENTED)), "variants")
     show_markdown("conditions", text, f"conditions {manifest.version}")

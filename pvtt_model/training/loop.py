@@ -130,8 +130,9 @@ def _loss(stage: StageSpec, engine: Engine, kept: KeptSamples, empty_text_LD: Te
     sigma = torch.cat([sample_sigma(1, objective.timestep_sampling, objective.shift, g) for g in generators])
     noise = torch.stack([torch.randn(s.x0_CFHW.shape, generator=g) for s, g in zip(samples, generators, strict=True)])
     variants = [int(torch.randint(len(s.control_VMFHW), (), generator=g)) for s, g in zip(samples, generators, strict=True)]
+    pictures = [_one_of(len(s.reference_VPC), g) for s, g in zip(samples, generators, strict=True)]
     dtype = torch.bfloat16 if stage.parallel.precision == "bfloat16" else torch.float32
-    batch: Batch = collate(samples, max_text_tokens, empty_text_LD, keep_text, variants).to(engine.device, dtype)
+    batch: Batch = collate(samples, max_text_tokens, empty_text_LD, keep_text, variants, pictures).to(engine.device, dtype)
     x0, noise, sigma = batch.x0_BCFHW.float(), noise.to(engine.device), sigma.to(engine.device)
     prediction = engine.forward(
         interpolate(x0, noise, sigma).to(dtype), sigma, batch.text_BLD, batch.control_BMFHW, batch.reference_BPC, batch.reference_keep_BP,
@@ -145,6 +146,11 @@ def _loss(stage: StageSpec, engine: Engine, kept: KeptSamples, empty_text_LD: Te
         assert tokens is not None
         loss = loss + objective.words_weight * words_loss(tokens, batch.words_BLD).mean()
     return loss
+
+
+def _one_of(count: int, generator: torch.Generator) -> int:
+    """A draw, where there is a choice: one more option in the data must not change the draws of data without it."""
+    return int(torch.randint(count, (), generator=generator)) if count > 1 else 0
 
 
 def _write_state(engine: Engine, teacher: Teacher, records: list[dict[str, float]], folder: Path, rank: int) -> Path:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pvtt_model.curation.augment import reference_name
 from pvtt_model.curation.variants import control_of
 from pvtt_model.data.tensor_rows import TensorRows
 
@@ -42,7 +43,7 @@ class Sample(NamedTuple):
     x0_CFHW: Tensor
     control_VMFHW: Tensor  # VACE's context (inactive, reactive, mask) for each variant of the mask; variant 0 is the policy's own
     text_LD: Tensor
-    reference_PC: Tensor
+    reference_VPC: Tensor  # by variant: the pictures as they are, then augmented
     words_LD: Tensor  # the product's words alone; none (0, D) where the manifest names none
 
     @property
@@ -68,7 +69,10 @@ def read_sample(place: Place) -> Sample:
         controls.append(control)
     text_LD = c["text_LD"].float()
     words_LD = c["words_LD"].float() if "words_LD" in c else text_LD[:0]
-    return Sample(z["latents_CFHW"].float(), torch.stack(controls), text_LD, c["reference_NPC"].float().flatten(0, 1), words_LD)
+    references: list[Tensor] = []
+    while (name := reference_name(len(references))) in c:
+        references.append(c[name].float().flatten(0, 1))
+    return Sample(z["latents_CFHW"].float(), torch.stack(controls), text_LD, torch.stack(references), words_LD)
 
 
 @lru_cache(maxsize=256)
@@ -78,19 +82,26 @@ def _opened(shard: Shard) -> TensorRows:
 
 
 def collate(
-    samples: Sequence[Sample], max_text_tokens: int, empty_text_LD: Tensor, keep_text: Sequence[bool], variants: Sequence[int] | None = None
+    samples: Sequence[Sample],
+    max_text_tokens: int,
+    empty_text_LD: Tensor,
+    keep_text: Sequence[bool],
+    variants: Sequence[int] | None = None,
+    reference_variants: Sequence[int] | None = None,
 ) -> Batch:
     """Stack samples. Text is padded with zeros to `max_text_tokens`, as Wan does; a dropped prompt becomes the empty prompt's embedding.
 
-    variants: which of each sample's masks, modulo those there; None takes the policy's own of each.
+    variants: which of each sample's masks, modulo those there; None takes the policy's own of each. reference_variants: the same of its
+    reference pictures; None takes them as they are.
     """
+    references = [s.reference_VPC[v % len(s.reference_VPC)] for s, v in zip(samples, reference_variants or [0] * len(samples), strict=True)]
     controls = [s.control_MFHW(v) for s, v in zip(samples, variants if variants is not None else [0] * len(samples), strict=True)]
     texts = [s.text_LD if keep else empty_text_LD for s, keep in zip(samples, keep_text, strict=True)]
     return Batch(
         torch.stack([s.x0_CFHW for s in samples]),
         torch.stack(controls),
         torch.stack([pad_rows(t, max_text_tokens) for t in texts]),
-        *stack_references([s.reference_PC for s in samples]),
+        *stack_references(references),
         stack_references([s.words_LD for s in samples])[0],
     )
 

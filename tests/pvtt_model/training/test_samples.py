@@ -15,7 +15,7 @@ def sample(text: int, patches: int) -> Sample:
         torch.full((16, 1, 2, 2), float(text)),
         torch.arange(3.0).view(3, 1, 1, 1, 1).repeat(1, 96, 1, 2, 2),
         torch.full((text, 4), 1.0),
-        torch.full((patches, 3), 2.0),
+        torch.full((patches, 3), 2.0) * torch.tensor([1.0, 10.0]).view(2, 1, 1),
         torch.full((text - 1, 4), 3.0),
     )
 
@@ -37,6 +37,13 @@ def test_collate_takes_the_variant_asked_for_modulo_those_there():
     assert samples[0].num_variants == 3 and batch.control_BMFHW.shape == (4, 96, 1, 2, 2)
     assert batch.control_BMFHW[:, 0, 0, 0, 0].tolist() == [0, 1, 2, 1]
     assert (collate(samples, 2, torch.zeros(1, 4), [True] * 4).control_BMFHW == 0).all()
+
+
+def test_collate_takes_the_pictures_variant_asked_for():
+    samples = [sample(1, 2)] * 3
+    batch = collate(samples, 2, torch.zeros(1, 4), [True] * 3, None, [0, 1, 3])
+    assert batch.reference_BPC[:, 0, 0].tolist() == [2, 20, 20]
+    assert (collate(samples, 2, torch.zeros(1, 4), [True] * 3).reference_BPC == 2).all()
 
 
 def test_a_dropped_prompt_becomes_the_empty_one():
@@ -66,6 +73,7 @@ def shards(tmp_path):
     z["maskbits_KFHW"] = torch.full((8, 1, 2, 2), 255, dtype=torch.uint8)
     z |= {"inactive_1_CFHW": z["inactive_CFHW"] + 10, "reactive_1_CFHW": z["reactive_CFHW"] + 10, "maskbits_1_KFHW": z["maskbits_KFHW"] * 0}
     c = {"text_LD": torch.ones(2, 4).bfloat16(), "reference_NPC": torch.arange(12.0).view(2, 3, 2)}
+    c["reference_1_NPC"] = c["reference_NPC"] + 100
 
     def write(latents_keys: str, conditions_keys: str) -> tuple:
         common = {"usable": True, "reason": None}
@@ -82,7 +90,8 @@ def test_a_sample_is_read_from_its_row(shards):
     assert got.control_MFHW()[[0, 16, 32], 0, 0, 0].tolist() == [2, 3, 1], "inactive, reactive, mask, as VACE stacks them"
     assert got.control_MFHW(3)[[0, 16, 32], 0, 0, 0].tolist() == [12, 13, 0]
     assert (got.x0_CFHW == 1).all() and got.text_LD.dtype == torch.float32
-    assert torch.equal(got.reference_PC, torch.arange(12.0).view(6, 2)), "pictures of a clip stand behind one another"
+    wanted = torch.arange(12.0).view(6, 2)
+    assert torch.equal(got.reference_VPC, torch.stack([wanted, wanted + 100])), "pictures of a clip stand behind one another"
 
 
 @pytest.mark.parametrize(("latents", "conditions"), [("ab", "ba"), ("ba", "ab"), ("ba", "ba")])
