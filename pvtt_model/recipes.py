@@ -106,7 +106,7 @@ NANO_EDIT = EditSpec(
     scheduler="flow_euler",
     shift=2.0,
     guidance_text=1.0,
-    guidance_reference=1.5,
+    guidance_reference=2.0,
     max_clips=64,
     reference="swap",
     background="blended",
@@ -114,7 +114,7 @@ NANO_EDIT = EditSpec(
 )
 
 
-def _nano_stage(name: str, backbone: str, steps: int, lr: float, words: float, gate: GateSpec, **changes: Any) -> StageSpec:
+def _nano_stage(name: str, backbone: str, steps: int, micro_batch: int, lr: float, words: float, gate: GateSpec, **changes: Any) -> StageSpec:
     stage = StageSpec(
         name=name,
         backbone=shipped(backbone, BackboneSpec),
@@ -125,7 +125,7 @@ def _nano_stage(name: str, backbone: str, steps: int, lr: float, words: float, g
         ),
         optim=OptimSpec(lr=lr, warmup_steps=20, beta2=0.99, decay="cosine"),
         parallel=ParallelSpec(
-            num_workers=2, accelerator="cpu", zero_stage=2, micro_batch=8, grad_accum=1, precision="float32", gradient_checkpointing=False
+            num_workers=2, accelerator="cpu", zero_stage=2, micro_batch=micro_batch, grad_accum=1, precision="float32", gradient_checkpointing=False
         ),
         train=TrainSpec(steps=steps, checkpoint_every_steps=100),
         data=DataSpec(min_pairs=1),
@@ -152,13 +152,14 @@ NANO = RecipeSpec(
         text_encoder=shipped("text", ModelSpec), max_text_tokens=24, image_encoder=NANO_DINO, image_size=64, product_words="hide", dtype="float32"
     ),
     stages=(
-        _nano_stage("verify", "nano-s", 400, 1e-3, 1.0, _gate(bg_psnr_composited_db=30.0, identity_top1=0.15)),
-        _nano_stage("base", "nano-m", 360, 1e-3, 0.3, _gate(bg_psnr_composited_db=30.0, identity_top1=0.4), init_from="previous"),
+        _nano_stage("verify", "nano-s", 200, 8, 1e-3, 1.0, _gate(bg_psnr_composited_db=30.0, identity_top1=0.15)),
+        _nano_stage("base", "nano-m", 280, 16, 1e-3, 0.3, _gate(bg_psnr_composited_db=30.0, identity_top1=0.4), init_from="previous"),
         _nano_stage(
             "refine",
             "nano-m",
-            160,
-            3e-4,
+            120,
+            16,
+            5e-4,
             0.3,
             _gate(bg_psnr_composited_db=30.0, identity_top1=0.5, identity_wrong_reference_shown=0.7),
             init_from="previous",
