@@ -1,4 +1,7 @@
-"""Clips: every line of the manifest checked and probed, the good ones packed, the others quarantined with their reason."""
+"""Clips: every line of the manifest checked and probed, the good ones packed, the others quarantined with their reason.
+
+Where a folder is given and no manifest, one is drafted, and kept with the artifact for a person to read and correct.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,8 @@ from infra.settings import settings
 from infra.uris import is_remote, localise
 from pvtt_model.artifacts import REVISIONS, ArtifactRef, Manifest, Planned, digest
 from pvtt_model.chain import clips_artifact
-from pvtt_model.data.manifest import CheckedLine, ManifestScan, read_manifest
+from pvtt_model.data.manifest import CheckedLine, ManifestScan
+from pvtt_model.data.source import read_source
 from pvtt_model.specs import RecipeSpec
 from tasks.clip_table import TABLE, attach_json, map_units, read_json
 from tasks.policy import POLICY, produce
@@ -23,6 +27,7 @@ from tasks.ui import show_markdown, table
 
 NANO = "nano"
 REFUSALS = "refusals.json"
+DRAFT, PASSED_OVER = "draft.jsonl", "passed_over.json"
 
 
 class AllClipsRefused(ValueError):
@@ -31,7 +36,7 @@ class AllClipsRefused(ValueError):
 
 @task(task_run_name="ingest clips of {clips}", description="Check, probe and pack the clips of a manifest", **POLICY)
 def ingest_clips(clips: str, recipe: RecipeSpec, store: str, base: ArtifactRef | None = None) -> ArtifactRef:
-    """The clips artifact of the manifest at `clips` (a path or s3:// uri), or of the procedural world where it is 'nano'.
+    """The clips artifact of `clips`: a manifest, or a folder in a known layout (a path or s3:// uri), or 'nano', the procedural world.
 
     base: an earlier clips artifact, kept as it is; only lines whose video is not in it are added.
     """
@@ -48,7 +53,7 @@ def new_lines(clips: str, recipe: RecipeSpec, base: Manifest, store: ArtifactSto
 def _unjudged(lines: Sequence[CheckedLine], store: ArtifactStore, base: Manifest) -> list[CheckedLine]:
     accepted = {fact["clip_key"] for fact in read_json(store, base)}
     refused = {r.get("content") for r in read_json(store, base, REFUSALS)}
-    return [line for line in lines if line.video_sha256[:20] not in accepted and digest(*_content(line)) not in refused]
+    return [line for line in lines if line.clip_key not in accepted and digest(*_content(line)) not in refused]
 
 
 def _content(line: CheckedLine) -> list[Any]:
@@ -75,7 +80,11 @@ class _Source:
         if self._scan is None:
             manifest = self._world() if self.clips == NANO else localise(self.clips, self.where.cache / "inputs")
             uri = self.clips if is_remote(self.clips) else str(manifest.resolve())
-            self._scan = read_manifest(manifest, uri, self.recipe.clips, lambda found: localise(found, self.where.cache / "inputs"))
+            self._scan = read_source(
+                manifest, uri, self.recipe.clips, lambda found: localise(found, self.where.cache / "inputs"), self.where.home / "drafts"
+            )
+            if self._scan.draft:
+                get_run_logger().info("%s holds no manifest; one was drafted: %s", self.clips, self._scan.draft)
         return self._scan
 
     def _world(self) -> Path:
@@ -127,6 +136,9 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, source: _S
         "validation": sum(f["split"] == "validation" for f in facts),
     }
     files += [attach_json(store, planned, TABLE, facts), attach_json(store, planned, REFUSALS, refusals)]
+    if scan.draft:
+        summary["passed_over"] = len(scan.passed_over)
+        files += [store.attach(planned, DRAFT, scan.draft), attach_json(store, planned, PASSED_OVER, scan.passed_over)]
     return store.commit(planned, files, summary)
 
 
@@ -144,4 +156,7 @@ def _show(store: ArtifactStore, manifest: Manifest) -> None:
         f"{said['products']} products; {said['held_out']} clips held out of training, {said['validation']} of them for validation.\n\n"
         f"### Refused\n\n{table(refusals, ['line', 'kind', 'reason', 'source'])}\n\n### Accepted\n\n{table(facts, columns)}"
     )
+    if said.get("passed_over"):
+        left = [{"file": file, "why": why} for file, why in read_json(store, manifest, PASSED_OVER)]
+        text += f"\n\n### In no line of the drafted manifest\n\n{table(left, ['file', 'why'])}"
     show_markdown("clips", text, f"clips {manifest.version}")

@@ -43,7 +43,7 @@ def _row(line: CheckedLine, spec: ClipSpec, video: VideoSpec) -> dict[str, Any]:
             raise Refused("unreadable_reference", f"reference {i + 1} of {len(references)}: {error}") from None
     true_video, true_mask = _truth(line.truth, facts, video.num_frames, spec.decode_timeout_s) if line.truth else (None, None)
     return {
-        "clip_key": line.video_sha256[:20],
+        "clip_key": line.clip_key,
         "video": data,
         "mask": mask,
         "mask_format": line.mask_format,
@@ -117,13 +117,13 @@ def _video(data: bytes, line: CheckedLine, spec: ClipSpec, video: VideoSpec) -> 
         cure = "Use a larger one, or lower clips.min_side_px."
         raise Refused("too_small", f"video is {facts.width}x{facts.height}; sides below {spec.min_side_px} px are refused. {cure}")
     told = line.metadata
-    if tuple(told["resolution"]) != (facts.width, facts.height):
+    if told["resolution"] is not None and tuple(told["resolution"]) != (facts.width, facts.height):
         raise Refused(
             "size_mismatch", f"metadata says resolution {told['resolution']}; the video is [{facts.width}, {facts.height}]. Correct the metadata."
         )
-    if not abs(told["fps"] - facts.fps) <= FPS_TOLERANCE:
+    if told["fps"] is not None and not abs(told["fps"] - facts.fps) <= FPS_TOLERANCE:
         raise Refused("fps_mismatch", f"metadata says {told['fps']} fps; the video has {facts.fps:.3f}. Correct the metadata.")
-    if told["num_frames"] != facts.num_frames:
+    if told["num_frames"] is not None and told["num_frames"] != facts.num_frames:
         raise Refused("frame_count_mismatch", f"metadata says {told['num_frames']} frames; the video has {facts.num_frames}. Correct the metadata.")
     return facts
 
