@@ -1,8 +1,10 @@
 """The child process that touches untrusted video. Run by path, so that it imports numpy and decord only and starts fast.
 
 It reads one JSON request a line on stdin and answers on stdout with one JSON line, followed by raw uint8 frames where the
-answer names `bytes`. A request is {"path", "want": "probe" | "ends" | "frames", "indices": [..] | null, "num_frames": n | null}.
+answer names `bytes`. A request is {"path", "want": "probe" | "ends" | "frames" | "look", "indices": [..] | null, "num_frames": n | null}.
 probe decodes the first frame; ends also the last one and the last of the first n; both answer with the facts alone.
+look also takes "fps" and "whole": it answers with every frame's time, with the indices of the n frames that are used, and with small
+pictures of those (whole: of all); the last frame is decoded too.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from typing import Any
 import numpy as np
 
 MAX_BYTES = 6 << 30  # of decoded frames in one answer
+THUMB_PX = 48  # least short side of the small pictures of `look`
+SLACK_S = 0.001  # containers round times to their own clock, Matroska to milliseconds
 #: What our containers start with: (offset, bytes). A playlist, which could make ffmpeg open other files, has none of these.
 CONTAINERS = ((4, b"ftyp"), (4, b"moov"), (4, b"mdat"), (4, b"free"), (4, b"wide"), (0, b"\x1a\x45\xdf\xa3"), (0, b"RIFF"))
 
@@ -40,6 +44,8 @@ def answer(request: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     if request["want"] == "ends":
         for i in sorted({min(request["num_frames"] or total, total) - 1, total - 1} - {0}):
             reader[i].asnumpy()
+    if request["want"] == "look":
+        return look(reader, facts, request)
     if request["want"] != "frames":
         return facts, None
     indices = request["indices"]
@@ -61,6 +67,48 @@ def answer(request: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     else:
         frames = reader.get_batch(indices).asnumpy() if whole else np.stack([rgb(reader[i].asnumpy()) for i in indices])
     return {**facts, "shape": frames.shape, "bytes": frames.nbytes}, frames
+
+
+def look(reader: Any, facts: dict[str, Any], request: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    """facts and starts_s (None where they are no times), end_s, used (fewer than asked for where the video ends before), looked; thumbs T,h,w,3."""
+    total, wanted = facts["num_frames"], int(request["num_frames"])
+    shown = np.asarray(reader.get_frame_timestamp(range(total)), np.float64).reshape(total, 2)
+    starts, end = shown[:, 0] - shown[0, 0], float(shown[-1, 1] - shown[0, 0])
+    timed = bool(np.isfinite(shown).all() and (np.diff(starts) > 0).all() and abs(starts[-1]) < 1e6)
+    if timed:
+        end = max(end, float(starts[-1] + (np.median(np.diff(starts)) if total > 1 else 0)))  # some containers know no last duration
+    if request["fps"] is None:
+        used = list(range(min(wanted, total)))
+    else:
+        used = frames_at(starts, end, request["fps"], wanted) if timed else []
+    looked = list(range(total)) if request["whole"] else sorted(set(used))
+    shrink = max(1, min(facts["width"], facts["height"]) // THUMB_PX)
+    thumbs, at = [], 1  # the first frame is decoded already, and the reader stands behind it
+    for i in looked:
+        frame = rgb(reader.next().asnumpy() if i == at else reader[i].asnumpy())
+        at = i + 1
+        thumbs.append(shrunk(frame, shrink))
+    if total - 1 not in looked:
+        reader[total - 1].asnumpy()
+    header = facts | {"starts_s": starts.round(6).tolist() if timed else None, "end_s": end, "used": used, "looked": looked}
+    if not thumbs:
+        return header, None
+    pictures = np.ascontiguousarray(np.stack(thumbs))
+    return header | {"shape": pictures.shape, "bytes": pictures.nbytes}, pictures
+
+
+def frames_at(starts_s: Any, end_s: float, fps: float, num_frames: int, from_s: float = 0.0) -> list[int]:
+    """Indices of the frames shown at from_s + k / fps, k = 0 to num_frames - 1: each the last that starts by then. Ends where the video does."""
+    times = from_s + np.arange(num_frames) / fps
+    times = times[times < end_s - SLACK_S]
+    return [int(i) for i in np.searchsorted(starts_s, times + SLACK_S, side="right") - 1]
+
+
+def shrunk(frame: Any, factor: int) -> Any:
+    """uint8 h,w,3 of uint8 H,W,3: the mean of factor x factor pixels."""
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(frame).reduce(factor)) if factor > 1 else frame
 
 
 def rgb(frame: Any) -> Any:
@@ -87,7 +135,8 @@ def main() -> None:
         try:
             header, frames = answer(json.loads(line))
         except Exception as error:
-            header, frames = {"error": str(error).strip() or type(error).__name__}, None
+            said = str(error).strip() or type(error).__name__
+            header, frames = {"error": "holds no video stream, sound alone perhaps" if "cannot find video stream" in said else said}, None
         write_all(out, json.dumps(header).encode() + b"\n")
         if frames is not None:
             write_all(out, memoryview(frames).cast("B"))

@@ -22,7 +22,7 @@ FPS_TOLERANCE = 0.1
 def inspect(line: CheckedLine, spec: ClipSpec, video: VideoSpec) -> dict[str, Any] | Refusal:
     """The line's row for a clips shard (SCHEMAS['clips']), or why there is none.
 
-    The first, the last and the last used frame of the video are decoded, in a process that is killed after spec.decode_timeout_s; every
+    The used frames of the video and its last are decoded, in a process that is killed after spec.decode_timeout_s; every
     mask picture and reference is opened. Raises OSError where a file vanished after the scan.
     """
     try:
@@ -38,7 +38,7 @@ def _row(line: CheckedLine, spec: ClipSpec, video: VideoSpec) -> dict[str, Any]:
     references = [_unchanged(p, sha) for p, sha in zip(line.reference_paths, line.reference_sha256, strict=True)]
     for i, reference in enumerate(references):
         try:
-            video_io.read_picture(reference)
+            video_io.read_reference(reference)
         except video_io.PictureUnreadable as error:
             raise Refused("unreadable_reference", f"reference {i + 1} of {len(references)}: {error}") from None
     true_video, true_mask = _truth(line.truth, facts, video.num_frames, spec.decode_timeout_s) if line.truth else (None, None)
@@ -107,9 +107,10 @@ def _unchanged(path: Path, sha256: str) -> bytes:
 
 def _video(data: bytes, line: CheckedLine, spec: ClipSpec, video: VideoSpec) -> video_io.VideoFacts:
     try:
-        facts = video_io.probe_ends(data, video.num_frames, spec.decode_timeout_s)
+        found = video_io.look(data, video.num_frames, None, False, spec.decode_timeout_s)
     except video_io.VideoUnreadable as error:
         raise Refused("unreadable_video", f"{error} Re-encode or copy the file again.") from None
+    facts = found.facts
     if facts.num_frames < video.num_frames:
         cure = "Use a longer clip, or a smaller latents.video.num_frames."
         raise Refused("too_short", f"video has {facts.num_frames} frames; the model sees {video.num_frames}. {cure}")
@@ -125,7 +126,24 @@ def _video(data: bytes, line: CheckedLine, spec: ClipSpec, video: VideoSpec) -> 
         raise Refused("fps_mismatch", f"metadata says {told['fps']} fps; the video has {facts.fps:.3f}. Correct the metadata.")
     if told["num_frames"] is not None and told["num_frames"] != facts.num_frames:
         raise Refused("frame_count_mismatch", f"metadata says {told['num_frames']} frames; the video has {facts.num_frames}. Correct the metadata.")
+    late = _latest(found, video.num_frames)
+    if late is not None:
+        i, off = late
+        raise Refused(
+            "variable_rate",
+            f"frame {i} is shown {off:+.2f} s from where a constant rate would have it: the video's frame rate varies. "
+            "Re-encode it at a constant rate, or set latents.video.fps, so that frames are taken by their times.",
+        )
     return facts
+
+
+def _latest(found: video_io.Look, num_frames: int) -> tuple[int, float] | None:
+    """The first of the used frames that is shown more than half a frame from its place at the used frames' mean rate, and how far, seconds."""
+    if found.starts_s is None or num_frames < 3:
+        return None
+    starts = found.starts_s[:num_frames]
+    frame_s = starts[-1] / (len(starts) - 1)
+    return next(((i, s - i * frame_s) for i, s in enumerate(starts) if abs(s - i * frame_s) > frame_s / 2), None)
 
 
 def _mask_video(data: bytes, facts: video_io.VideoFacts, timeout_s: float) -> None:

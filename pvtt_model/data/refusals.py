@@ -27,7 +27,8 @@ KINDS: dict[str, str] = {
     # of the content
     "changed": "a file changed after it was hashed",
     "unreadable_video": "the video does not decode, or not in time",
-    "too_short": "fewer frames than the model sees",
+    "variable_rate": "the frame rate varies, and frames are to be taken by their number",
+    "too_short": "fewer frames than the model sees, or fewer seconds",
     "too_small": "a side below the least one",
     "size_mismatch": "the metadata's resolution is not the video's",
     "fps_mismatch": "the metadata's fps is not the video's",

@@ -24,6 +24,7 @@ from pvtt_model.specs import VideoSpec
 
 __all__ = [
     "DecodeTimeout",
+    "Look",
     "PictureUnreadable",
     "VideoFacts",
     "VideoUnreadable",
@@ -31,12 +32,14 @@ __all__ = [
     "decode_at",
     "fit",
     "fit_mask",
+    "look",
     "png_bytes",
     "png_frame",
     "png_mask",
     "probe",
     "probe_ends",
     "read_picture",
+    "read_reference",
     "write_mp4",
 ]
 
@@ -55,6 +58,17 @@ class VideoFacts(NamedTuple):
     num_frames: int
 
 
+class Look(NamedTuple):
+    """What a video holds and which of its frames are used."""
+
+    facts: VideoFacts
+    starts_s: list[float] | None  # when each frame is first shown, the first at 0; None where the container holds no times
+    end_s: float  # when the last frame is no longer shown
+    used: list[int]  # frames of the video, in order; fewer than asked for where it is too short
+    looked: list[int]  # frames that `thumbs` shows
+    thumbs_THWC: np.ndarray  # uint8, RGB, short side 48 to 95 px (or the video's own)
+
+
 def probe(source: Source, timeout_s: float = 120.0) -> VideoFacts:
     """Size, rate and length of a video, with its first frame really decoded. Raises VideoUnreadable, DecodeTimeout."""
     header, _ = _ask(source, {"want": "probe"}, timeout_s)
@@ -65,6 +79,18 @@ def probe_ends(source: Source, num_frames: int, timeout_s: float = 120.0) -> Vid
     """As `probe`, and the last frame and the last of the first `num_frames` are really decoded too. Raises VideoUnreadable, DecodeTimeout."""
     header, _ = _ask(source, {"want": "ends", "num_frames": num_frames}, timeout_s)
     return _facts(header)
+
+
+def look(source: Source, num_frames: int, fps: float | None = None, whole: bool = False, timeout_s: float = 120.0) -> Look:
+    """Decode the `num_frames` frames that are used, and the last of the video, and keep them small.
+
+    fps None: the first num_frames; else those shown at times k / fps by the presentation timestamps, each the last that starts by then.
+    whole: every frame is looked at. Raises VideoUnreadable, DecodeTimeout.
+    """
+    header, thumbs = _ask(source, {"want": "look", "num_frames": num_frames, "fps": fps, "whole": whole}, timeout_s)
+    empty = np.empty((0, 0, 0, 3), np.uint8)
+    used, looked = header["used"], header["looked"]
+    return Look(_facts(header), header["starts_s"], header["end_s"], used, looked, empty if thumbs is None else thumbs)
 
 
 def decode(source: Source, num_frames: int | None = None, timeout_s: float = 120.0) -> torch.Tensor:
@@ -90,6 +116,14 @@ def _ask(source: Source, request: dict[str, Any], timeout_s: float) -> tuple[dic
         file.write(source)
         file.flush()
         return DECODER.ask(file.name, request, timeout_s, "the video")
+
+
+def read_reference(data: bytes) -> Image.Image:
+    """A picture that can be shown to a model: as `read_picture`, and 8 bits a channel. Raises PictureUnreadable."""
+    image = read_picture(data)
+    if image.mode.startswith("I") or image.mode == "F":
+        raise PictureUnreadable(f"picture has mode {image.mode}, whose range is not known. Save it as 8-bit RGB or RGBA.")
+    return image
 
 
 def _facts(header: dict[str, Any]) -> VideoFacts:
