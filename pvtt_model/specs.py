@@ -16,6 +16,11 @@ def Execution(default: Any, **kwargs: Any) -> Any:
     return Field(default=default, json_schema_extra={"execution": True}, **kwargs)
 
 
+def Added(default: Any, **kwargs: Any) -> Any:
+    """A field that came later. Its default is what was done before, and is left out of `identity()`: what was made then keeps its name."""
+    return Field(default=default, json_schema_extra={"added": True}, **kwargs)
+
+
 class Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
@@ -26,7 +31,10 @@ class Spec(BaseModel):
             extra = field.json_schema_extra
             if isinstance(extra, dict) and extra.get("execution"):
                 continue
-            kept[name] = _plain(getattr(self, name))
+            value = getattr(self, name)
+            if isinstance(extra, dict) and extra.get("added") and value == field.default:
+                continue
+            kept[name] = _plain(value)
         return kept
 
 
@@ -80,6 +88,9 @@ class VideoSpec(Spec):
     height: Positive = Field(default=480, multiple_of=16)
     num_frames: Positive = 81
     fit: Literal["crop", "stretch"] = Field(default="crop", description="crop: cover the frame and cut the centre; stretch: change the aspect")
+    fps: Annotated[float, Field(gt=0)] | None = Added(
+        None, description="frames a second that the model sees, taken by their times in the file; null: the file's own frames, one after the other"
+    )
 
     @field_validator("num_frames")
     @classmethod

@@ -105,6 +105,8 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, source: _S
 
     scan = source.scan()
     before = store.manifest(base) if base else None
+    if before:
+        _same_frames(before, recipe)
     facts: list[dict[str, Any]] = read_json(store, before) if before else []
     files = list(before.shards()) if before else []
     new = _unjudged(scan.lines, store, before) if before else list(scan.lines)
@@ -140,6 +142,14 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, source: _S
         summary["passed_over"] = len(scan.passed_over)
         files += [store.attach(planned, DRAFT, scan.draft), attach_json(store, planned, PASSED_OVER, scan.passed_over)]
     return store.commit(planned, files, summary)
+
+
+def _same_frames(before: Manifest, recipe: RecipeSpec) -> None:
+    """The frames that the model sees were chosen when a clip was taken in. Raises ValueError where the recipe now wants others."""
+    was, now = before.spec["video"], recipe.latents.video
+    if was.get("fps") != now.fps or (now.fps and was["num_frames"] < now.num_frames):
+        said = f"{was['num_frames']} frames at fps {was.get('fps')}; the recipe wants {now.num_frames} at {now.fps}"
+        raise ValueError(f"{before.name} was ingested for {said}. Ingest all clips anew (no base), or set latents.video as it was.")
 
 
 def _unit(store: ArtifactStore, recipe: RecipeSpec, lines: list[CheckedLine], index: int) -> Unit:

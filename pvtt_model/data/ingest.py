@@ -33,7 +33,8 @@ def inspect(line: CheckedLine, spec: ClipSpec, video: VideoSpec) -> dict[str, An
 
 def _row(line: CheckedLine, spec: ClipSpec, video: VideoSpec) -> dict[str, Any]:
     data = _unchanged(line.video_path, line.video_sha256)
-    facts = _video(data, line, spec, video)
+    found = _video(data, line, spec, video)
+    facts = found.facts
     mask = _mask(line.mask_format, line.mask_paths, line.mask_sha256, facts, spec.decode_timeout_s)
     references = [_unchanged(p, sha) for p, sha in zip(line.reference_paths, line.reference_sha256, strict=True)]
     for i, reference in enumerate(references):
@@ -41,7 +42,7 @@ def _row(line: CheckedLine, spec: ClipSpec, video: VideoSpec) -> dict[str, Any]:
             video_io.read_reference(reference)
         except video_io.PictureUnreadable as error:
             raise Refused("unreadable_reference", f"reference {i + 1} of {len(references)}: {error}") from None
-    true_video, true_mask = _truth(line.truth, facts, video.num_frames, spec.decode_timeout_s) if line.truth else (None, None)
+    true_video, true_mask = _truth(line.truth, facts, found.used[-1] + 1, spec.decode_timeout_s) if line.truth else (None, None)
     return {
         "clip_key": line.clip_key,
         "video": data,
@@ -60,6 +61,7 @@ def _row(line: CheckedLine, spec: ClipSpec, video: VideoSpec) -> dict[str, Any]:
         "truth_product_id": line.truth.product_id if line.truth else None,
         "truth_video": true_video,
         "truth_mask": true_mask,
+        "used_frames": found.used if video.fps else None,
     }
 
 
@@ -105,15 +107,13 @@ def _unchanged(path: Path, sha256: str) -> bytes:
     return data
 
 
-def _video(data: bytes, line: CheckedLine, spec: ClipSpec, video: VideoSpec) -> video_io.VideoFacts:
+def _video(data: bytes, line: CheckedLine, spec: ClipSpec, video: VideoSpec) -> video_io.Look:
     try:
-        found = video_io.look(data, video.num_frames, None, False, spec.decode_timeout_s)
+        found = video_io.look(data, video.num_frames, video.fps, False, spec.decode_timeout_s)
     except video_io.VideoUnreadable as error:
         raise Refused("unreadable_video", f"{error} Re-encode or copy the file again.") from None
     facts = found.facts
-    if facts.num_frames < video.num_frames:
-        cure = "Use a longer clip, or a smaller latents.video.num_frames."
-        raise Refused("too_short", f"video has {facts.num_frames} frames; the model sees {video.num_frames}. {cure}")
+    _long_enough(found, video)
     if min(facts.width, facts.height) < spec.min_side_px:
         cure = "Use a larger one, or lower clips.min_side_px."
         raise Refused("too_small", f"video is {facts.width}x{facts.height}; sides below {spec.min_side_px} px are refused. {cure}")
@@ -126,7 +126,21 @@ def _video(data: bytes, line: CheckedLine, spec: ClipSpec, video: VideoSpec) -> 
         raise Refused("fps_mismatch", f"metadata says {told['fps']} fps; the video has {facts.fps:.3f}. Correct the metadata.")
     if told["num_frames"] is not None and told["num_frames"] != facts.num_frames:
         raise Refused("frame_count_mismatch", f"metadata says {told['num_frames']} frames; the video has {facts.num_frames}. Correct the metadata.")
-    late = _latest(found, video.num_frames)
+    return found
+
+
+def _long_enough(found: video_io.Look, video: VideoSpec) -> None:
+    """Refuses what has too few frames, or seconds where frames are taken by their times; and by number what is shown at a varying rate."""
+    wanted = video.num_frames
+    if video.fps is not None and found.starts_s is None:
+        raise Refused("no_times", "the file holds no times of its frames. Re-encode it, or set latents.video.fps=null.")
+    if video.fps is not None and len(found.used) < wanted:
+        need = f"the last of {wanted} frames at {video.fps:g} a second is wanted at {(wanted - 1) / video.fps:.2f} s"
+        raise Refused("too_short", f"video ends at {found.end_s:.2f} s; {need}. Use a longer clip, or a smaller latents.video.num_frames.")
+    if found.facts.num_frames < wanted and video.fps is None:
+        cure = "Use a longer clip, or a smaller latents.video.num_frames."
+        raise Refused("too_short", f"video has {found.facts.num_frames} frames; the model sees {wanted}. {cure}")
+    late = None if video.fps is not None or found.starts_s is None else _misplaced(found.starts_s[:wanted])
     if late is not None:
         i, off = late
         raise Refused(
@@ -134,16 +148,13 @@ def _video(data: bytes, line: CheckedLine, spec: ClipSpec, video: VideoSpec) -> 
             f"frame {i} is shown {off:+.2f} s from where a constant rate would have it: the video's frame rate varies. "
             "Re-encode it at a constant rate, or set latents.video.fps, so that frames are taken by their times.",
         )
-    return facts
 
 
-def _latest(found: video_io.Look, num_frames: int) -> tuple[int, float] | None:
-    """The first of the used frames that is shown more than half a frame from its place at the used frames' mean rate, and how far, seconds."""
-    if found.starts_s is None or num_frames < 3:
-        return None
-    starts = found.starts_s[:num_frames]
-    frame_s = starts[-1] / (len(starts) - 1)
-    return next(((i, s - i * frame_s) for i, s in enumerate(starts) if abs(s - i * frame_s) > frame_s / 2), None)
+def _misplaced(starts_s: Sequence[float]) -> tuple[int, float] | None:
+    """The first frame that is shown more than half a frame from its place at the mean rate, and how far, seconds."""
+    frame_s = (starts_s[-1] - starts_s[0]) / max(1, len(starts_s) - 1)
+    off = [s - starts_s[0] - i * frame_s for i, s in enumerate(starts_s)]
+    return next(((i, o) for i, o in enumerate(off) if abs(o) > frame_s / 2), None)
 
 
 def _mask_video(data: bytes, facts: video_io.VideoFacts, timeout_s: float) -> None:

@@ -27,6 +27,7 @@ KINDS: dict[str, str] = {
     # of the content
     "changed": "a file changed after it was hashed",
     "unreadable_video": "the video does not decode, or not in time",
+    "no_times": "frames are to be taken by their times, and the file holds none",
     "variable_rate": "the frame rate varies, and frames are to be taken by their number",
     "too_short": "fewer frames than the model sees, or fewer seconds",
     "too_small": "a side below the least one",

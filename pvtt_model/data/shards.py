@@ -50,6 +50,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             "truth_product_id": pa.string(),  # a product for which the right edit of this clip is known,
             "truth_video": pa.binary(),  # that edit,
             "truth_mask": _PNGS,  # and where its product is, a picture a frame
+            "used_frames": pa.list_(pa.int32()),  # of the video, in order, those that the model sees; null: the first num_frames of the spec
         },
     ),
     "masks": _schema(

@@ -25,6 +25,7 @@ from pvtt_model.specs import VideoSpec
 __all__ = [
     "DecodeTimeout",
     "Look",
+    "Picked",
     "PictureUnreadable",
     "VideoFacts",
     "VideoUnreadable",
@@ -44,11 +45,20 @@ __all__ = [
 ]
 
 MAX_PICTURE_PIXELS = 64_000_000
-Source = str | Path | bytes
 
 
 class PictureUnreadable(ValueError):
     """The bytes are no picture, or one too large to open."""
+
+
+class Picked(NamedTuple):
+    """A video of which these frames alone are seen, in this order; one may stand there twice."""
+
+    data: bytes
+    frames: tuple[int, ...]
+
+
+Source = str | Path | bytes | Picked
 
 
 class VideoFacts(NamedTuple):
@@ -96,20 +106,34 @@ def look(source: Source, num_frames: int, fps: float | None = None, whole: bool 
 def decode(source: Source, num_frames: int | None = None, timeout_s: float = 120.0) -> torch.Tensor:
     """The first `num_frames` frames (None: all) as uint8 T,C,H,W at the source's size.
 
-    `source` is a path or the file's bytes. timeout_s bounds the whole call, seconds. Raises VideoUnreadable where the file cannot be
-    decoded or holds fewer frames (nothing is padded), DecodeTimeout where the decoder hung.
+    `source` is a path, the file's bytes, or the frames picked of them. timeout_s bounds the whole call, seconds. Raises VideoUnreadable where
+    the file cannot be decoded or holds fewer frames (nothing is padded), DecodeTimeout where the decoder hung.
     """
+    if isinstance(source, Picked):
+        return _picked(source, source.frames[:num_frames], num_frames, timeout_s)
     _, frames = _ask(source, {"want": "frames", "indices": None, "num_frames": num_frames}, timeout_s)
     return _tensor(frames)
 
 
+def _picked(source: Picked, frames: tuple[int, ...], num_frames: int | None, timeout_s: float) -> torch.Tensor:
+    if len(frames) < (num_frames or 1):
+        raise VideoUnreadable(f"{len(source.frames)} frames of the video are used; {num_frames} are asked for. Ingest it again with that number.")
+    each = sorted(set(frames))
+    _, decoded = decode_at(source.data, each, timeout_s)
+    return decoded if tuple(each) == frames else decoded[[each.index(i) for i in frames]]
+
+
 def decode_at(source: Source, indices: Sequence[int], timeout_s: float = 120.0) -> tuple[VideoFacts, torch.Tensor]:
     """The facts, and the frames at `indices` (negative ones count from the end) as uint8 T,C,H,W. Raises as `decode`."""
+    if isinstance(source, Picked):
+        source, indices = source.data, [source.frames[i] for i in indices]
     header, frames = _ask(source, {"want": "frames", "indices": list(indices), "num_frames": None}, timeout_s)
     return _facts(header), _tensor(frames)
 
 
 def _ask(source: Source, request: dict[str, Any], timeout_s: float) -> tuple[dict[str, Any], np.ndarray | None]:
+    if isinstance(source, Picked):
+        source = source.data  # its facts are the file's
     if not isinstance(source, bytes):
         return DECODER.ask(os.path.abspath(source), request, timeout_s, str(source))
     with tempfile.NamedTemporaryFile(prefix="pvtt-", suffix=".video") as file:
