@@ -120,6 +120,10 @@ class ClipSpec(Spec):
 
     min_side_px: Positive = 32
     clips_per_shard: Positive = 64
+    near_duplicate_bits: Annotated[float, Field(ge=0, le=16)] | None = Field(
+        default=5.0,
+        description="clips whose perceptual hashes differ by so many of 64 bits or fewer are near-duplicates; null: none are looked for",
+    )
     eval_share: Share = Field(default=0.1, description="share of product identities held out for evaluation, by hash; at least one")
     allow_outside_root: bool = Field(default=False, description="allow absolute paths outside the manifest's folder")
     decode_timeout_s: float = Field(default=120.0, gt=0, description="a clip that takes longer is refused, so this decides what is in the data")

@@ -23,11 +23,12 @@ from pvtt_model.specs import RecipeSpec
 from tasks.clip_table import TABLE, attach_json, map_units, read_json
 from tasks.policy import POLICY, produce
 from tasks.shard_work import Unit, ingest_chunk
+from tasks.twins import find_twins, leaking
 from tasks.ui import show_markdown, table
 
 NANO = "nano"
 REFUSALS = "refusals.json"
-DRAFT, PASSED_OVER = "draft.jsonl", "passed_over.json"
+DRAFT, PASSED_OVER, DUPLICATES = "draft.jsonl", "passed_over.json", "duplicates.json"
 
 
 class AllClipsRefused(ValueError):
@@ -117,7 +118,7 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, source: _S
     refusals += [r for r in read_json(store, before, REFUSALS) if "content" in r] if before else []
     for unit, record in zip(units, map_units(store, ingest_chunk, units, kind="clips", what="probing clips"), strict=True):
         files.append(record.files[0].model_copy(update={"name": f"shard-{unit.number:05d}.parquet"}))
-        facts += [fact | {"shard": unit.number, "row": row} for row, fact in enumerate(record.summary["clips"])]
+        facts += [fact | {"shard": unit.number, "row": row, "content": contents[fact["line"]]} for row, fact in enumerate(record.summary["clips"])]
         refusals += [r | {"content": contents[r["line"]]} for r in record.summary["refusals"]]
     refusals.sort(key=lambda r: r["line"])
     if not facts:
@@ -128,6 +129,12 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, source: _S
     held_before = {f["product_id"] for f in read_json(store, before) if f["held_out"]} if before else set()
     held_out = split_products(sorted({f["product_id"] for f in facts}), recipe.clips.eval_share, given, held_before)
     facts = [fact | {"held_out": fact["product_id"] in held_out} for fact in facts]
+    twins = find_twins(facts, recipe.clips.near_duplicate_bits, *_known_twins(store, before, recipe))
+    leaks = leaking(facts, twins)
+    facts = [fact for fact in facts if fact["clip_key"] not in leaks]
+    refusals = sorted(refusals + list(leaks.values()), key=lambda r: r["line"])
+    if not facts:
+        raise AllClipsRefused(table(refusals, ["line", "kind", "reason", "source"]))
     summary = {
         "source": source.clips if source.clips == NANO or is_remote(source.clips) else Path(source.clips).name,
         "accepted": len(facts),
@@ -136,12 +143,24 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, source: _S
         "products": len({f["product_id"] for f in facts}),
         "held_out": sum(f["held_out"] for f in facts),
         "validation": sum(f["split"] == "validation" for f in facts),
+        "near_duplicates": len(twins),
     }
-    files += [attach_json(store, planned, TABLE, facts), attach_json(store, planned, REFUSALS, refusals)]
+    files += [
+        attach_json(store, planned, TABLE, facts),
+        attach_json(store, planned, REFUSALS, refusals),
+        attach_json(store, planned, DUPLICATES, twins),
+    ]
     if scan.draft:
         summary["passed_over"] = len(scan.passed_over)
         files += [store.attach(planned, DRAFT, scan.draft), attach_json(store, planned, PASSED_OVER, scan.passed_over)]
     return store.commit(planned, files, summary)
+
+
+def _known_twins(store: ArtifactStore, before: Manifest | None, recipe: RecipeSpec) -> tuple[list[dict[str, Any]], int]:
+    """The base's pairs, and how many of the facts they cover: those of the base where the threshold is the same, else none."""
+    if before is None or before.spec["clips"].get("near_duplicate_bits", -1) != recipe.clips.near_duplicate_bits:
+        return [], 0
+    return read_json(store, before, DUPLICATES), len(read_json(store, before))
 
 
 def _same_frames(before: Manifest, recipe: RecipeSpec) -> None:
@@ -166,6 +185,9 @@ def _show(store: ArtifactStore, manifest: Manifest) -> None:
         f"{said['products']} products; {said['held_out']} clips held out of training, {said['validation']} of them for validation.\n\n"
         f"### Refused\n\n{table(refusals, ['line', 'kind', 'reason', 'source'])}\n\n### Accepted\n\n{table(facts, columns)}"
     )
+    twins = read_json(store, manifest, DUPLICATES)
+    if twins:
+        text += f"\n\n### Near-duplicates\n\n{table(twins, ['bits', 'exact', 'source', 'twin_source'])}"
     if said.get("passed_over"):
         left = [{"file": file, "why": why} for file, why in read_json(store, manifest, PASSED_OVER)]
         text += f"\n\n### In no line of the drafted manifest\n\n{table(left, ['file', 'why'])}"

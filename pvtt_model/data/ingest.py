@@ -9,6 +9,7 @@ from typing import Any
 
 from pvtt_model.artifacts import canonical_json
 from pvtt_model.data import video_io
+from pvtt_model.data.duplicates import frame_hashes
 from pvtt_model.data.manifest import CheckedLine, Truth
 from pvtt_model.data.refusals import Refusal, Refused
 from pvtt_model.data.shards import read_row, read_rows, write_clip_shard, write_shard
@@ -62,6 +63,7 @@ def _row(line: CheckedLine, spec: ClipSpec, video: VideoSpec) -> dict[str, Any]:
         "truth_video": true_video,
         "truth_mask": true_mask,
         "used_frames": found.used if video.fps else None,
+        "frame_hashes": frame_hashes([found.thumbs_THWC[found.looked.index(i)] for i in found.used]),
     }
 
 

@@ -34,6 +34,7 @@ KINDS: dict[str, str] = {
     "size_mismatch": "the metadata's resolution is not the video's",
     "fps_mismatch": "the metadata's fps is not the video's",
     "frame_count_mismatch": "the metadata's num_frames is not the video's",
+    "leaks_evaluation": "a clip for training is a near-duplicate of one that is held out",
     "unreadable_mask": "the mask does not decode",
     "mask_frame_count": "the mask has another number of frames than the video",
     "mask_size": "the mask has another size than the video",
