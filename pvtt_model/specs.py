@@ -120,6 +120,11 @@ class ClipSpec(Spec):
 
     min_side_px: Positive = 32
     clips_per_shard: Positive = 64
+    shots: Literal["refuse", "split", "ignore"] = Field(
+        default="refuse",
+        description="where the used frames hold a cut: refuse the clip; split: every shot of the video that is long enough is a clip; or ignore it",
+    )
+    shot_threshold: Annotated[float, Field(gt=0, le=255)] = Field(default=20.0, description="PySceneDetect's content value from which a cut is one")
     near_duplicate_bits: Annotated[float, Field(ge=0, le=16)] | None = Field(
         default=5.0,
         description="clips whose perceptual hashes differ by so many of 64 bits or fewer are near-duplicates; null: none are looked for",

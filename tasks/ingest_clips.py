@@ -52,7 +52,7 @@ def new_lines(clips: str, recipe: RecipeSpec, base: Manifest, store: ArtifactSto
 
 
 def _unjudged(lines: Sequence[CheckedLine], store: ArtifactStore, base: Manifest) -> list[CheckedLine]:
-    accepted = {fact["clip_key"] for fact in read_json(store, base)}
+    accepted = {fact.get("line_key", fact["clip_key"]) for fact in read_json(store, base)}
     refused = {r.get("content") for r in read_json(store, base, REFUSALS)}
     return [line for line in lines if line.clip_key not in accepted and digest(*_content(line)) not in refused]
 
@@ -166,7 +166,7 @@ def _known_twins(store: ArtifactStore, before: Manifest | None, recipe: RecipeSp
 def _same_frames(before: Manifest, recipe: RecipeSpec) -> None:
     """The frames that the model sees were chosen when a clip was taken in. Raises ValueError where the recipe now wants others."""
     was, now = before.spec["video"], recipe.latents.video
-    if was.get("fps") != now.fps or (now.fps and was["num_frames"] < now.num_frames):
+    if was.get("fps") != now.fps or ((now.fps or recipe.clips.shots == "split") and was["num_frames"] < now.num_frames):
         said = f"{was['num_frames']} frames at fps {was.get('fps')}; the recipe wants {now.num_frames} at {now.fps}"
         raise ValueError(f"{before.name} was ingested for {said}. Ingest all clips anew (no base), or set latents.video as it was.")
 
@@ -179,7 +179,7 @@ def _unit(store: ArtifactStore, recipe: RecipeSpec, lines: list[CheckedLine], in
 
 def _show(store: ArtifactStore, manifest: Manifest) -> None:
     facts, refusals, said = read_json(store, manifest), read_json(store, manifest, REFUSALS), manifest.summary
-    columns = ["clip_key", "product_id", "split", "held_out", "width", "height", "fps", "num_frames", "prompt", "source"]
+    columns = ["clip_key", "product_id", "split", "held_out", "width", "height", "fps", "num_frames", "start_s", "prompt", "source"]
     text = (
         f"## {said['accepted']} clips accepted, {said['refused']} refused\n\n"
         f"{said['products']} products; {said['held_out']} clips held out of training, {said['validation']} of them for validation.\n\n"

@@ -27,7 +27,7 @@ Row = dict[str, Any]
 #: Of a clip, in the clips table: all later steps choose by them.
 FACTS = (
     "clip_key", "product_id", "split", "prompt", "source", "width", "height", "fps", "num_frames", "line", "product_words", "look_alikes",
-    "truth_product_id", "frame_hashes",
+    "truth_product_id", "start_s", "frame_hashes",
 )  # fmt: skip
 
 
@@ -61,10 +61,10 @@ def ingest_chunk(unit: Unit) -> Derived:
     from pvtt_model.data.ingest import inspect
 
     def work(_: list[list[Row]]) -> tuple[list[Row], Row]:
-        found = [inspect(line, unit.recipe.clips, unit.recipe.latents.video) for line in unit.lines]
+        found = [r for line in unit.lines for r in inspect(line, unit.recipe.clips, unit.recipe.latents.video)]
         rows = [r for r in found if not isinstance(r, Refusal)]
-        hashes = {line.line: line.video_sha256 for line in unit.lines}
-        facts = [{k: r[k] for k in FACTS} | {"video_sha256": hashes[r["line"]]} for r in rows]
+        of = {line.line: {"video_sha256": line.video_sha256, "line_key": line.clip_key} for line in unit.lines}
+        facts = [{k: r[k] for k in FACTS} | of[r["line"]] for r in rows]
         return rows, {"clips": facts, "refusals": [r._asdict() for r in found if isinstance(r, Refusal)]}
 
     return _shard(unit, work)

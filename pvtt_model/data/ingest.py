@@ -1,4 +1,4 @@
-"""From a checked line to a row of a clips shard, by really decoding. Nothing is padded, trimmed or repaired."""
+"""From a checked line to its rows of a clips shard, by really decoding. Nothing is padded, trimmed or repaired."""
 
 from __future__ import annotations
 
@@ -7,34 +7,39 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pvtt_model.artifacts import canonical_json
+from pvtt_model.artifacts import canonical_json, digest
 from pvtt_model.data import video_io
 from pvtt_model.data.duplicates import frame_hashes
 from pvtt_model.data.manifest import CheckedLine, Truth
 from pvtt_model.data.refusals import Refusal, Refused
 from pvtt_model.data.shards import read_row, read_rows, write_clip_shard, write_shard
+from pvtt_model.data.shots import Shot, first_cut_s, split
 from pvtt_model.specs import ClipSpec, VideoSpec
 
 __all__ = ["inspect", "read_row", "read_rows", "split_products", "write_clip_shard", "write_shard"]
 
 FPS_TOLERANCE = 0.1
+Row = dict[str, Any]
 
 
-def inspect(line: CheckedLine, spec: ClipSpec, video: VideoSpec) -> dict[str, Any] | Refusal:
-    """The line's row for a clips shard (SCHEMAS['clips']), or why there is none.
+def inspect(line: CheckedLine, spec: ClipSpec, video: VideoSpec) -> list[Row | Refusal]:
+    """The line's rows for a clips shard (SCHEMAS['clips']), or why there is none.
 
-    The used frames of the video and its last are decoded, in a process that is killed after spec.decode_timeout_s; every
-    mask picture and reference is opened. Raises OSError where a file vanished after the scan.
+    One row or refusal; with spec.shots 'split' one for each shot. The used frames of the video (for a split all of them) and its last are
+    decoded, in a process that is killed after spec.decode_timeout_s; every mask picture and reference is opened. Raises OSError where a
+    file vanished after the scan.
     """
     try:
-        return _row(line, spec, video)
+        return _rows(line, spec, video)
     except Refused as refused:
-        return Refusal(line.line, refused.kind, refused.reason, line.source)
+        return [Refusal(line.line, refused.kind, refused.reason, line.source)]
 
 
-def _row(line: CheckedLine, spec: ClipSpec, video: VideoSpec) -> dict[str, Any]:
+def _rows(line: CheckedLine, spec: ClipSpec, video: VideoSpec) -> list[Row | Refusal]:
     data = _unchanged(line.video_path, line.video_sha256)
     found = _video(data, line, spec, video)
+    shots = _shots(found, spec, video)
+    used = [i for shot in shots for i in shot.used]
     facts = found.facts
     mask = _mask(line.mask_format, line.mask_paths, line.mask_sha256, facts, spec.decode_timeout_s)
     references = [_unchanged(p, sha) for p, sha in zip(line.reference_paths, line.reference_sha256, strict=True)]
@@ -43,9 +48,8 @@ def _row(line: CheckedLine, spec: ClipSpec, video: VideoSpec) -> dict[str, Any]:
             video_io.read_reference(reference)
         except video_io.PictureUnreadable as error:
             raise Refused("unreadable_reference", f"reference {i + 1} of {len(references)}: {error}") from None
-    true_video, true_mask = _truth(line.truth, facts, found.used[-1] + 1, spec.decode_timeout_s) if line.truth else (None, None)
-    return {
-        "clip_key": line.clip_key,
+    true_video, true_mask = _truth(line.truth, facts, max(used) + 1, spec.decode_timeout_s) if line.truth else (None, None)
+    row = {
         "video": data,
         "mask": mask,
         "mask_format": line.mask_format,
@@ -62,9 +66,53 @@ def _row(line: CheckedLine, spec: ClipSpec, video: VideoSpec) -> dict[str, Any]:
         "truth_product_id": line.truth.product_id if line.truth else None,
         "truth_video": true_video,
         "truth_mask": true_mask,
-        "used_frames": found.used if video.fps else None,
-        "frame_hashes": frame_hashes([found.thumbs_THWC[found.looked.index(i)] for i in found.used]),
     }
+    return [_of_shot(row, line, found, shot, len(shots) > 1, video) for shot in shots]
+
+
+def _shots(found: video_io.Look, spec: ClipSpec, video: VideoSpec) -> list[Shot]:
+    """What is used of the video: one stretch, or its shots where they are wanted apart. Raises Refused for a cut, or where no shot will do."""
+    whole = [Shot(0, 0.0, found.end_s, found.used)]
+    if spec.shots == "refuse":
+        at_s = first_cut_s(found, spec.shot_threshold)
+        if at_s is not None:
+            cure = "Cut the file there, set clips.shots=split (each long enough shot becomes a clip), or raise clips.shot_threshold."
+            raise Refused("shot_cut", f"a new shot begins at {at_s:.2f} s, within the frames that the model sees. {cure}")
+    if spec.shots != "split":
+        return whole
+    shots = split(found, spec.shot_threshold, video)
+    if len(shots) == 1:
+        if video.fps is None:
+            _constant_rate(found, found.used)
+        return whole
+    if not any(len(shot.used) == video.num_frames for shot in shots):
+        longest = max(shots, key=lambda shot: shot.end_s - shot.start_s)
+        said = f"the longest of {len(shots)} shots is {longest.end_s - longest.start_s:.2f} s from {longest.start_s:.2f} s on"
+        raise Refused("shot_cut", f"{said}, shorter than {_wanted(video)}. Use longer shots, or a smaller latents.video.num_frames.")
+    return shots
+
+
+def _of_shot(row: Row, line: CheckedLine, found: video_io.Look, shot: Shot, is_part: bool, video: VideoSpec) -> Row | Refusal:
+    """The row of one shot; a shot of several that will not do is refused by itself."""
+    if is_part:
+        try:
+            _shot_will_do(found, shot, video)
+        except Refused as refused:
+            return Refusal(line.line, refused.kind, refused.reason, line.source)
+    return row | {
+        "clip_key": digest("shot", line.clip_key, shot.first) if is_part else line.clip_key,
+        "used_frames": shot.used if is_part or video.fps else None,
+        "start_s": shot.start_s if is_part else None,
+        "frame_hashes": frame_hashes([found.thumbs_THWC[found.looked.index(i)] for i in shot.used]),
+    }
+
+
+def _shot_will_do(found: video_io.Look, shot: Shot, video: VideoSpec) -> None:
+    where = f"the shot from {shot.start_s:.2f} s to {shot.end_s:.2f} s"
+    if len(shot.used) < video.num_frames:
+        raise Refused("too_short", f"{where} is shorter than {_wanted(video)}. Its neighbours may do; nothing is padded.")
+    if video.fps is None:
+        _constant_rate(found, shot.used, f"{where}: ")
 
 
 def _mask(kind: str, paths: Sequence[Path], hashes: Sequence[str], facts: video_io.VideoFacts, timeout_s: float) -> list[bytes]:
@@ -111,7 +159,7 @@ def _unchanged(path: Path, sha256: str) -> bytes:
 
 def _video(data: bytes, line: CheckedLine, spec: ClipSpec, video: VideoSpec) -> video_io.Look:
     try:
-        found = video_io.look(data, video.num_frames, video.fps, False, spec.decode_timeout_s)
+        found = video_io.look(data, video.num_frames, video.fps, spec.shots == "split", spec.decode_timeout_s)
     except video_io.VideoUnreadable as error:
         raise Refused("unreadable_video", f"{error} Re-encode or copy the file again.") from None
     facts = found.facts
@@ -128,11 +176,13 @@ def _video(data: bytes, line: CheckedLine, spec: ClipSpec, video: VideoSpec) -> 
         raise Refused("fps_mismatch", f"metadata says {told['fps']} fps; the video has {facts.fps:.3f}. Correct the metadata.")
     if told["num_frames"] is not None and told["num_frames"] != facts.num_frames:
         raise Refused("frame_count_mismatch", f"metadata says {told['num_frames']} frames; the video has {facts.num_frames}. Correct the metadata.")
+    if video.fps is None and spec.shots != "split":
+        _constant_rate(found, found.used)
     return found
 
 
 def _long_enough(found: video_io.Look, video: VideoSpec) -> None:
-    """Refuses what has too few frames, or seconds where frames are taken by their times; and by number what is shown at a varying rate."""
+    """Refuses what has too few frames, or seconds where frames are taken by their times."""
     wanted = video.num_frames
     if video.fps is not None and found.starts_s is None:
         raise Refused("no_times", "the file holds no times of its frames. Re-encode it, or set latents.video.fps=null.")
@@ -142,12 +192,19 @@ def _long_enough(found: video_io.Look, video: VideoSpec) -> None:
     if found.facts.num_frames < wanted and video.fps is None:
         cure = "Use a longer clip, or a smaller latents.video.num_frames."
         raise Refused("too_short", f"video has {found.facts.num_frames} frames; the model sees {wanted}. {cure}")
-    late = None if video.fps is not None or found.starts_s is None else _misplaced(found.starts_s[:wanted])
-    if late is not None:
-        i, off = late
+
+
+def _wanted(video: VideoSpec) -> str:
+    return f"the {video.num_frames} frames that the model sees" + ("" if video.fps is None else f" at {video.fps:g} a second")
+
+
+def _constant_rate(found: video_io.Look, frames: Sequence[int], where: str = "") -> None:
+    """Refuses frames that are taken by their number and shown at a varying rate."""
+    off = None if found.starts_s is None else _misplaced([found.starts_s[i] for i in frames])
+    if off is not None:
         raise Refused(
             "variable_rate",
-            f"frame {i} is shown {off:+.2f} s from where a constant rate would have it: the video's frame rate varies. "
+            f"{where}frame {frames[off[0]]} is shown {off[1]:+.2f} s from where a constant rate would have it: the video's frame rate varies. "
             "Re-encode it at a constant rate, or set latents.video.fps, so that frames are taken by their times.",
         )
 

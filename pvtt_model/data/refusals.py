@@ -34,6 +34,7 @@ KINDS: dict[str, str] = {
     "size_mismatch": "the metadata's resolution is not the video's",
     "fps_mismatch": "the metadata's fps is not the video's",
     "frame_count_mismatch": "the metadata's num_frames is not the video's",
+    "shot_cut": "the frames that the model sees hold a cut",
     "leaks_evaluation": "a clip for training is a near-duplicate of one that is held out",
     "unreadable_mask": "the mask does not decode",
     "mask_frame_count": "the mask has another number of frames than the video",

@@ -159,3 +159,21 @@ def test_frames_by_times_go_through_a_masks_shard_and_no_base_of_other_times_is_
     assert all(m["usable"] for m in masks)
     for row, mask in zip(rows, masks, strict=True):
         assert mask["mask"][0] == mask["mask"][1] and mask["mask"][2] == mask["mask"][3] and len(mask["mask"]) == 5, row["source"]
+
+
+def test_shots_become_clips_and_are_not_taken_in_twice(house: House) -> None:
+    world = WORLD.model_copy(update={"num_frames": 8})
+    scenes = [render_clip(world, i).frames_TCHW for i in (0, 1, 2)]
+    write_mp4(house.at / "three.mp4", torch.cat([scenes[1][:3], scenes[0], scenes[2]]), 8, chroma="444")
+    template = {k: v for k, v in by_split(house, "train").items() if k != "mask_path"}
+    metadata = {"resolution": [64, 64], "fps": 8, "num_frames": 19, "product_id": "three", "split": "train"}
+    house.lines.append(template | {"video_path": "three.mp4", "metadata": metadata})
+    refused = house.make()
+    assert refused.summary["refused_by_kind"] == {"shot_cut": 1} and refused.summary["accepted"] == 10
+    house.recipe = house.recipe.model_copy(update={"clips": house.recipe.clips.model_copy(update={"shots": "split"})})
+    made = house.make()
+    facts = [fact for fact in house.read(made, "table.json") if fact["source"] == "three.mp4"]
+    assert [fact["start_s"] for fact in facts] == [0.375, 1.375] and made.summary["refused_by_kind"] == {"too_short": 1}
+    house.lines[-1] = house.lines[-1] | {"text_prompt": "Another prompt."}
+    again = house.make(base=made)
+    assert again.summary["accepted"] == made.summary["accepted"] == 12, "an accepted line stays as it is, its shots too"

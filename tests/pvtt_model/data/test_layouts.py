@@ -122,7 +122,7 @@ def test_the_benchmark_is_held_out_task_by_task(folder: Any, no_fetch: Any, tmp_
     again = read_source(at / "tasks.json", str(at / "tasks.json"), SPEC, no_fetch, tmp_path / "drafts")
     assert again.fingerprint == scan.fingerprint and again.draft == scan.draft
     assert [(r.line, r.kind) for r in scan.refusals] == [(4, "missing_video"), (5, "no_reference"), (6, "wrong_type")]
-    rows = [inspect(line, SPEC, VIDEO) for line in scan.lines]
+    rows = [inspect(line, SPEC, VIDEO)[0] for line in scan.lines]
     assert not any(isinstance(r, Refusal) for r in rows), rows
     assert len({r["clip_key"] for r in rows}) == 3, "two tasks on one video are two clips"  # type: ignore[index]
     first, _, third = rows
@@ -149,7 +149,7 @@ def test_a_draft_is_ingested_or_refused_by_what_is_there(folder: Any, no_fetch: 
         shutil.copy(folder.path / "p.png", at / name)
     scan = read_source(at, str(at), SPEC, no_fetch, tmp_path / "drafts")
     assert [(r.source, r.kind) for r in scan.refusals] == [("IMG_1.mp4", "no_prompt"), ("cup without picture.mp4", "no_reference")]
-    (row,) = [inspect(line, SPEC, VIDEO) for line in scan.lines]
+    (row,) = [inspect(line, SPEC, VIDEO)[0] for line in scan.lines]
     assert not isinstance(row, Refusal), row
     assert (row["prompt"], row["width"], row["height"], row["fps"], row["num_frames"]) == ("cup on a table", 64, 48, 16.0, 9)
     (at / "manifest.jsonl").write_text(draft(at).text().replace('"text_prompt": null', '"text_prompt": "Eine Tasse."'))

@@ -78,7 +78,7 @@ def judged(at: Path, spec: ClipSpec = SPEC, video: VideoSpec = VIDEO) -> dict[st
 
     scan = read_source(at, str(at), spec, fetch, at.parent / "drafts")
     assert not scan.passed_over
-    return {r.source: r for r in scan.refusals} | {line.source: inspect(line, spec, video) for line in scan.lines}
+    return {r.source: r for r in scan.refusals} | {line.source: inspect(line, spec, video)[0] for line in scan.lines}
 
 
 def test_each_file_is_accounted_for(odd_folder: Path) -> None:
@@ -126,7 +126,7 @@ def test_odd_references(folder: Any, no_fetch: Any, name: str) -> None:
     (folder.path / name).write_bytes(data)
     path = folder.manifest([folder.line(reference_image=name)])
     (line,) = read_source(path, str(path), SPEC, no_fetch, folder.path).lines
-    row = inspect(line, SPEC, VIDEO)
+    row = inspect(line, SPEC, VIDEO)[0]
     if cure is not None:
         assert isinstance(row, Refusal) and row.kind == "unreadable_reference" and cure in row.reason
         return

@@ -69,7 +69,7 @@ def ingested(folder: Any, line: dict[str, Any], video: VideoSpec) -> Any:
     path = folder.manifest([line])
     scan = read_manifest(path, str(path), ClipSpec(), lambda uri: Path(uri))
     assert not scan.refusals, scan.refusals
-    return inspect(scan.lines[0], ClipSpec(), video)
+    return inspect(scan.lines[0], ClipSpec(), video)[0]
 
 
 def moving_masks(path: Path, kind: str) -> str:
