@@ -126,7 +126,7 @@ def _picked(source: Picked, frames: tuple[int, ...], num_frames: int | None, tim
 def decode_at(source: Source, indices: Sequence[int], timeout_s: float = 120.0) -> tuple[VideoFacts, torch.Tensor]:
     """The facts, and the frames at `indices` (negative ones count from the end) as uint8 T,C,H,W. Raises as `decode`."""
     if isinstance(source, Picked):
-        source, indices = source.data, [source.frames[i] for i in indices]
+        indices = [source.frames[i] for i in indices]
     header, frames = _ask(source, {"want": "frames", "indices": list(indices), "num_frames": None}, timeout_s)
     return _facts(header), _tensor(frames)
 
