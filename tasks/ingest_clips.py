@@ -85,7 +85,7 @@ class _Source:
                 manifest, uri, self.recipe.clips, lambda found: localise(found, self.where.cache / "inputs"), self.where.home / "drafts"
             )
             if self._scan.draft:
-                get_run_logger().info("%s holds no manifest; one was drafted: %s", self.clips, self._scan.draft)
+                get_run_logger().info("%s holds no manifest; one was drafted: %s (to correct it: pvtt clips draft)", self.clips, self._scan.draft)
         return self._scan
 
     def _world(self) -> Path:

@@ -14,6 +14,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -37,15 +38,14 @@ def answer(request: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     total = len(reader)
     if total < 1:
         raise ValueError("holds no frame")
-    raw = reader[0].asnumpy()
-    first = rgb(raw)
+    first = rgb(reader[0].asnumpy())
     height, width, _ = first.shape
     facts = {"width": width, "height": height, "fps": float(reader.get_avg_fps()), "num_frames": total}
     if request["want"] == "ends":
         for i in sorted({min(request["num_frames"] or total, total) - 1, total - 1} - {0}):
             reader[i].asnumpy()
     if request["want"] == "look":
-        return look(reader, facts, request)
+        return look(reader, first, facts, request)
     if request["want"] != "frames":
         return facts, None
     indices = request["indices"]
@@ -58,18 +58,30 @@ def answer(request: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     size = len(indices) * first.size
     if size > MAX_BYTES:
         raise ValueError(f"{len(indices)} frames of {width}x{height} are {size} bytes; at most {MAX_BYTES} are decoded at once")
-    whole = raw.shape[2] == 3
-    if indices == list(range(len(indices))):  # the first frame is there already, and the reader stands behind it
-        frames = np.empty((len(indices), *first.shape), np.uint8)
-        frames[0] = first
-        for i in indices[1:]:
-            frames[i] = rgb(reader.next().asnumpy())
-    else:
-        frames = reader.get_batch(indices).asnumpy() if whole else np.stack([rgb(reader[i].asnumpy()) for i in indices])
+    frames = np.empty((len(indices), *first.shape), np.uint8)
+    places: dict[int, list[int]] = {}
+    for place, i in enumerate(indices):
+        places.setdefault(i, []).append(place)
+    for i, frame in in_order(reader, first, sorted(places)):
+        frames[places[i]] = frame
     return {**facts, "shape": frames.shape, "bytes": frames.nbytes}, frames
 
 
-def look(reader: Any, facts: dict[str, Any], request: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+def in_order(reader: Any, first: Any, indices: list[int]) -> Iterator[tuple[int, Any]]:
+    """(i, frame) of ascending indices. first: frame 0, behind which the reader stands.
+
+    Every frame up to the last is decoded: where decord seeks or skips in HEVC with open groups of pictures, it gives the next frame instead.
+    """
+    wanted, frame = set(indices), first
+    for i in range(max(indices, default=-1) + 1):
+        if i:
+            raw = reader.next()
+            frame = rgb(raw.asnumpy()) if i in wanted else None
+        if i in wanted:
+            yield i, frame
+
+
+def look(reader: Any, first: Any, facts: dict[str, Any], request: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     """facts and starts_s (None where they are no times), end_s, used (fewer than asked for where the video ends before), looked; thumbs T,h,w,3."""
     total, wanted = facts["num_frames"], int(request["num_frames"])
     shown = np.asarray(reader.get_frame_timestamp(range(total)), np.float64).reshape(total, 2)
@@ -83,11 +95,7 @@ def look(reader: Any, facts: dict[str, Any], request: dict[str, Any]) -> tuple[d
         used = frames_at(starts, end, request["fps"], wanted) if timed else []
     looked = list(range(total)) if request["whole"] else sorted(set(used))
     shrink = max(1, min(facts["width"], facts["height"]) // THUMB_PX)
-    thumbs, at = [], 1  # the first frame is decoded already, and the reader stands behind it
-    for i in looked:
-        frame = rgb(reader.next().asnumpy() if i == at else reader[i].asnumpy())
-        at = i + 1
-        thumbs.append(shrunk(frame, shrink))
+    thumbs = [shrunk(frame, shrink) for _, frame in in_order(reader, first, looked)]
     if total - 1 not in looked:
         reader[total - 1].asnumpy()
     header = facts | {"starts_s": starts.round(6).tolist() if timed else None, "end_s": end, "used": used, "looked": looked}

@@ -17,6 +17,10 @@ NO_WORDS = (
 )  # fmt: skip
 
 
+#: Folders of a sample whose pictures are references.
+REFERENCE_FOLDERS = ("reference", "references", "ref", "refs", "product", "products", "product_images", "images")
+
+
 def line_of(
     video: str | None,
     references: list[str],
@@ -83,7 +87,8 @@ def is_sample(listing: Listing, folder: str) -> bool:
 
 
 def draft_samples(listing: Listing) -> Iterator[dict[str, Any]]:
-    """A line a folder with a video: its mask (mask.*, or a folder of numbered PNGs), every other picture a reference, its one .txt the prompt.
+    """A line a folder with a video: its mask (mask.*, or a folder mask/ or masks/ of numbered PNGs), every other picture in it (or in
+    references/, products/, ..) a reference, its one .txt the prompt.
 
     The product is the folder above the sample's, where there is one; else clips are told apart by their reference pictures.
     """
@@ -92,7 +97,8 @@ def draft_samples(listing: Listing) -> Iterator[dict[str, Any]]:
         below = [f for f in listing.folders() if f.startswith(f"{folder}/") and not listing.videos(f)] if folder else []
         mask_folders = [f for f in below if listing.is_mask_folder(f)]
         masks = [m for kind in ("video", "picture") for m in listing.files(folder, kind) if is_mask(m)] + mask_folders
-        pictures = [p for f in (folder, *(b for b in below if b not in mask_folders)) for p in listing.files(f, "picture") if not is_mask(p)]
+        pictured = [b for b in below if PurePosixPath(b).name.lower() in REFERENCE_FOLDERS]
+        pictures = [p for f in (folder, *pictured) for p in listing.files(f, "picture") if not is_mask(p)]
         texts = listing.files(folder, "text")
         named = [t for t in texts if PurePosixPath(t).stem.lower() in ("prompt", "text_prompt", "caption")]
         text = (named or texts)[0] if len(named or texts) == 1 else None

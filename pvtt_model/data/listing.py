@@ -69,7 +69,9 @@ class Listing:
         return [p for p in self.files(folder, "picture") if p.lower().endswith(".png")]
 
     def is_mask_folder(self, folder: str) -> bool:
-        """Whether all that the folder holds is numbered PNGs."""
+        """Whether it is called mask or masks, and all that it holds is numbered PNGs."""
+        if PurePosixPath(folder).name.lower() not in MASK_WORDS:
+            return False
         names = [PurePosixPath(p) for p in self._kinds.get(folder, {})]
         return bool(names) and all(n.suffix.lower() == ".png" and n.stem.isdigit() for n in names)
 

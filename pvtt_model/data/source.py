@@ -15,7 +15,8 @@ from pvtt_model.specs import ClipSpec
 def read_source(place: Path, uri: str, spec: ClipSpec, fetch: Fetch, drafts: Path) -> ManifestScan:
     """The scan of `place`, a local copy of `uri` (the same path, or s3://). A drafted manifest is written below `drafts`, under its digest.
 
-    Raises FileNotFoundError where there is nothing, ValueError where a benchmark's JSON is none or lies alone on s3://.
+    Raises FileNotFoundError where there is nothing, ValueError where a benchmark's JSON is none or lies alone on s3://, or where the draft
+    was changed in its place.
     """
     if layout_of(place) == "manifest":
         if place.is_file():
@@ -26,7 +27,10 @@ def read_source(place: Path, uri: str, spec: ClipSpec, fetch: Fetch, drafts: Pat
     found = draft(place)
     text = found.text()
     path = drafts / f"{found.layout}-{digest(text)}.jsonl"
-    write_draft(text, path)
     folder = place if place.is_dir() else place.parent
+    try:
+        write_draft(text, path)
+    except FileExistsError:
+        raise ValueError(f"{path} was changed after it was drafted. Copy it to {folder / MANIFEST}, which then counts, or delete it.") from None
     scan = read_manifest(path, str(folder.resolve() / path.name), spec, fetch, root=folder)
     return replace(scan, draft=path, passed_over=found.passed_over)

@@ -43,13 +43,13 @@ def write(
     fps: int = 16,
     fmt: str | None = None,
     seed: int = 0,
+    options: dict[str, str] | None = None,
 ) -> None:
     """A video of `frame`s; times_ms: when each is shown, where the rate varies. seed: another picture size of one corner, so that bytes differ."""
     with av.open(str(path), "w", format=fmt) as container:
         stream = container.add_stream(codec, rate=fps)
         stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
-        if codec == "libx265":
-            stream.options = {"x265-params": "log-level=none:pools=1"}
+        stream.options = options or ({"x265-params": "log-level=none:pools=1"} if codec == "libx265" else {})
         if times_ms is not None:
             stream.codec_context.time_base = Fraction(1, 1000)
         for t in range(num_frames):

@@ -70,7 +70,18 @@ def test_names_that_no_manifest_can_hold_are_said(tmp_path: Path) -> None:
 
 def test_one_folder_a_sample(tmp_path: Path) -> None:
     put(tmp_path, "mug/s1/video.mp4", "mug/s1/mask.mp4", "mug/s1/ref_1.png", "mug/s1/side.jpg", "mug/s2/clip.mp4", "mug/s2/masks/00000.png")
-    put(tmp_path, "mug/s2/references/a.png", "s3/v.webm", "s3/mask.png", "s3/p.jpg", "s4/one.mp4", "s4/two.mp4", "s4/p.png")
+    put(
+        tmp_path,
+        "mug/s2/frames/00000.png",
+        "mug/s2/references/00.png",
+        "mug/s2/references/a.png",
+        "s3/v.webm",
+        "s3/mask.png",
+        "s3/p.jpg",
+        "s4/one.mp4",
+        "s4/two.mp4",
+        "s4/p.png",
+    )
     (tmp_path / "mug" / "s1" / "prompt.txt").write_text("A mug.")
     (tmp_path / "s3" / "prompt.txt").write_text(" \n")
     assert layout_of(tmp_path) == "samples"
@@ -83,10 +94,14 @@ def test_one_folder_a_sample(tmp_path: Path) -> None:
         "A mug.",
     )
     assert first["metadata"]["product_id"] == "mug" and first["metadata"]["provenance"]["product_id"] == "the folder above the sample's"
-    assert (second["reference_image"], second["mask_path"], second["text_prompt"]) == (["mug/s2/references/a.png"], "mug/s2/masks", None)
+    assert (second["reference_image"], second["mask_path"], second["text_prompt"]) == (
+        ["mug/s2/references/00.png", "mug/s2/references/a.png"],
+        "mug/s2/masks",
+        None,
+    )
     assert lines["s3/v.webm"]["text_prompt"] is None and "product_id" not in lines["s3/v.webm"]["metadata"]
     assert lines["s4/one.mp4"]["reference_image"] is None, "of two videos nobody can say whose the picture is"
-    assert {file for file, _ in found.passed_over} == {"s4/p.png"}
+    assert {file for file, _ in found.passed_over} == {"s4/p.png", "mug/s2/frames/00000.png"}
     assert draft(tmp_path, "videos").layout == "videos"
     with pytest.raises(ValueError, match="no layout 'sample'. Valid: manifest, benchmark"):
         draft(tmp_path, "sample")  # type: ignore[arg-type]
@@ -154,6 +169,10 @@ def test_a_draft_is_ingested_or_refused_by_what_is_there(folder: Any, no_fetch: 
     assert (row["prompt"], row["width"], row["height"], row["fps"], row["num_frames"]) == ("cup on a table", 64, 48, 16.0, 9)
     (at / "manifest.jsonl").write_text(draft(at).text().replace('"text_prompt": null', '"text_prompt": "Eine Tasse."'))
     corrected = read_source(at, str(at), SPEC, no_fetch, tmp_path / "drafts")
+    assert scan.draft is not None
+    scan.draft.write_text("changed\n")
+    with pytest.raises(ValueError, match="Copy it to .*in/manifest.jsonl, which then counts"):
+        read_source(shutil.copytree(at, tmp_path / "again" / "in", ignore=lambda *_: ["manifest.jsonl"]), "x", SPEC, no_fetch, tmp_path / "drafts")
     assert corrected.draft is None, "a manifest in the folder is taken as it is"
     assert [r.kind for r in corrected.refusals] == ["no_reference"] and len(corrected.lines) == 2
 

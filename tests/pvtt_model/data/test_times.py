@@ -59,6 +59,25 @@ def test_a_video_of_the_wanted_rate_is_taken_frame_by_frame(tmp_path: Path) -> N
             assert look(tmp_path / name, 20, fps).used == list(range(20)), (fps, name)
 
 
+@pytest.mark.parametrize(
+    ("codec", "params"),
+    [
+        ("libx265", {"x265-params": "keyint=10:bframes=3:open-gop=1:log-level=none:pools=1"}),
+        ("libx264", {"x264-params": "keyint=10:bframes=3:open-gop=1"}),
+        ("libvpx-vp9", {"g": "10"}),
+    ],
+)
+def test_frames_are_the_right_ones_behind_every_key_frame(tmp_path: Path, codec: str, params: dict[str, str]) -> None:
+    """decord's seeking gave the next frame behind the open key frames of HEVC: 11 for 10, 12 for 11, 13 for 12."""
+    path = tmp_path / ("a.webm" if codec == "libvpx-vp9" else "a.mp4")
+    write(path, num_frames=60, codec=codec, fps=30, options=params)
+    for wanted in (list(range(0, 60, 2)), [5, 6, 7, 29, 30, 31, 52], [33, 10, 10, 50]):
+        assert [number_of(f) for f in decode_at(path, wanted)[1]] == [i % 20 for i in wanted]
+    found = look(path, 30, 15)
+    assert found.used == list(range(0, 60, 2))
+    assert [number_of(torch.tensor(t).permute(2, 0, 1)) for t in found.thumbs_THWC] == [i % 20 for i in found.used]
+
+
 def uneven_line(folder: Any, **changes: Any) -> dict[str, Any]:
     write(folder.path / "uneven.mp4", times_ms=UNEVEN_MS)
     metadata: dict[str, Any] = {"fps": None, "num_frames": 12}
