@@ -27,7 +27,7 @@ Row = dict[str, Any]
 #: Of a clip, in the clips table: all later steps choose by them.
 FACTS = (
     "clip_key", "product_id", "split", "prompt", "source", "width", "height", "fps", "num_frames", "line", "product_words", "look_alikes",
-    "truth_product_id", "start_s", "frame_hashes",
+    "truth_product_id", "start_s", "frame_hashes", "truth_frame_hashes",
 )  # fmt: skip
 
 

@@ -7,6 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pvtt_model.artifacts import canonical_json, digest
 from pvtt_model.data import video_io
 from pvtt_model.data.duplicates import frame_hashes
@@ -39,7 +41,6 @@ def _rows(line: CheckedLine, spec: ClipSpec, video: VideoSpec) -> list[Row | Ref
     data = _unchanged(line.video_path, line.video_sha256)
     found = _video(data, line, spec, video)
     shots = _shots(found, spec, video)
-    used = [i for shot in shots for i in shot.used]
     facts = found.facts
     mask = _mask(line.mask_format, line.mask_paths, line.mask_sha256, facts, spec.decode_timeout_s)
     references = [_unchanged(p, sha) for p, sha in zip(line.reference_paths, line.reference_sha256, strict=True)]
@@ -48,7 +49,7 @@ def _rows(line: CheckedLine, spec: ClipSpec, video: VideoSpec) -> list[Row | Ref
             video_io.read_reference(reference)
         except video_io.PictureUnreadable as error:
             raise Refused("unreadable_reference", f"reference {i + 1} of {len(references)}: {error}") from None
-    true_video, true_mask = _truth(line.truth, facts, max(used) + 1, spec.decode_timeout_s) if line.truth else (None, None)
+    true_video, true_mask, true_hashes = _truth(line.truth, facts, video, spec.decode_timeout_s) if line.truth else (None, None, None)
     row = {
         "video": data,
         "mask": mask,
@@ -66,6 +67,7 @@ def _rows(line: CheckedLine, spec: ClipSpec, video: VideoSpec) -> list[Row | Ref
         "truth_product_id": line.truth.product_id if line.truth else None,
         "truth_video": true_video,
         "truth_mask": true_mask,
+        "truth_frame_hashes": true_hashes,
     }
     return [_of_shot(row, line, found, shot, len(shots) > 1, video) for shot in shots]
 
@@ -103,8 +105,14 @@ def _of_shot(row: Row, line: CheckedLine, found: video_io.Look, shot: Shot, is_p
         "clip_key": digest("shot", line.clip_key, shot.first) if is_part else line.clip_key,
         "used_frames": shot.used if is_part or video.fps else None,
         "start_s": shot.start_s if is_part else None,
-        "frame_hashes": frame_hashes([found.thumbs_THWC[found.looked.index(i)] for i in shot.used]),
+        "frame_hashes": frame_hashes(_shown(found, shot.used)),
     }
+
+
+def _shown(found: video_io.Look, frames: Sequence[int]) -> list[np.ndarray]:
+    """The small pictures of these frames."""
+    place = {frame: t for t, frame in enumerate(found.looked)}
+    return [found.thumbs_THWC[place[frame]] for frame in frames]
 
 
 def _shot_will_do(found: video_io.Look, shot: Shot, video: VideoSpec) -> None:
@@ -124,13 +132,15 @@ def _mask(kind: str, paths: Sequence[Path], hashes: Sequence[str], facts: video_
     return mask
 
 
-def _truth(truth: Truth, facts: video_io.VideoFacts, num_frames: int, timeout_s: float) -> tuple[bytes, list[bytes]]:
-    """The right edit's video and its mask, a picture a frame: both as long and as large as the clip, or the clip is refused."""
+def _truth(truth: Truth, facts: video_io.VideoFacts, video: VideoSpec, timeout_s: float) -> tuple[bytes, list[bytes], str | None]:
+    """The right edit's video, its mask (a picture a frame) and its hashes: as long and as large as the clip, or the clip is refused."""
     data = _unchanged(truth.video_path, truth.video_sha256)
     try:
-        own = video_io.probe_ends(data, num_frames, timeout_s)
+        found = video_io.look(data, video.num_frames, video.fps, False, timeout_s)
     except video_io.VideoUnreadable as error:
         raise Refused("unreadable_video", f"truth: {error} Re-encode or copy the file again.") from None
+    own = found.facts
+    hashes = frame_hashes(_shown(found, found.used)) if found.used else None
     size, true_size = (facts.width, facts.height), (own.width, own.height)
     if true_size != size:
         raise Refused("size_mismatch", f"truth is {true_size[0]}x{true_size[1]}; the video {size[0]}x{size[1]}. Give the edit at the video's size.")
@@ -143,9 +153,9 @@ def _truth(truth: Truth, facts: video_io.VideoFacts, num_frames: int, timeout_s:
     except Refused as refused:
         raise Refused(refused.kind, f"truth: {refused.reason}") from None
     if truth.mask_format == "png":
-        return data, mask
+        return data, mask, hashes
     try:
-        return data, [video_io.png_bytes(frame) for frame in video_io.decode(mask[0], None, timeout_s)]
+        return data, [video_io.png_bytes(frame) for frame in video_io.decode(mask[0], None, timeout_s)], hashes
     except video_io.VideoUnreadable as error:
         raise Refused("unreadable_mask", f"truth: mask: {error} Re-encode or copy the file again.") from None
 

@@ -16,7 +16,7 @@ from infra.artifact_store import ArtifactStore
 from pvtt_model.artifacts import ArtifactRef, Manifest
 from pvtt_model.chain import clips_artifact
 from pvtt_model.data.shards import read_rows
-from pvtt_model.data.video_io import png_bytes, write_mp4
+from pvtt_model.data.video_io import decode, png_bytes, write_mp4
 from pvtt_model.nano.world import render_clip, write_world
 from pvtt_model.recipes import NANO
 from pvtt_model.specs import NanoWorldSpec, RecipeSpec, VideoSpec
@@ -107,6 +107,21 @@ def test_a_new_evaluation_clip_puts_its_old_twin_out_of_training(house: House) -
     after = house.make(base=before)
     assert [(r["source"], r["kind"]) for r in house.read(after, "refusals.json")] == [(trained["video_path"], "leaks_evaluation")]
     assert trained["video_path"] not in {fact["source"] for fact in house.read(after, "table.json")} and after.summary["accepted"] == 10
+
+
+def test_a_training_clip_that_shows_the_right_edit_is_refused(house: House) -> None:
+    held = by_split(house, "eval")
+    index = house.lines.index(held)
+    true = decode(house.at / held["metadata"]["truth"]["video_path"])
+    leak = house.copy_of(held, "answer.mp4", split="train")
+    write_mp4(house.at / "answer.mp4", true, 8, crf=20, chroma="444")
+    house.lines.append(leak)
+    made = house.make()
+    (refusal,) = house.read(made, "refusals.json")
+    assert refusal["source"] == "answer.mp4" and refusal["kind"] == "leaks_evaluation", refusal
+    assert any(p["of_truth"] and p["twin_source"] == house.lines[index]["video_path"] for p in house.read(made, "duplicates.json"))
+    again = house.make(base=made)
+    assert house.read(again, "duplicates.json") == [] and again.summary["refused_by_kind"] == {"leaks_evaluation": 1}
 
 
 def test_near_duplicates_are_not_looked_for_when_told(house: House) -> None:
