@@ -8,11 +8,13 @@ from typing import Annotated
 import typer
 
 from cli.artifacts import app as artifacts
+from cli.clips import app as clips
 from cli.plan import plan
 from cli.run import down, run, up
 
 app = typer.Typer(name="pvtt", help="Product Video Template Transfer: curate, train, judge and release a teacher.", no_args_is_help=True)
 app.add_typer(artifacts, name="artifacts", help="What is in the store: ls, show, verify, lineage, gc.")
+app.add_typer(clips, name="clips", help="What is to be curated: draft a manifest of a folder.")
 app.command()(plan)
 app.command()(up)
 app.command()(down)

@@ -21,7 +21,7 @@ from pvtt_model.specs import RecipeSpec
 def plan(
     recipe: Annotated[str, typer.Argument(help="nano, nano-long, nano-wide, wan2.1-vace-1.3b, wan2.1-vace-14b or full.")],
     overrides: Annotated[list[str] | None, typer.Option("--set", help="A field by dotted path: --set stages.verify.train.steps=5")] = None,
-    clips: Annotated[str | None, typer.Option("--clips", help="Manifest (JSON Lines), local or s3://. The nano world's clips without.")] = None,
+    clips: Annotated[str | None, typer.Option("--clips", help="Manifest or folder of clips, local or s3://. The nano world's without.")] = None,
     store: Annotated[str | None, typer.Option("--store", help="A folder or s3://bucket/prefix. PVTT_STORE, or .pvtt/store.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The same as JSON.")] = False,
 ) -> None:
@@ -46,12 +46,13 @@ def _fingerprint(recipe: RecipeSpec, clips: str | None) -> str:
         from pvtt_model.nano.fingerprint import world_fingerprint
 
         return world_fingerprint(recipe.world)
-    from pvtt_model.data.manifest import read_manifest
+    from pvtt_model.data.source import read_source
 
     assert clips is not None
-    cache = settings().cache / "clips"
+    home = settings().home
+    cache = home / "cache" / "clips"
     uri = clips if is_remote(clips) else str(Path(clips).resolve())
-    return read_manifest(localise(uri, cache), uri, recipe.clips, lambda u: localise(u, cache)).fingerprint
+    return read_source(localise(uri, cache), uri, recipe.clips, lambda u: localise(u, cache), home / "drafts").fingerprint
 
 
 @contextmanager

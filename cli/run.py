@@ -45,7 +45,7 @@ def down() -> None:
 
 def run(
     recipe: Annotated[str, typer.Option(help=f"one of {', '.join(RECIPES)}")] = "nano",
-    clips: Annotated[str, typer.Option(help="'nano', or a JSON Lines manifest (path or s3://)")] = "nano",
+    clips: Annotated[str, typer.Option(help="'nano', a JSON Lines manifest, or a folder of clips (path or s3://)")] = "nano",
     set_: Annotated[list[str] | None, typer.Option("--set", help="override, path=value; may be repeated")] = None,
     deployment: Annotated[str, typer.Option(help="flow/deployment")] = "pvtt/full-curriculum",
     store: StoreOption = None,
@@ -59,8 +59,8 @@ def run(
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
     if clips != "nano" and "://" not in clips:
-        if not Path(clips).is_file():
-            typer.echo(f"no manifest at {clips}. Give the path of a JSON Lines file, one clip a line.", err=True)
+        if not Path(clips).exists():
+            typer.echo(f"nothing at {clips}. Give the path of a JSON Lines manifest, of a benchmark's JSON, or of a folder of clips.", err=True)
             raise typer.Exit(2)
         clips = str(Path(clips).resolve())
     where = settings(store)

@@ -24,7 +24,7 @@ def evaluate(
 
     Args:
         recipe: the recipe by name
-        clips: 'nano' for procedural clips, or a JSON Lines manifest: a path or s3://bucket/key
+        clips: 'nano' for procedural clips, or a JSON Lines manifest, or a folder of clips: a path or s3://
         stage: a stage's name; the recipe's last one where empty
         overrides: recipe fields by dotted path, e.g. {"stages.*.train.steps": 40}
         store: a folder or s3://bucket/prefix; the worker's PVTT_STORE where empty

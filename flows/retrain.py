@@ -24,7 +24,7 @@ def retrain(
 
     Args:
         recipe: the recipe by name
-        clips: 'nano' for procedural clips, or a JSON Lines manifest: a path or s3://bucket/key
+        clips: 'nano' for procedural clips, or a JSON Lines manifest, or a folder of clips: a path or s3://
         overrides: recipe fields by dotted path, e.g. {"stages.*.train.steps": 40}
         store: a folder or s3://bucket/prefix; the worker's PVTT_STORE where empty
         on_gate_failure: what a missed gate does: stop, continue, ask; 'recipe': as each stage says

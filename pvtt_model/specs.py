@@ -16,6 +16,11 @@ def Execution(default: Any, **kwargs: Any) -> Any:
     return Field(default=default, json_schema_extra={"execution": True}, **kwargs)
 
 
+def Added(default: Any, **kwargs: Any) -> Any:
+    """A field that came later. Its default is what was done before, and is left out of `identity()`: what was made then keeps its name."""
+    return Field(default=default, json_schema_extra={"added": True}, **kwargs)
+
+
 class Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
@@ -26,7 +31,10 @@ class Spec(BaseModel):
             extra = field.json_schema_extra
             if isinstance(extra, dict) and extra.get("execution"):
                 continue
-            kept[name] = _plain(getattr(self, name))
+            value = getattr(self, name)
+            if isinstance(extra, dict) and extra.get("added") and value == field.default:
+                continue
+            kept[name] = _plain(value)
         return kept
 
 
@@ -80,6 +88,9 @@ class VideoSpec(Spec):
     height: Positive = Field(default=480, multiple_of=16)
     num_frames: Positive = 81
     fit: Literal["crop", "stretch"] = Field(default="crop", description="crop: cover the frame and cut the centre; stretch: change the aspect")
+    fps: Annotated[float, Field(gt=0)] | None = Added(
+        None, description="frames a second that the model sees, taken by their times in the file; null: the file's own frames, one after the other"
+    )
 
     @field_validator("num_frames")
     @classmethod
@@ -109,6 +120,15 @@ class ClipSpec(Spec):
 
     min_side_px: Positive = 32
     clips_per_shard: Positive = 64
+    shots: Literal["refuse", "split", "ignore"] = Field(
+        default="refuse",
+        description="where the used frames hold a cut: refuse the clip; split: every shot of the video that is long enough is a clip; or ignore it",
+    )
+    shot_threshold: Annotated[float, Field(gt=0, le=255)] = Field(default=20.0, description="PySceneDetect's content value from which a cut is one")
+    near_duplicate_bits: Annotated[float, Field(ge=0, le=16)] | None = Field(
+        default=5.0,
+        description="clips whose perceptual hashes differ by so many of 64 bits or fewer are near-duplicates; null: none are looked for",
+    )
     eval_share: Share = Field(default=0.1, description="share of product identities held out for evaluation, by hash; at least one")
     allow_outside_root: bool = Field(default=False, description="allow absolute paths outside the manifest's folder")
     decode_timeout_s: float = Field(default=120.0, gt=0, description="a clip that takes longer is refused, so this decides what is in the data")

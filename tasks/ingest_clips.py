@@ -1,4 +1,7 @@
-"""Clips: every line of the manifest checked and probed, the good ones packed, the others quarantined with their reason."""
+"""Clips: every line of the manifest checked and probed, the good ones packed, the others quarantined with their reason.
+
+Where a folder is given and no manifest, one is drafted, and kept with the artifact for a person to read and correct.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +17,18 @@ from infra.settings import settings
 from infra.uris import is_remote, localise
 from pvtt_model.artifacts import REVISIONS, ArtifactRef, Manifest, Planned, digest
 from pvtt_model.chain import clips_artifact
-from pvtt_model.data.manifest import CheckedLine, ManifestScan, read_manifest
+from pvtt_model.data.manifest import CheckedLine, ManifestScan
+from pvtt_model.data.source import read_source
 from pvtt_model.specs import RecipeSpec
 from tasks.clip_table import TABLE, attach_json, map_units, read_json
 from tasks.policy import POLICY, produce
 from tasks.shard_work import Unit, ingest_chunk
+from tasks.twins import find_twins, leaking
 from tasks.ui import show_markdown, table
 
 NANO = "nano"
 REFUSALS = "refusals.json"
+DRAFT, PASSED_OVER, DUPLICATES = "draft.jsonl", "passed_over.json", "duplicates.json"
 
 
 class AllClipsRefused(ValueError):
@@ -31,7 +37,7 @@ class AllClipsRefused(ValueError):
 
 @task(task_run_name="ingest clips of {clips}", description="Check, probe and pack the clips of a manifest", **POLICY)
 def ingest_clips(clips: str, recipe: RecipeSpec, store: str, base: ArtifactRef | None = None) -> ArtifactRef:
-    """The clips artifact of the manifest at `clips` (a path or s3:// uri), or of the procedural world where it is 'nano'.
+    """The clips artifact of `clips`: a manifest, or a folder in a known layout (a path or s3:// uri), or 'nano', the procedural world.
 
     base: an earlier clips artifact, kept as it is; only lines whose video is not in it are added.
     """
@@ -46,9 +52,9 @@ def new_lines(clips: str, recipe: RecipeSpec, base: Manifest, store: ArtifactSto
 
 
 def _unjudged(lines: Sequence[CheckedLine], store: ArtifactStore, base: Manifest) -> list[CheckedLine]:
-    accepted = {fact["clip_key"] for fact in read_json(store, base)}
+    accepted = {fact.get("line_key", fact["clip_key"]) for fact in read_json(store, base)}
     refused = {r.get("content") for r in read_json(store, base, REFUSALS)}
-    return [line for line in lines if line.video_sha256[:20] not in accepted and digest(*_content(line)) not in refused]
+    return [line for line in lines if line.clip_key not in accepted and digest(*_content(line)) not in refused]
 
 
 def _content(line: CheckedLine) -> list[Any]:
@@ -75,7 +81,11 @@ class _Source:
         if self._scan is None:
             manifest = self._world() if self.clips == NANO else localise(self.clips, self.where.cache / "inputs")
             uri = self.clips if is_remote(self.clips) else str(manifest.resolve())
-            self._scan = read_manifest(manifest, uri, self.recipe.clips, lambda found: localise(found, self.where.cache / "inputs"))
+            self._scan = read_source(
+                manifest, uri, self.recipe.clips, lambda found: localise(found, self.where.cache / "inputs"), self.where.home / "drafts"
+            )
+            if self._scan.draft:
+                get_run_logger().info("%s holds no manifest; one was drafted: %s (to correct it: pvtt clips draft)", self.clips, self._scan.draft)
         return self._scan
 
     def _world(self) -> Path:
@@ -96,6 +106,8 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, source: _S
 
     scan = source.scan()
     before = store.manifest(base) if base else None
+    if before:
+        _same_frames(before, recipe)
     facts: list[dict[str, Any]] = read_json(store, before) if before else []
     files = list(before.shards()) if before else []
     new = _unjudged(scan.lines, store, before) if before else list(scan.lines)
@@ -106,7 +118,7 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, source: _S
     refusals += [r for r in read_json(store, before, REFUSALS) if "content" in r] if before else []
     for unit, record in zip(units, map_units(store, ingest_chunk, units, kind="clips", what="probing clips"), strict=True):
         files.append(record.files[0].model_copy(update={"name": f"shard-{unit.number:05d}.parquet"}))
-        facts += [fact | {"shard": unit.number, "row": row} for row, fact in enumerate(record.summary["clips"])]
+        facts += [fact | {"shard": unit.number, "row": row, "content": contents[fact["line"]]} for row, fact in enumerate(record.summary["clips"])]
         refusals += [r | {"content": contents[r["line"]]} for r in record.summary["refusals"]]
     refusals.sort(key=lambda r: r["line"])
     if not facts:
@@ -117,6 +129,12 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, source: _S
     held_before = {f["product_id"] for f in read_json(store, before) if f["held_out"]} if before else set()
     held_out = split_products(sorted({f["product_id"] for f in facts}), recipe.clips.eval_share, given, held_before)
     facts = [fact | {"held_out": fact["product_id"] in held_out} for fact in facts]
+    twins = find_twins(facts, recipe.clips.near_duplicate_bits, *_known_twins(store, before, recipe))
+    leaks = leaking(facts, twins)
+    facts = [fact for fact in facts if fact["clip_key"] not in leaks]
+    refusals = sorted(refusals + list(leaks.values()), key=lambda r: r["line"])
+    if not facts:
+        raise AllClipsRefused(table(refusals, ["line", "kind", "reason", "source"]))
     summary = {
         "source": source.clips if source.clips == NANO or is_remote(source.clips) else Path(source.clips).name,
         "accepted": len(facts),
@@ -125,9 +143,32 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, source: _S
         "products": len({f["product_id"] for f in facts}),
         "held_out": sum(f["held_out"] for f in facts),
         "validation": sum(f["split"] == "validation" for f in facts),
+        "near_duplicates": len(twins),
     }
-    files += [attach_json(store, planned, TABLE, facts), attach_json(store, planned, REFUSALS, refusals)]
+    files += [
+        attach_json(store, planned, TABLE, facts),
+        attach_json(store, planned, REFUSALS, refusals),
+        attach_json(store, planned, DUPLICATES, twins),
+    ]
+    if scan.draft:
+        summary["passed_over"] = len(scan.passed_over)
+        files += [store.attach(planned, DRAFT, scan.draft), attach_json(store, planned, PASSED_OVER, scan.passed_over)]
     return store.commit(planned, files, summary)
+
+
+def _known_twins(store: ArtifactStore, before: Manifest | None, recipe: RecipeSpec) -> tuple[list[dict[str, Any]], int]:
+    """The base's pairs, and how many of the facts they cover: those of the base where the threshold is the same, else none."""
+    if before is None or before.spec["clips"].get("near_duplicate_bits", -1) != recipe.clips.near_duplicate_bits:
+        return [], 0
+    return read_json(store, before, DUPLICATES), len(read_json(store, before))
+
+
+def _same_frames(before: Manifest, recipe: RecipeSpec) -> None:
+    """The frames that the model sees were chosen when a clip was taken in. Raises ValueError where the recipe now wants others."""
+    was, now = before.spec["video"], recipe.latents.video
+    if was.get("fps") != now.fps or ((now.fps or recipe.clips.shots == "split") and was["num_frames"] < now.num_frames):
+        said = f"{was['num_frames']} frames at fps {was.get('fps')}; the recipe wants {now.num_frames} at {now.fps}"
+        raise ValueError(f"{before.name} was ingested for {said}. Ingest all clips anew (no base), or set latents.video as it was.")
 
 
 def _unit(store: ArtifactStore, recipe: RecipeSpec, lines: list[CheckedLine], index: int) -> Unit:
@@ -138,10 +179,16 @@ def _unit(store: ArtifactStore, recipe: RecipeSpec, lines: list[CheckedLine], in
 
 def _show(store: ArtifactStore, manifest: Manifest) -> None:
     facts, refusals, said = read_json(store, manifest), read_json(store, manifest, REFUSALS), manifest.summary
-    columns = ["clip_key", "product_id", "split", "held_out", "width", "height", "fps", "num_frames", "prompt", "source"]
+    columns = ["clip_key", "product_id", "split", "held_out", "width", "height", "fps", "num_frames", "start_s", "prompt", "source"]
     text = (
         f"## {said['accepted']} clips accepted, {said['refused']} refused\n\n"
         f"{said['products']} products; {said['held_out']} clips held out of training, {said['validation']} of them for validation.\n\n"
         f"### Refused\n\n{table(refusals, ['line', 'kind', 'reason', 'source'])}\n\n### Accepted\n\n{table(facts, columns)}"
     )
+    twins = read_json(store, manifest, DUPLICATES)
+    if twins:
+        text += f"\n\n### Near-duplicates\n\n{table(twins, ['bits', 'exact', 'source', 'twin_source'])}"
+    if said.get("passed_over"):
+        left = [{"file": file, "why": why} for file, why in read_json(store, manifest, PASSED_OVER)]
+        text += f"\n\n### In no line of the drafted manifest\n\n{table(left, ['file', 'why'])}"
     show_markdown("clips", text, f"clips {manifest.version}")

@@ -27,7 +27,7 @@ Row = dict[str, Any]
 #: Of a clip, in the clips table: all later steps choose by them.
 FACTS = (
     "clip_key", "product_id", "split", "prompt", "source", "width", "height", "fps", "num_frames", "line", "product_words", "look_alikes",
-    "truth_product_id",
+    "truth_product_id", "start_s", "frame_hashes", "truth_frame_hashes",
 )  # fmt: skip
 
 
@@ -61,9 +61,10 @@ def ingest_chunk(unit: Unit) -> Derived:
     from pvtt_model.data.ingest import inspect
 
     def work(_: list[list[Row]]) -> tuple[list[Row], Row]:
-        found = [inspect(line, unit.recipe.clips, unit.recipe.latents.video) for line in unit.lines]
+        found = [r for line in unit.lines for r in inspect(line, unit.recipe.clips, unit.recipe.latents.video)]
         rows = [r for r in found if not isinstance(r, Refusal)]
-        facts = [{k: r[k] for k in FACTS} for r in rows]
+        of = {line.line: {"video_sha256": line.video_sha256, "line_key": line.clip_key} for line in unit.lines}
+        facts = [{k: r[k] for k in FACTS} | of[r["line"]] for r in rows]
         return rows, {"clips": facts, "refusals": [r._asdict() for r in found if isinstance(r, Refusal)]}
 
     return _shard(unit, work)
@@ -71,10 +72,11 @@ def ingest_chunk(unit: Unit) -> Derived:
 
 def mask_shard(unit: Unit) -> Derived:
     """A clips shard -> its masks shard."""
+    from pvtt_model.curation.frames import as_seen
     from pvtt_model.curation.masks import mask_of
 
     def work(inputs: list[list[Row]]) -> tuple[list[Row], Row]:
-        rows = [mask_of(clip, unit.recipe.latents.video, unit.recipe.masks) for clip in inputs[0]]
+        rows = [mask_of(as_seen(clip), unit.recipe.latents.video, unit.recipe.masks) for clip in inputs[0]]
         return rows, {"masks": [{k: v for k, v in row.items() if k != "mask"} for row in rows]}
 
     return _shard(unit, work)

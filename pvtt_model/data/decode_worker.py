@@ -1,8 +1,10 @@
 """The child process that touches untrusted video. Run by path, so that it imports numpy and decord only and starts fast.
 
 It reads one JSON request a line on stdin and answers on stdout with one JSON line, followed by raw uint8 frames where the
-answer names `bytes`. A request is {"path", "want": "probe" | "ends" | "frames", "indices": [..] | null, "num_frames": n | null}.
+answer names `bytes`. A request is {"path", "want": "probe" | "ends" | "frames" | "look", "indices": [..] | null, "num_frames": n | null}.
 probe decodes the first frame; ends also the last one and the last of the first n; both answer with the facts alone.
+look also takes "fps" and "whole": it answers with every frame's time, with the indices of the n frames that are used, and with small
+pictures of those (whole: of all); the last frame is decoded too.
 """
 
 from __future__ import annotations
@@ -12,11 +14,14 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 MAX_BYTES = 6 << 30  # of decoded frames in one answer
+THUMB_PX = 48  # least short side of the small pictures of `look`
+SLACK_S = 0.001  # containers round times to their own clock, Matroska to milliseconds
 #: What our containers start with: (offset, bytes). A playlist, which could make ffmpeg open other files, has none of these.
 CONTAINERS = ((4, b"ftyp"), (4, b"moov"), (4, b"mdat"), (4, b"free"), (4, b"wide"), (0, b"\x1a\x45\xdf\xa3"), (0, b"RIFF"))
 
@@ -33,13 +38,14 @@ def answer(request: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     total = len(reader)
     if total < 1:
         raise ValueError("holds no frame")
-    raw = reader[0].asnumpy()
-    first = rgb(raw)
+    first = rgb(reader[0].asnumpy())
     height, width, _ = first.shape
     facts = {"width": width, "height": height, "fps": float(reader.get_avg_fps()), "num_frames": total}
     if request["want"] == "ends":
         for i in sorted({min(request["num_frames"] or total, total) - 1, total - 1} - {0}):
             reader[i].asnumpy()
+    if request["want"] == "look":
+        return look(reader, first, facts, request)
     if request["want"] != "frames":
         return facts, None
     indices = request["indices"]
@@ -52,15 +58,65 @@ def answer(request: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     size = len(indices) * first.size
     if size > MAX_BYTES:
         raise ValueError(f"{len(indices)} frames of {width}x{height} are {size} bytes; at most {MAX_BYTES} are decoded at once")
-    whole = raw.shape[2] == 3
-    if indices == list(range(len(indices))):  # the first frame is there already, and the reader stands behind it
-        frames = np.empty((len(indices), *first.shape), np.uint8)
-        frames[0] = first
-        for i in indices[1:]:
-            frames[i] = rgb(reader.next().asnumpy())
-    else:
-        frames = reader.get_batch(indices).asnumpy() if whole else np.stack([rgb(reader[i].asnumpy()) for i in indices])
+    frames = np.empty((len(indices), *first.shape), np.uint8)
+    places: dict[int, list[int]] = {}
+    for place, i in enumerate(indices):
+        places.setdefault(i, []).append(place)
+    for i, frame in in_order(reader, first, sorted(places)):
+        frames[places[i]] = frame
     return {**facts, "shape": frames.shape, "bytes": frames.nbytes}, frames
+
+
+def in_order(reader: Any, first: Any, indices: list[int]) -> Iterator[tuple[int, Any]]:
+    """(i, frame) of ascending indices. first: frame 0, behind which the reader stands.
+
+    Every frame up to the last is decoded: where decord seeks or skips in HEVC with open groups of pictures, it gives the next frame instead.
+    """
+    wanted, frame = set(indices), first
+    for i in range(max(indices, default=-1) + 1):
+        if i:
+            raw = reader.next()
+            frame = rgb(raw.asnumpy()) if i in wanted else None
+        if i in wanted:
+            yield i, frame
+
+
+def look(reader: Any, first: Any, facts: dict[str, Any], request: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    """facts and starts_s (None where they are no times), end_s, used (fewer than asked for where the video ends before), looked; thumbs T,h,w,3."""
+    total, wanted = facts["num_frames"], int(request["num_frames"])
+    shown = np.asarray(reader.get_frame_timestamp(range(total)), np.float64).reshape(total, 2)
+    starts, end = shown[:, 0] - shown[0, 0], float(shown[-1, 1] - shown[0, 0])
+    timed = bool(np.isfinite(shown).all() and (np.diff(starts) > 0).all() and abs(starts[-1]) < 1e6)
+    if timed:
+        end = max(end, float(starts[-1] + (np.median(np.diff(starts)) if total > 1 else 0)))  # some containers know no last duration
+    if request["fps"] is None:
+        used = list(range(min(wanted, total)))
+    else:
+        used = frames_at(starts, end, request["fps"], wanted) if timed else []
+    looked = list(range(total)) if request["whole"] else sorted(set(used))
+    shrink = max(1, min(facts["width"], facts["height"]) // THUMB_PX)
+    thumbs = [shrunk(frame, shrink) for _, frame in in_order(reader, first, looked)]
+    if total - 1 not in looked:
+        reader[total - 1].asnumpy()
+    header = facts | {"starts_s": starts.round(6).tolist() if timed else None, "end_s": end, "used": used, "looked": looked}
+    if not thumbs:
+        return header, None
+    pictures = np.ascontiguousarray(np.stack(thumbs))
+    return header | {"shape": pictures.shape, "bytes": pictures.nbytes}, pictures
+
+
+def frames_at(starts_s: Any, end_s: float, fps: float, num_frames: int, from_s: float = 0.0) -> list[int]:
+    """Indices of the frames shown at from_s + k / fps, k = 0 to num_frames - 1: each the last that starts by then. Ends where the video does."""
+    times = from_s + np.arange(num_frames) / fps
+    times = times[times < end_s - SLACK_S]
+    return [int(i) for i in np.searchsorted(starts_s, times + SLACK_S, side="right") - 1]
+
+
+def shrunk(frame: Any, factor: int) -> Any:
+    """uint8 h,w,3 of uint8 H,W,3: the mean of factor x factor pixels."""
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(frame).reduce(factor)) if factor > 1 else frame
 
 
 def rgb(frame: Any) -> Any:
@@ -87,7 +143,8 @@ def main() -> None:
         try:
             header, frames = answer(json.loads(line))
         except Exception as error:
-            header, frames = {"error": str(error).strip() or type(error).__name__}, None
+            said = str(error).strip() or type(error).__name__
+            header, frames = {"error": "holds no video stream, sound alone perhaps" if "cannot find video stream" in said else said}, None
         write_all(out, json.dumps(header).encode() + b"\n")
         if frames is not None:
             write_all(out, memoryview(frames).cast("B"))

@@ -79,7 +79,8 @@ class Decoder:
             try:
                 header, frames = self._exchange(child, {"path": path, **request}, time.monotonic() + timeout_s)
                 if "error" in header:
-                    raise VideoUnreadable(f"{name} cannot be decoded: {_plain(header['error'])}")
+                    said = _plain(header["error"]).replace(path, "the file").rstrip(". ")  # path may be a temporary one
+                    raise VideoUnreadable(f"{name} cannot be decoded: {said}.")
                 self._asked += 1
                 keep = self._asked < REQUESTS_PER_CHILD
                 return header, frames

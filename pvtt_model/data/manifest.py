@@ -3,9 +3,11 @@
     {"video_path": "v.mp4", "reference_image": "p.jpg" or ["p.jpg", ..], "mask_path": "m.mp4" or "folder", "text_prompt": "..",
      "metadata": {"resolution": [w, h], "fps": 16, "num_frames": 81, "product_id": "..", "split": "train", "validation" or "eval",
                   "product_words": "what the prompt calls the product", "look_alikes": "name of a group of similar products",
+                  "benchmark_task": "name of one of several edits asked of the same video",
                   "truth": {"product_id": "..", "video_path": "..", "mask_path": ".."}, ..}}
 
-mask_path and all of metadata but resolution, fps and num_frames may be absent. `truth` is the right edit of the clip: the same video with
+mask_path and all of metadata but resolution, fps and num_frames may be absent; these three may be null: as the file says. A null
+reference_image or text_prompt stands in drafts (layouts.py), and is refused. `truth` is the right edit of the clip: the same video with
 another product, and where that is. Paths are relative to the manifest, absolute, or s3://. Everything that can be
 known without decoding is checked here; pvtt_model.data.ingest looks inside the files.
 """
@@ -62,25 +64,33 @@ class CheckedLine:
     product_id: str = field(default="")  # given, or 'ref-' and 12 digits of the first reference's hash
     truth: Truth | None = None
 
+    @property
+    def clip_key(self) -> str:
+        """Names the clip: the first 20 hex digits of the video's hash, or of the hash of video and task."""
+        task = self.metadata.get("benchmark_task")
+        return self.video_sha256[:20] if task is None else digest("task", self.video_sha256, task)
+
 
 @dataclass(frozen=True)
 class ManifestScan:
     lines: tuple[CheckedLine, ...]
     refusals: tuple[Refusal, ...]
     fingerprint: str  # digest of all texts and contents; neither dates nor absolute paths enter
+    draft: Path | None = None  # the manifest, where none was given and it was drafted
+    passed_over: tuple[tuple[str, str], ...] = ()  # (file, why it is in no line of the draft)
 
 
-def read_manifest(manifest_path: str | Path, manifest_uri: str, spec: ClipSpec, fetch: Fetch) -> ManifestScan:
+def read_manifest(manifest_path: str | Path, manifest_uri: str, spec: ClipSpec, fetch: Fetch, root: Path | None = None) -> ManifestScan:
     """Check every line of the manifest at `manifest_path`, a local copy of `manifest_uri` (the same path, or s3://bucket/key).
 
     `fetch(uri)` gives the local path of an s3:// object, or of a folder where the uri ends in '/'; FileNotFoundError or KeyError mean
-    that there is none, and anything else it raises goes through, so that a network fault never refuses a clip. Raises FileNotFoundError
-    where the manifest is missing.
+    that there is none, and anything else it raises goes through, so that a network fault never refuses a clip. root: the local folder that
+    paths are relative to and held inside, where it is not the manifest's own. Raises FileNotFoundError where the manifest is missing.
     """
     path = Path(manifest_path)
     if not path.is_file():
         raise FileNotFoundError(f"no manifest at {manifest_path}. Give the path of a JSON Lines file, one clip a line.")
-    scan = _Scan(Root(path, manifest_uri, spec.allow_outside_root, fetch))
+    scan = _Scan(Root(root / path.name if root else path, manifest_uri, spec.allow_outside_root, fetch))
     for number, raw in _numbered(path.read_bytes()):
         scan.take(number, raw)
     return scan.result()
@@ -94,7 +104,7 @@ class _Scan:
         self.lines: list[CheckedLine] = []
         self.refusals: list[Refusal] = []
         self.texts: list[Any] = []
-        self.seen: dict[str, int] = {}  # video's SHA-256 -> line
+        self.seen: dict[tuple[str, str | None], int] = {}  # video's SHA-256, task -> line
         self.split_of: dict[str, tuple[str, int]] = {}  # product -> split, line
 
     def take(self, number: int, raw: bytes) -> None:
@@ -116,16 +126,16 @@ class _Scan:
         video = self.root.file(values["video_path"], "video")
         references = tuple(self.root.file(p, "reference") for p in _listed(values["reference_image"]))
         mask_format, masks = self._masks(values["mask_path"]) if values.get("mask_path") is not None else ("none", ())
-        sha = sha256_of_file(video)
-        if sha in self.seen:
-            raise Refused("duplicate", f"'{values['video_path']}' has the same bytes as line {self.seen[sha]}. Remove one of the two lines.")
+        sha, task = sha256_of_file(video), values["metadata"].get("benchmark_task")
+        if (sha, task) in self.seen:
+            raise Refused("duplicate", f"'{values['video_path']}' has the same bytes as line {self.seen[sha, task]}. Remove one of the two lines.")
         reference_sha = tuple(sha256_of_file(p) for p in references)
         metadata = values["metadata"]
         product = metadata.get("product_id") or "ref-" + reference_sha[0][:12]
         self._one_split(number, product, metadata.get("split"))
         mask_sha = tuple(sha256_of_file(p) for p in masks)
         truth = self._truth(metadata["truth"]) if metadata.get("truth") is not None else None
-        self.seen[sha] = number
+        self.seen[sha, task] = number
         prompt = values["text_prompt"]
         return CheckedLine(
             number, values["video_path"], video, sha, references, reference_sha, mask_format, masks, mask_sha, prompt, metadata, product, truth
@@ -191,10 +201,14 @@ def check_fields(values: dict[str, Any]) -> None:
     if missing:
         raise Refused("missing_field", f"no field {missing}. Add it; only {list(OPTIONAL)} may be absent.")
     _typed("video_path", values["video_path"], isinstance(values["video_path"], str), "a string")
+    if values["reference_image"] is None:
+        raise Refused("no_reference", "no reference picture is given. Put a picture of the product beside the video, or name it in reference_image.")
     references = _listed(values["reference_image"])
     all_text = bool(references) and all(isinstance(p, str) for p in references)
     _typed("reference_image", values["reference_image"], all_text, "a string or a list of them")
     _typed("mask_path", values.get("mask_path"), isinstance(values.get("mask_path", ""), (str, type(None))), "a string (or leave it out)")
+    if values["text_prompt"] is None:
+        raise Refused("no_prompt", "no prompt is given. Describe the product and the scene in a sentence, in text_prompt or a .txt beside the video.")
     _typed("text_prompt", values["text_prompt"], isinstance(values["text_prompt"], str), "a string")
     if not values["text_prompt"].strip():
         raise Refused("bad_prompt", "text_prompt is empty. Describe the product and the scene in a sentence.")
@@ -208,10 +222,10 @@ def _check_metadata(metadata: dict[str, Any]) -> None:
     if missing:
         raise Refused("missing_field", f"metadata has no {missing}. Add resolution [width, height], fps and num_frames.")
     size, fps, count = metadata["resolution"], metadata["fps"], metadata["num_frames"]
-    _typed("metadata.resolution", size, isinstance(size, list) and len(size) == 2 and all(_whole(n) for n in size), "[width, height] in pixels")
-    _typed("metadata.fps", fps, isinstance(fps, (int, float)) and not isinstance(fps, bool), "a number")
-    _typed("metadata.num_frames", count, _whole(count), "a whole number")
-    if min(*size, fps, count) <= 0:
+    _typed("metadata.resolution", size, size is None or _two_whole(size), "[width, height] in pixels")
+    _typed("metadata.fps", fps, fps is None or (isinstance(fps, (int, float)) and not isinstance(fps, bool)), "a number")
+    _typed("metadata.num_frames", count, count is None or _whole(count), "a whole number")
+    if any(n is not None and n <= 0 for n in (*(size or ()), fps, count)):
         raise Refused("bad_value", f"metadata has resolution {size}, fps {fps}, num_frames {count}; all must be above 0. Write the video's own.")
     product = metadata.get("product_id")
     if product is not None:
@@ -221,6 +235,10 @@ def _check_metadata(metadata: dict[str, Any]) -> None:
     split = metadata.get("split")
     if split is not None and split not in SPLITS:
         raise Refused("bad_value", f"metadata.split is {split!r}. Use 'train', 'validation' or 'eval', or leave it out.")
+    task = metadata.get("benchmark_task")
+    _typed("metadata.benchmark_task", task, task is None or (isinstance(task, str) and bool(task.strip())), "a string that is not empty")
+    if task is not None and split != "eval":
+        raise Refused("bad_value", f"metadata.benchmark_task is {task[:80]!r} and split {split!r}. It is an edit to be judged: set split to 'eval'.")
 
 
 def _check_product(metadata: dict[str, Any], prompt: str) -> None:
@@ -241,6 +259,10 @@ def _check_product(metadata: dict[str, Any], prompt: str) -> None:
         _typed(f"metadata.truth.{name}", truth[name], isinstance(truth[name], str), "a string")
     if not truth["product_id"].strip():
         raise Refused("bad_value", "metadata.truth.product_id is empty. Name the product that the right edit shows.")
+
+
+def _two_whole(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(_whole(n) for n in value)
 
 
 def _whole(value: Any) -> bool:

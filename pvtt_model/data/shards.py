@@ -52,6 +52,10 @@ SCHEMAS: dict[str, pa.Schema] = {
             "truth_product_id": pa.string(),  # a product for which the right edit of this clip is known,
             "truth_video": pa.binary(),  # that edit,
             "truth_mask": _PNGS,  # and where its product is, a picture a frame
+            "used_frames": pa.list_(pa.int32()),  # of the video, in order, those that the model sees; null: the first num_frames of the spec
+            "truth_frame_hashes": pa.string(),  # of the right edit
+            "start_s": pa.float64(),  # where in the video the clip begins, if it is one shot of several; null: at the beginning
+            "frame_hashes": pa.string(),  # 6 perceptual hashes of 64 bits, hex: duplicates.py
         },
     ),
     "masks": _schema(

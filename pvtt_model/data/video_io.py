@@ -24,6 +24,8 @@ from pvtt_model.specs import VideoSpec
 
 __all__ = [
     "DecodeTimeout",
+    "Look",
+    "Picked",
     "PictureUnreadable",
     "VideoFacts",
     "VideoUnreadable",
@@ -31,21 +33,32 @@ __all__ = [
     "decode_at",
     "fit",
     "fit_mask",
+    "look",
     "png_bytes",
     "png_frame",
     "png_mask",
     "probe",
     "probe_ends",
     "read_picture",
+    "read_reference",
     "write_mp4",
 ]
 
 MAX_PICTURE_PIXELS = 64_000_000
-Source = str | Path | bytes
 
 
 class PictureUnreadable(ValueError):
     """The bytes are no picture, or one too large to open."""
+
+
+class Picked(NamedTuple):
+    """A video of which these frames alone are seen, in this order; one may stand there twice."""
+
+    data: bytes
+    frames: tuple[int, ...]
+
+
+Source = str | Path | bytes | Picked
 
 
 class VideoFacts(NamedTuple):
@@ -53,6 +66,17 @@ class VideoFacts(NamedTuple):
     height: int
     fps: float
     num_frames: int
+
+
+class Look(NamedTuple):
+    """What a video holds and which of its frames are used."""
+
+    facts: VideoFacts
+    starts_s: list[float] | None  # when each frame is first shown, the first at 0; None where the container holds no times
+    end_s: float  # when the last frame is no longer shown
+    used: list[int]  # frames of the video, in order; fewer than asked for where it is too short
+    looked: list[int]  # frames that `thumbs` shows
+    thumbs_THWC: np.ndarray  # uint8, RGB, short side 48 to 95 px (or the video's own)
 
 
 def probe(source: Source, timeout_s: float = 120.0) -> VideoFacts:
@@ -67,29 +91,63 @@ def probe_ends(source: Source, num_frames: int, timeout_s: float = 120.0) -> Vid
     return _facts(header)
 
 
+def look(source: Source, num_frames: int, fps: float | None = None, whole: bool = False, timeout_s: float = 120.0) -> Look:
+    """Decode the `num_frames` frames that are used, and the last of the video, and keep them small.
+
+    fps None: the first num_frames; else those shown at times k / fps by the presentation timestamps, each the last that starts by then.
+    whole: every frame is looked at. Raises VideoUnreadable, DecodeTimeout.
+    """
+    header, thumbs = _ask(source, {"want": "look", "num_frames": num_frames, "fps": fps, "whole": whole}, timeout_s)
+    empty = np.empty((0, 0, 0, 3), np.uint8)
+    used, looked = header["used"], header["looked"]
+    return Look(_facts(header), header["starts_s"], header["end_s"], used, looked, empty if thumbs is None else thumbs)
+
+
 def decode(source: Source, num_frames: int | None = None, timeout_s: float = 120.0) -> torch.Tensor:
     """The first `num_frames` frames (None: all) as uint8 T,C,H,W at the source's size.
 
-    `source` is a path or the file's bytes. timeout_s bounds the whole call, seconds. Raises VideoUnreadable where the file cannot be
-    decoded or holds fewer frames (nothing is padded), DecodeTimeout where the decoder hung.
+    `source` is a path, the file's bytes, or the frames picked of them. timeout_s bounds the whole call, seconds. Raises VideoUnreadable where
+    the file cannot be decoded or holds fewer frames (nothing is padded), DecodeTimeout where the decoder hung.
     """
+    if isinstance(source, Picked):
+        return _picked(source, source.frames[:num_frames], num_frames, timeout_s)
     _, frames = _ask(source, {"want": "frames", "indices": None, "num_frames": num_frames}, timeout_s)
     return _tensor(frames)
 
 
+def _picked(source: Picked, frames: tuple[int, ...], num_frames: int | None, timeout_s: float) -> torch.Tensor:
+    if len(frames) < (num_frames or 1):
+        raise VideoUnreadable(f"{len(source.frames)} frames of the video are used; {num_frames} are asked for. Ingest it again with that number.")
+    each = sorted(set(frames))
+    _, decoded = decode_at(source.data, each, timeout_s)
+    return decoded if tuple(each) == frames else decoded[[each.index(i) for i in frames]]
+
+
 def decode_at(source: Source, indices: Sequence[int], timeout_s: float = 120.0) -> tuple[VideoFacts, torch.Tensor]:
     """The facts, and the frames at `indices` (negative ones count from the end) as uint8 T,C,H,W. Raises as `decode`."""
+    if isinstance(source, Picked):
+        indices = [source.frames[i] for i in indices]
     header, frames = _ask(source, {"want": "frames", "indices": list(indices), "num_frames": None}, timeout_s)
     return _facts(header), _tensor(frames)
 
 
 def _ask(source: Source, request: dict[str, Any], timeout_s: float) -> tuple[dict[str, Any], np.ndarray | None]:
+    if isinstance(source, Picked):
+        source = source.data  # its facts are the file's
     if not isinstance(source, bytes):
         return DECODER.ask(os.path.abspath(source), request, timeout_s, str(source))
     with tempfile.NamedTemporaryFile(prefix="pvtt-", suffix=".video") as file:
         file.write(source)
         file.flush()
         return DECODER.ask(file.name, request, timeout_s, "the video")
+
+
+def read_reference(data: bytes) -> Image.Image:
+    """A picture that can be shown to a model: as `read_picture`, and 8 bits a channel. Raises PictureUnreadable."""
+    image = read_picture(data)
+    if image.mode.startswith("I") or image.mode == "F":
+        raise PictureUnreadable(f"picture has mode {image.mode}, whose range is not known. Save it as 8-bit RGB or RGBA.")
+    return image
 
 
 def _facts(header: dict[str, Any]) -> VideoFacts:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pvtt_model.backbones.image import letterbox
 from pvtt_model.backbones.vae import VideoAutoencoder
-from pvtt_model.curation.frames import frames_and_mask, to_frames, to_model
+from pvtt_model.curation.frames import as_seen, frames_and_mask, to_frames, to_model
 from pvtt_model.curation.mask_policy import widen
 from pvtt_model.curation.prompts import replaced
 from pvtt_model.curation.variants import control_of
@@ -50,7 +50,7 @@ def edit_clip(
     clip, product = template["clips"], reference["clips"]
     row: Row = {
         "clip_key": clip["clip_key"], "usable": True, "reason": None, "reference_key": product["clip_key"], "prompt": prompt_of(clip, product),
-        **{name: [] for name in (*VIDEOS, *OPTIONAL_VIDEOS)}, "reference": None, "fps": clip["fps"],
+        **{name: [] for name in (*VIDEOS, *OPTIONAL_VIDEOS)}, "reference": None, "fps": latents.video.fps or clip["fps"],
         "product_id": product["product_id"], "wrong_product_id": wrong["clips"]["product_id"] if wrong else None,
     }  # fmt: skip
     if not template["latents"]["usable"]:
@@ -94,6 +94,7 @@ def truth_of(clip: Row, product: Row, video: VideoSpec) -> tuple[Tensor, Tensor]
     """The right edit at the model's size: frames uint8 T,C,H,W, and its product's mask bool T,H,W. None where it is not known for this product."""
     if not clip.get("truth_video") or clip.get("truth_product_id") != product["product_id"]:
         return None
+    clip = as_seen(clip)
     frames = fit(decode(clip["truth_video"], video.num_frames), video)
     return frames, fit_mask(torch.stack([png_mask(png) for png in clip["truth_mask"][: video.num_frames]]), video)
 

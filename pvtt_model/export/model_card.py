@@ -113,11 +113,12 @@ def _training(recipe: dict[str, Any], stages: list[dict[str, Any]]) -> str:
         cells = [spec["name"], spec["backbone"]["architecture"], spec["init_from"], spec["train"]["steps"], spec["optim"]["lr"], batch]
         rows.append("| " + " | ".join(escape_cell(str(c)) for c in [*cells, parallel["zero_stage"], spec["lora"]["rank"], more]) + " |")
     last, video = recipe["stages"][-1], recipe["latents"]["video"]
+    rate = f" at {video['fps']:g} a second" if video.get("fps") else ""
     said = (
         f"Rectified flow, shift {last['objective']['shift']:g}; AdamW {last['optim']['beta1']:g}/{last['optim']['beta2']:g}, decay "
         f"{last['optim']['weight_decay']:g}, warm-up {last['optim']['warmup_steps']} steps, gradients clipped at {last['optim']['grad_clip']:g}, "
         f"{last['parallel']['precision']}; LoRA dropout {last['lora']['dropout']:g}; reference dropped {last['objective']['reference_dropout']:.0%}, "
-        f"text {last['objective']['text_dropout']:.0%}. Video {video['width']} x {video['height']}, {video['num_frames']} frames; mask policy "
+        f"text {last['objective']['text_dropout']:.0%}. Video {video['width']} x {video['height']}, {video['num_frames']} frames{rate}; mask policy "
         f"{recipe['latents']['mask_policy']['kind']} {recipe['latents']['mask_policy']['grow_px']} px, fill {recipe['latents']['fill']}."
     )
     return said + "\n\n" + "\n".join(rows)

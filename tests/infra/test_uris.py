@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from cli.main import app
 from infra.store.s3 import S3Store
 from infra.uris import is_remote, join, localise
+from pvtt_model.data.manifest import read_manifest
+from pvtt_model.data.source import read_source
+from pvtt_model.specs import ClipSpec
 
 
 def test_local_paths_stay_where_they_are(tmp_path: Path) -> None:
@@ -41,3 +47,20 @@ def test_s3_is_fetched_once_and_again_when_changed(moto_endpoint: str, tmp_path:
     with pytest.raises(ValueError, match="climbs out"):
         join("s3://pvtt/uris", "../x")
     assert not list(tmp_path.rglob("*.part"))
+
+
+def test_a_prefix_of_videos_is_drafted_and_read_from_the_fetched_copy(moto_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", moto_endpoint)
+    store = S3Store("s3://pvtt/bucketful", moto_endpoint)
+    for name, data in (("cups/a blue cup.mp4", b"\0\0\0\x20ftypisom"), ("cups/a blue cup.png", b"png"), ("cups/IMG_1.mp4", b"\0\0\0\x20ftypqt  ")):
+        store.put_bytes(name, data)
+    uri, cache = "s3://pvtt/bucketful", tmp_path / "cache"
+    scan = read_source(localise(uri, cache), uri, ClipSpec(), lambda found: localise(found, cache), tmp_path / "drafts")
+    assert [(line.source, line.product_id) for line in scan.lines] == [("cups/a blue cup.mp4", "cups")]
+    assert [(r.source, r.kind) for r in scan.refusals] == [("cups/IMG_1.mp4", "no_reference")]
+    answer = CliRunner().invoke(app, ["clips", "draft", uri, str(tmp_path / "m.jsonl")])
+    assert answer.exit_code == 0, answer.output
+    lines = [json.loads(line) for line in (tmp_path / "m.jsonl").read_text().splitlines()]
+    assert [line["video_path"] for line in lines] == [f"{uri}/cups/IMG_1.mp4", f"{uri}/cups/a blue cup.mp4"]
+    written = read_manifest(tmp_path / "m.jsonl", str(tmp_path / "m.jsonl"), ClipSpec(), lambda found: localise(found, cache))
+    assert len(written.lines) == 1 and written.lines[0].video_sha256 == scan.lines[0].video_sha256

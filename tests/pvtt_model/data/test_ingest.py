@@ -32,6 +32,10 @@ def clip_row(i: int) -> dict[str, object]:
         "truth_product_id": "b" if i else None,
         "truth_video": b"t" * i if i else None,
         "truth_mask": [b"m"] * i if i else None,
+        "used_frames": [0, 1, 1] if i else None,
+        "truth_frame_hashes": None,
+        "start_s": 1.5 if i else None,
+        "frame_hashes": "0f" * 48,
     }
 
 

@@ -129,7 +129,7 @@ def test_the_written_world_passes_its_own_door(written: Path) -> None:
     assert len(scan.lines) == 8 and not scan.refusals
     for i, line in enumerate(scan.lines):
         shot = shots(SPEC)[i]
-        row = inspect(line, ClipSpec(), VideoSpec(width=64, height=64, num_frames=5))
+        row = inspect(line, ClipSpec(), VideoSpec(width=64, height=64, num_frames=5))[0]
         assert not isinstance(row, Refusal), row
         clip = render_clip(SPEC, i)
         assert torch.equal(torch.stack([png_mask(m) for m in row["mask"]]), clip.mask_THW)

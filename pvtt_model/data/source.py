@@ -1,0 +1,36 @@
+"""From what `--clips` names to checked lines: a manifest as it is, or a folder for which one is drafted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from pvtt_model.artifacts import digest
+from pvtt_model.data.layouts import MANIFEST, draft, layout_of, write_draft
+from pvtt_model.data.locate import Fetch
+from pvtt_model.data.manifest import ManifestScan, read_manifest
+from pvtt_model.specs import ClipSpec
+
+
+def read_source(place: Path, uri: str, spec: ClipSpec, fetch: Fetch, drafts: Path) -> ManifestScan:
+    """The scan of `place`, a local copy of `uri` (the same path, or s3://). A drafted manifest is written below `drafts`, under its digest.
+
+    Raises FileNotFoundError where there is nothing, ValueError where a benchmark's JSON is none or lies alone on s3://, or where the draft
+    was changed in its place.
+    """
+    if layout_of(place) == "manifest":
+        if place.is_file():
+            return read_manifest(place, uri, spec, fetch)
+        return read_manifest(place / MANIFEST, str(place / MANIFEST), spec, fetch)
+    if place.is_file() and uri.startswith("s3://"):
+        raise ValueError(f"{uri} is a benchmark's JSON, whose videos and masks lie beside it. Give the prefix that holds them all.")
+    found = draft(place)
+    text = found.text()
+    path = drafts / f"{found.layout}-{digest(text)}.jsonl"
+    folder = place if place.is_dir() else place.parent
+    try:
+        write_draft(text, path)
+    except FileExistsError:
+        raise ValueError(f"{path} was changed after it was drafted. Copy it to {folder / MANIFEST}, which then counts, or delete it.") from None
+    scan = read_manifest(path, str(folder.resolve() / path.name), spec, fetch, root=folder)
+    return replace(scan, draft=path, passed_over=found.passed_over)
