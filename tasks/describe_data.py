@@ -12,7 +12,7 @@ from infra.artifact_store import ArtifactStore
 from pvtt_model.artifacts import ArtifactRef, Manifest, Planned
 from pvtt_model.chain import card_artifact
 from tasks.clip_table import read_json
-from tasks.ingest_clips import REFUSALS
+from tasks.ingest_clips import DUPLICATES, REFUSALS
 from tasks.policy import POLICY, produce
 from tasks.ui import picture, show_markdown
 
@@ -35,7 +35,8 @@ def _make(store: ArtifactStore, planned: Planned, data: dict[str, ArtifactRef]) 
     facts, masks = read_json(store, manifests["clips"]), read_json(store, manifests["masks"])
     later = {kind: read_json(store, manifests[kind]) for kind in ("latents", "conditions")}
     stored = {kind: sum(shard.bytes for shard in m.shards()) for kind, m in manifests.items()}
-    card = data_card(facts, read_json(store, manifests["clips"], REFUSALS), masks, later, stored)
+    refusals, twins = (read_json(store, manifests["clips"], name) for name in (REFUSALS, DUPLICATES))
+    card = data_card(facts, refusals, masks, later, stored, len(twins))
     with tempfile.TemporaryDirectory() as folder:
         paths = {name: Path(folder) / name for name in (CARD, PAGE, SHEET)}
         paths[CARD].write_text(card.model_dump_json(indent=1))
@@ -47,15 +48,17 @@ def _make(store: ArtifactStore, planned: Planned, data: dict[str, ArtifactRef]) 
 
 def _sheet(store: ArtifactStore, manifests: dict[str, Manifest], facts: list[Any], masks: list[Any], path: Path) -> None:
     """Clips evenly out of all usable ones."""
+    from pvtt_model.curation.frames import as_seen
     from pvtt_model.data.shards import read_row
     from pvtt_model.evaluation.clip_sheet import clip_sheet
 
-    good = [fact for fact, mask in zip(facts, masks, strict=True) if mask["usable"]]
+    usable = {mask["clip_key"] for mask in masks if mask["usable"]}
+    good = [fact for fact in facts if fact["clip_key"] in usable]
     step = max(1, len(good) / SHEET_CLIPS)
     chosen = [good[int(i * step)] for i in range(min(SHEET_CLIPS, len(good)))]
     shards = {kind: manifests[kind].shards() for kind in ("clips", "masks")}
     rows = ({kind: read_row(store.local_path(shards[kind][f["shard"]]), f["row"]) for kind in shards} for f in chosen)
-    clip_sheet([(row["clips"], row["masks"]) for row in rows], len(good), path)
+    clip_sheet([(as_seen(row["clips"]), row["masks"]) for row in rows], len(good), path)
 
 
 def _show(store: ArtifactStore, manifest: Manifest) -> None:

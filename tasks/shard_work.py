@@ -5,6 +5,7 @@ Every unit has a key computed before the work; a finished one is found by it and
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Callable
 from functools import lru_cache
@@ -64,7 +65,7 @@ def ingest_chunk(unit: Unit) -> Derived:
         found = [r for line in unit.lines for r in inspect(line, unit.recipe.clips, unit.recipe.latents.video)]
         rows = [r for r in found if not isinstance(r, Refusal)]
         of = {line.line: {"video_sha256": line.video_sha256, "line_key": line.clip_key} for line in unit.lines}
-        facts = [{k: r[k] for k in FACTS} | of[r["line"]] for r in rows]
+        facts = [{k: r[k] for k in FACTS} | of[r["line"]] | {"licence": json.loads(r["metadata"]).get("licence")} for r in rows]
         return rows, {"clips": facts, "refusals": [r._asdict() for r in found if isinstance(r, Refusal)]}
 
     return _shard(unit, work)

@@ -59,24 +59,28 @@ class DataCard(_Frozen):
     mask_jitter_px: Spread | None
     mask_provenance: dict[str, int]
     licences: dict[str, int]
-    near_duplicates: int
+    near_duplicates: int = Field(description="pairs")
     stored_bytes: dict[str, int] = Field(description="kind -> bytes of its shards")
     warnings: tuple[str, ...]
 
 
 def data_card(
-    facts: Sequence[Row], refusals: Sequence[Row], masks: Sequence[Row], later: Mapping[str, Sequence[Row]], stored_bytes: Mapping[str, int]
+    facts: Sequence[Row],
+    refusals: Sequence[Row],
+    masks: Sequence[Row],
+    later: Mapping[str, Sequence[Row]],
+    stored_bytes: Mapping[str, int],
+    near_duplicates: int = 0,
 ) -> DataCard:
-    """facts, refusals: of the clips artifact; masks: the masks' table; later: kind -> its table (usable, clip_key), in order.
+    """facts, refusals: of the clips artifact; masks: the masks' table; later: kind -> its table (usable, clip_key), in order. A table may have
+    clips that were refused after their shard was written. near_duplicates: pairs.
 
-    Raises ValueError where a table is of other clips.
+    Raises ValueError where a table lacks a clip.
     """
-    keys = [f["clip_key"] for f in facts]
-    for kind, rows in {"masks": masks, **later}.items():
-        if [row["clip_key"] for row in rows] != keys:
-            raise ValueError(f"the table of {kind} is not of the same clips in the same order as the clips'. Re-run curation.")
+    tables = {kind: _of(facts, rows, kind) for kind, rows in {"masks": masks, **later}.items()}
+    masks = tables["masks"]
     lost: dict[str, str] = {}
-    for kind, rows in {"masks": masks, **later}.items():
+    for kind, rows in tables.items():
         for row in rows:
             if not row["usable"]:
                 lost.setdefault(row["clip_key"], kind)
@@ -106,10 +110,19 @@ def data_card(
         "mask_jitter_px": _spread([row["jitter_px"] for row in seen]),
         "mask_provenance": _counts(row["provenance"] for row in masks),
         "licences": _counts(str(f.get("licence") or "not stated") for f in facts),
-        "near_duplicates": sum(bool(f.get("near_duplicate_of")) for f in facts),
+        "near_duplicates": near_duplicates,
         "stored_bytes": dict(stored_bytes),
     }
     return DataCard(**card, warnings=tuple(_warnings(card, captions, products)))
+
+
+def _of(facts: Sequence[Row], rows: Sequence[Row], kind: str) -> list[Row]:
+    """The table's rows of the facts' clips, in their order."""
+    by_key = {row["clip_key"]: row for row in rows}
+    missing = [f["clip_key"] for f in facts if f["clip_key"] not in by_key]
+    if missing:
+        raise ValueError(f"the table of {kind} lacks {len(missing)} clips of the clips' own, e.g. {missing[0]}. Re-run curation.")
+    return [by_key[f["clip_key"]] for f in facts]
 
 
 def _warnings(card: Mapping[str, Any], captions: Counter[str], products: Counter[str]) -> list[str]:

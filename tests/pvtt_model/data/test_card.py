@@ -93,9 +93,13 @@ def test_no_clip_at_all():
     assert card.warnings == ("No clip was accepted.",) and card.frames is None and card.commonest_caption is None
 
 
-def test_tables_of_other_clips_are_refused():
-    with pytest.raises(ValueError, match="the table of latents is not of the same clips"):
-        card_of([fact(0), fact(1)], latents=list(reversed(used(2))), conditions=used(2))
+def test_a_table_may_have_more_clips_but_not_fewer():
+    facts = [fact(0), fact(2)]
+    masks = [mask(0), mask(1, area=0.9), mask(2)]
+    card = card_of(facts, masks, latents=used(3, 1), conditions=used(3))
+    assert card.usable == 2 and card.mask_area is not None and (card.mask_area.n, card.mask_area.most) == (2, pytest.approx(0.3))
+    with pytest.raises(ValueError, match="the table of latents lacks 1 clips of the clips' own, e.g. k2"):
+        card_of(facts, masks, latents=used(2), conditions=used(3))
 
 
 class _Tags(HTMLParser):
