@@ -115,9 +115,21 @@ class ClipSpec(Spec):
 
 
 class MaskSpec(Spec):
-    """Where a mask comes from and what is believed of it. Values above `threshold` (of 255) are product."""
+    """Where a mask comes from and what is believed of it. Values above `threshold` (of 255) are product.
 
+    A provider that has to find the product looks at the manifest's metadata.point or box; else for the reference picture, with image_encoder.
+    """
+
+    provider: Literal["given", "grabcut"] = Field(default="given", description="given: the manifest's mask, and where it has none, when_missing")
     when_missing: Literal["grabcut", "reject"] = "grabcut"
+    image_encoder: ModelSpec | None = Field(
+        default=None, description="finds the reference picture's product in the frames; None: grabcut believes in the centre, contrast and motion"
+    )
+    min_match: Annotated[float, Field(ge=-1, le=1)] = Field(
+        default=-1.0,
+        description="smallest believed cosine of frame 0's best cell and the reference, below which the clip is refused; -1 believes any",
+    )
+    rematch_every: Positive = Field(default=8, description="grabcut looks for the reference again every so many frames, which ends the flow's drift")
     threshold: Annotated[int, Field(ge=0, le=254)] = 127
     min_area: Share = Field(default=0.002, description="smallest believed mean share of the frame")
     max_area: Share = Field(default=0.8, description="largest believed mean share of the frame")

@@ -72,9 +72,10 @@ def ingest_chunk(unit: Unit) -> Derived:
 def mask_shard(unit: Unit) -> Derived:
     """A clips shard -> its masks shard."""
     from pvtt_model.curation.masks import mask_of
+    from pvtt_model.curation.providers import MaskModels
 
     def work(inputs: list[list[Row]]) -> tuple[list[Row], Row]:
-        rows = [mask_of(clip, unit.recipe.latents.video, unit.recipe.masks) for clip in inputs[0]]
+        rows = [mask_of(clip, unit.recipe.latents.video, unit.recipe.masks, models=MaskModels(image_of)) for clip in inputs[0]]
         return rows, {"masks": [{k: v for k, v in row.items() if k != "mask"} for row in rows]}
 
     return _shard(unit, work)

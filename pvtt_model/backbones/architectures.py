@@ -82,8 +82,11 @@ ARCHITECTURES: dict[str, Architecture] = {
     "nano-judge": Architecture(  # of another kind than what conditions the adapter, so that it cannot be pleased by its habits
         "image",
         "timm.create_model",
-        {"model_name": "convnext_atto", "depths": [1, 2, 2, 1], "dims": [32, 64, 128, 160], "width": 160, "patch": 16},
+        {"model_name": "convnext_atto", "depths": [1, 2, 2, 1], "dims": [32, 64, 128, 160], "width": 160, "patch": 16, "convnet": True},
         nano=True,
+    ),
+    "tf-efficientnet-lite0": Architecture(  # ImageNet classes, arXiv:1905.11946: a small stand-in for DINOv2 where masks are found by a reference
+        "image", "timm.create_model", {"model_name": "tf_efficientnet_lite0", "width": 1280, "patch": 32, "convnet": True}
     ),
     "openclip-vit-h14": Architecture("clip", "open_clip.create_model", {"model_name": "ViT-H-14"}),
     "nano-openclip": Architecture(

@@ -1,4 +1,4 @@
-"""The product's mask, a frame each, and how far it can be believed. Given masks first; else a provider without weights, or none.
+"""The product's mask, a frame each, and how far it can be believed. Who makes it: providers.py.
 
 A mask that cannot be used is kept with its reason; nothing is padded or filled in.
 """
@@ -9,43 +9,24 @@ from typing import Any
 
 import torch
 
-from pvtt_model.curation.grabcut import grabcut_masks
 from pvtt_model.curation.mask_policy import box_of
+from pvtt_model.curation.providers import MaskModels, MaskRefused, provide, provider_of
 from pvtt_model.data import video_io
 from pvtt_model.specs import MaskSpec, VideoSpec
 
 
-def mask_of(clip_row: dict[str, Any], video: VideoSpec, spec: MaskSpec, timeout_s: float = 120.0) -> dict[str, Any]:
+def mask_of(clip_row: dict[str, Any], video: VideoSpec, spec: MaskSpec, timeout_s: float = 120.0, models: MaskModels | None = None) -> dict[str, Any]:
     """A row of the masks shard (pvtt_model.data.shards.SCHEMAS['masks']) for a row of the clips shard.
 
     The mask covers the first video.num_frames frames at the source's size. Unusable, with the reason: no mask where spec says 'reject', a
-    mask or video that does not decode within timeout_s (seconds a file), a frame without product, a mean area out of spec's range.
+    mask or video that does not decode within timeout_s (seconds a file), a product that is not found, a frame without product, a mean area out
+    of spec's range. models: the loaders of what spec names; raises ValueError where one is needed and not given.
     """
-    provenance = "manifest" if clip_row["mask_format"] != "none" else "grabcut"
     try:
-        if provenance == "manifest":
-            mask_THW = given_mask(clip_row, video.num_frames, spec.threshold, timeout_s)
-        elif spec.when_missing == "reject":
-            return _row(clip_row, provenance, None, spec, "the manifest gives no mask. Add mask_path, or set masks.when_missing=grabcut.")
-        else:
-            mask_THW = grabcut_masks(video_io.decode(clip_row["video"], video.num_frames, timeout_s))
-    except (video_io.VideoUnreadable, video_io.PictureUnreadable) as error:
-        return _row(clip_row, provenance, None, spec, f"mask: {error}")
-    return _row(clip_row, provenance, mask_THW, spec, None)
-
-
-def given_mask(clip_row: dict[str, Any], num_frames: int, threshold: int, timeout_s: float) -> torch.Tensor:
-    """The manifest's mask, bool T,H,W: grey above `threshold` (of 255) is product. Raises VideoUnreadable, PictureUnreadable."""
-    if clip_row["mask_format"] == "video":
-        frames_TCHW = video_io.decode(clip_row["mask"][0], num_frames, timeout_s)
-        return frames_TCHW.float().mean(1).round() > threshold
-    pictures = clip_row["mask"][:num_frames]
-    if len(pictures) < num_frames:
-        raise video_io.PictureUnreadable(f"{len(pictures)} mask pictures for {num_frames} frames. Give one a frame; none is padded.")
-    masks = [video_io.png_mask(p, threshold) for p in pictures]
-    if len({m.shape for m in masks}) > 1:
-        raise video_io.PictureUnreadable("the mask pictures differ in size. Give them all at the video's size.")
-    return torch.stack(masks)
+        found = provide(provider_of(clip_row, spec), clip_row, video.num_frames, spec, timeout_s, models)
+    except MaskRefused as error:
+        return _row(clip_row, error.provenance, None, spec, str(error))
+    return _row(clip_row, found.provenance, found.mask_THW, spec, None)
 
 
 def _row(clip_row: dict[str, Any], provenance: str, mask_THW: torch.Tensor | None, spec: MaskSpec, reason: str | None) -> dict[str, Any]:

@@ -56,7 +56,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         {
             **_USABLE,
             "mask": _PNGS,  # 1-bit PNG a frame, at the source's size
-            "provenance": pa.string(),  # 'manifest' or 'grabcut'
+            "provenance": pa.string(),  # 'manifest', or the provider that found it and what pointed it there
             "area": pa.float64(),  # mean share of the frame
             "area_max": pa.float64(),
             "jitter_px": pa.float64(),

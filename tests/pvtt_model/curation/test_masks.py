@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -106,19 +105,3 @@ def test_overlay_tints_only_the_product(clip: dict[str, Any]) -> None:
     assert seen.dtype == torch.uint8 and torch.equal(seen[outside], frames[outside]) and not torch.equal(seen, frames)
     with pytest.raises(ValueError, match="differ"):
         overlay(frames, clip["truth"][:, :5])
-
-
-def test_real_masks_and_grabcut_on_mug_pour(capsys: pytest.CaptureFixture[str]) -> None:
-    shared = Path(os.environ.get("PVTT_SHARED_DATA", Path(__file__).resolve().parents[4] / "shared" / "data")) / "videos"
-    if not shared.is_dir():
-        pytest.skip(f"no shared data at {shared}; set PVTT_SHARED_DATA")
-    video = VideoSpec(num_frames=17)
-    data, mask = (shared / "mug_pour.mp4").read_bytes(), (shared / "mug_pour_mask.mp4").read_bytes()
-    given = {"clip_key": "m", "video": data, "mask_format": "video", "mask": [mask]}
-    true = mask_of(given, video, MaskSpec())
-    assert true["usable"] and 0.02 < true["area"] < 0.05 and true["gaps"] == 0
-    found = mask_of({**given, "mask_format": "none", "mask": []}, video, MaskSpec())
-    overlap = iou(stacked(found), stacked(true))
-    with capsys.disabled():
-        print(f"\nmug_pour, grabcut against the given mask: IoU {overlap:.3f}, area {found['area']:.3f} (given {true['area']:.3f})")
-    assert 0 <= overlap <= 1 and len(found["mask"]) == 17 and 0.002 < found["area"] < 0.5

@@ -1,0 +1,109 @@
+"""Who makes a clip's mask: the manifest, or GrabCut with optical flow. One question to each, one answer.
+
+    provide(name, clip row, ..) -> Found(mask_THW, provenance), or MaskRefused with the reason
+
+Provenance says who made it and what pointed at the product: 'manifest', 'grabcut' (by the centre), 'grabcut by nano-dinov2'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import torch
+
+from pvtt_model.backbones.image import ImageEncoder
+from pvtt_model.curation.grabcut import grabcut_masks
+from pvtt_model.curation.target import PromptUnreadable, Target, find_target, match_target
+from pvtt_model.data import video_io
+from pvtt_model.specs import MaskSpec, ModelSpec
+
+Provider = Literal["given", "grabcut", "none"]
+
+
+class MaskModels(NamedTuple):
+    """Loaders of the frozen models that a MaskSpec names; called where a clip needs one, not before."""
+
+    image: Callable[[ModelSpec], ImageEncoder]
+
+
+class Found(NamedTuple):
+    mask_THW: torch.Tensor  # bool, at the source's size
+    provenance: str
+
+
+class MaskRefused(Exception):
+    """No mask, and why. `provenance` is who was asked."""
+
+    def __init__(self, provenance: str, reason: str) -> None:
+        super().__init__(reason)
+        self.provenance = provenance
+
+
+def provider_of(clip_row: dict[str, Any], spec: MaskSpec) -> Provider:
+    """Who is to make the mask of this clip; 'none' where it has none and spec rejects that."""
+    if spec.provider != "given" or clip_row["mask_format"] != "none":
+        return spec.provider
+    return "none" if spec.when_missing == "reject" else spec.when_missing
+
+
+def provide(provider: Provider, clip_row: dict[str, Any], num_frames: int, spec: MaskSpec, timeout_s: float, models: MaskModels | None) -> Found:
+    """The mask of the first num_frames frames by `provider`. Raises MaskRefused; ValueError where a model is wanted and `models` is None."""
+    who = "manifest" if provider == "given" else provider
+    try:
+        if provider == "given" and clip_row["mask_format"] != "none":
+            return Found(given_mask(clip_row, num_frames, spec.threshold, timeout_s), who)
+        if provider in ("given", "none"):
+            raise MaskRefused("none", "the manifest gives no mask. Add mask_path, or set masks.when_missing=grabcut.")
+        frames = video_io.decode(clip_row["video"], num_frames, timeout_s)
+        targets = _targets(clip_row, frames, spec, _encoder(spec, models), who)
+        return Found(grabcut_masks(frames, targets), f"{who} by {targets[0].found_by}" if targets else who)
+    except (video_io.VideoUnreadable, video_io.PictureUnreadable) as error:
+        raise MaskRefused(who, f"mask: {error}") from None
+    except PromptUnreadable as error:
+        raise MaskRefused(who, str(error)) from None
+
+
+def given_mask(clip_row: dict[str, Any], num_frames: int, threshold: int, timeout_s: float) -> torch.Tensor:
+    """The manifest's mask, bool T,H,W: grey above `threshold` (of 255) is product. Raises VideoUnreadable, PictureUnreadable."""
+    if clip_row["mask_format"] == "video":
+        frames_TCHW = video_io.decode(clip_row["mask"][0], num_frames, timeout_s)
+        return frames_TCHW.float().mean(1).round() > threshold
+    pictures = clip_row["mask"][:num_frames]
+    if len(pictures) < num_frames:
+        raise video_io.PictureUnreadable(f"{len(pictures)} mask pictures for {num_frames} frames. Give one a frame; none is padded.")
+    masks = [video_io.png_mask(p, threshold) for p in pictures]
+    if len({m.shape for m in masks}) > 1:
+        raise video_io.PictureUnreadable("the mask pictures differ in size. Give them all at the video's size.")
+    return torch.stack(masks)
+
+
+def _encoder(spec: MaskSpec, models: MaskModels | None) -> ImageEncoder | None:
+    if spec.image_encoder is None:
+        return None
+    if models is None:
+        raise ValueError(f"masks.image_encoder is '{spec.image_encoder.architecture}', but no loader was given. Pass models=MaskModels(..).")
+    return models.image(spec.image_encoder)
+
+
+def _targets(clip_row: dict[str, Any], frames_TCHW: torch.Tensor, spec: MaskSpec, encoder: ImageEncoder | None, who: str) -> dict[int, Target]:
+    """Where the product is in frame 0, and, where the references tell, in every rematch_every-th. Empty without manifest's prompt and encoder."""
+    first = first_target(clip_row, frames_TCHW[0], spec, encoder, who)
+    if first is None:
+        return {}
+    if encoder is None or first.score_hw is None:
+        return {0: first}
+    again = range(spec.rematch_every, len(frames_TCHW), spec.rematch_every)
+    return {0: first} | {i: match_target(clip_row["references"], frames_TCHW[i], encoder) for i in again}
+
+
+def first_target(clip_row: dict[str, Any], frame_CHW: torch.Tensor, spec: MaskSpec, encoder: ImageEncoder | None, who: str) -> Target | None:
+    """The product in frame 0, or None. Raises MaskRefused where its match is below spec.min_match."""
+    found = find_target(clip_row, frame_CHW, encoder)
+    best = 1.0 if found is None or found.score_hw is None else float(found.score_hw.max())
+    if found is not None and best < spec.min_match:
+        raise MaskRefused(
+            f"{who} by {found.found_by}",
+            f"the reference is not found in the first frame: best match {best:.2f}, below masks.min_match={spec.min_match}. Is it this product?",
+        )
+    return found
