@@ -247,6 +247,7 @@ def _check_roles(recipe: RecipeSpec) -> None:
         (recipe.conditions.image_encoder, "image"),
     ]
     wanted += [(recipe.masks.image_encoder, "image")] if recipe.masks.image_encoder else []
+    wanted += [(recipe.masks.sam2, "sam2")] if recipe.masks.sam2 else []
     for stage in recipe.stages:
         wanted += [(stage.backbone, "dit"), (stage.evaluate.clip, "clip"), (stage.evaluate.dino, "image")]
         wanted += [(stage.evaluate.judge, "image")] if stage.evaluate.judge else []

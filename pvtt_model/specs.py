@@ -120,8 +120,16 @@ class MaskSpec(Spec):
     A provider that has to find the product looks at the manifest's metadata.point or box; else for the reference picture, with image_encoder.
     """
 
-    provider: Literal["given", "grabcut"] = Field(default="given", description="given: the manifest's mask, and where it has none, when_missing")
-    when_missing: Literal["grabcut", "reject"] = "grabcut"
+    provider: Literal["given", "grabcut", "sam2"] = Field(
+        default="given", description="given: the manifest's mask, and where it has none, when_missing; the others ask nobody's mask"
+    )
+    when_missing: Literal["grabcut", "sam2", "reject"] = "grabcut"
+    sam2: ModelSpec | None = Field(
+        default=None, description="SAM 2's video predictor, e.g. architecture 'sam2.1-hiera-b+', weights a .pt with sha256"
+    )
+    window_frames: Positive = Field(
+        default=96, description="SAM 2 tracks so many frames, forgets them, and goes on from its last mask: memory is bounded by it"
+    )
     image_encoder: ModelSpec | None = Field(
         default=None, description="finds the reference picture's product in the frames; None: grabcut believes in the centre, contrast and motion"
     )
@@ -133,6 +141,19 @@ class MaskSpec(Spec):
     threshold: Annotated[int, Field(ge=0, le=254)] = 127
     min_area: Share = Field(default=0.002, description="smallest believed mean share of the frame")
     max_area: Share = Field(default=0.8, description="largest believed mean share of the frame")
+
+    @property
+    def finds_with_a_model(self) -> bool:
+        """Whether a frozen model may be asked for a mask."""
+        return "sam2" in (self.provider, self.when_missing) or self.image_encoder is not None
+
+    @model_validator(mode="after")
+    def _sam2_is_named(self) -> MaskSpec:
+        if "sam2" in (self.provider, self.when_missing) and self.sam2 is None:
+            raise ValueError(
+                "masks are to be made by sam2, but masks.sam2 names no model. Set masks.sam2.architecture and .weights, or use 'grabcut'."
+            )
+        return self
 
 
 class MaskPolicy(Spec):

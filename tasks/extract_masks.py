@@ -31,7 +31,8 @@ def _make(store: ArtifactStore, planned: Planned, clips: ArtifactRef, recipe: Re
     shards = store.manifest(clips).shards()
     spec = [recipe.masks.identity(), recipe.latents.video.num_frames]
     units = [Unit(store.store.uri, "masks", digest("masks", spec, s.sha256, REVISIONS["masks"]), i, recipe, (s,)) for i, s in enumerate(shards)]
-    records = map_units(store, mask_shard, units, kind="masks", what="extracting masks")
+    on_gpu = recipe.masks.finds_with_a_model and recipe.stages[0].parallel.accelerator == "gpu"
+    records = map_units(store, mask_shard, units, kind="masks", what="extracting masks", num_gpus=float(on_gpu))
     rows = [row for record in records for row in record.summary["masks"]]
     files = [r.files[0].model_copy(update={"name": f"shard-{i:05d}.parquet"}) for i, r in enumerate(records)]
     usable = sum(row["usable"] for row in rows)

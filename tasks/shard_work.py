@@ -75,7 +75,7 @@ def mask_shard(unit: Unit) -> Derived:
     from pvtt_model.curation.providers import MaskModels
 
     def work(inputs: list[list[Row]]) -> tuple[list[Row], Row]:
-        rows = [mask_of(clip, unit.recipe.latents.video, unit.recipe.masks, models=MaskModels(image_of)) for clip in inputs[0]]
+        rows = [mask_of(clip, unit.recipe.latents.video, unit.recipe.masks, models=MaskModels(image_of, sam2_of)) for clip in inputs[0]]
         return rows, {"masks": [{k: v for k, v in row.items() if k != "mask"} for row in rows]}
 
     return _shard(unit, work)
@@ -168,6 +168,13 @@ def image_of(spec: ModelSpec) -> Any:
     from pvtt_model.backbones.image import load_image_encoder
 
     return load_image_encoder(spec, weights_of(spec)).to(device())
+
+
+@lru_cache(maxsize=1)
+def sam2_of(spec: ModelSpec) -> Any:
+    from pvtt_model.backbones.sam2 import load_sam2
+
+    return load_sam2(spec, weights_of(spec)).to(device())
 
 
 @lru_cache(maxsize=1)

@@ -1,8 +1,9 @@
-"""Who makes a clip's mask: the manifest, or GrabCut with optical flow. One question to each, one answer.
+"""Who makes a clip's mask: the manifest, GrabCut with optical flow, or SAM 2. One question to each, one answer.
 
     provide(name, clip row, ..) -> Found(mask_THW, provenance), or MaskRefused with the reason
 
-Provenance says who made it and what pointed at the product: 'manifest', 'grabcut' (by the centre), 'grabcut by nano-dinov2'.
+Provenance says who made it and what pointed at the product: 'manifest', 'grabcut' (by the centre), 'grabcut by nano-dinov2',
+'sam2.1-hiera-t by manifest'.
 """
 
 from __future__ import annotations
@@ -13,18 +14,21 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from pvtt_model.backbones.image import ImageEncoder
+from pvtt_model.backbones.source import label
 from pvtt_model.curation.grabcut import grabcut_masks
+from pvtt_model.curation.sam2_masks import Segmenter, sam2_masks
 from pvtt_model.curation.target import PromptUnreadable, Target, find_target, match_target
 from pvtt_model.data import video_io
 from pvtt_model.specs import MaskSpec, ModelSpec
 
-Provider = Literal["given", "grabcut", "none"]
+Provider = Literal["given", "grabcut", "sam2", "none"]
 
 
 class MaskModels(NamedTuple):
     """Loaders of the frozen models that a MaskSpec names; called where a clip needs one, not before."""
 
     image: Callable[[ModelSpec], ImageEncoder]
+    sam2: Callable[[ModelSpec], Segmenter]
 
 
 class Found(NamedTuple):
@@ -49,13 +53,15 @@ def provider_of(clip_row: dict[str, Any], spec: MaskSpec) -> Provider:
 
 def provide(provider: Provider, clip_row: dict[str, Any], num_frames: int, spec: MaskSpec, timeout_s: float, models: MaskModels | None) -> Found:
     """The mask of the first num_frames frames by `provider`. Raises MaskRefused; ValueError where a model is wanted and `models` is None."""
-    who = "manifest" if provider == "given" else provider
+    who = {"given": "manifest", "sam2": label(spec.sam2) if spec.sam2 else "sam2"}.get(provider, provider)
     try:
         if provider == "given" and clip_row["mask_format"] != "none":
             return Found(given_mask(clip_row, num_frames, spec.threshold, timeout_s), who)
         if provider in ("given", "none"):
             raise MaskRefused("none", "the manifest gives no mask. Add mask_path, or set masks.when_missing=grabcut.")
         frames = video_io.decode(clip_row["video"], num_frames, timeout_s)
+        if provider == "sam2":
+            return _by_sam2(clip_row, frames, spec, models)
         targets = _targets(clip_row, frames, spec, _encoder(spec, models), who)
         return Found(grabcut_masks(frames, targets), f"{who} by {targets[0].found_by}" if targets else who)
     except (video_io.VideoUnreadable, video_io.PictureUnreadable) as error:
@@ -76,6 +82,18 @@ def given_mask(clip_row: dict[str, Any], num_frames: int, threshold: int, timeou
     if len({m.shape for m in masks}) > 1:
         raise video_io.PictureUnreadable("the mask pictures differ in size. Give them all at the video's size.")
     return torch.stack(masks)
+
+
+def _by_sam2(clip_row: dict[str, Any], frames_TCHW: torch.Tensor, spec: MaskSpec, models: MaskModels | None) -> Found:
+    if spec.sam2 is None or models is None:
+        raise ValueError(
+            f"sam2 is to make a mask; masks.sam2 is {spec.sam2} and its loader {models}. Set masks.sam2, and pass models=MaskModels(..)."
+        )
+    target = first_target(clip_row, frames_TCHW[0], spec, _encoder(spec, models), label(spec.sam2))
+    if target is None:
+        raise MaskRefused(label(spec.sam2), "nothing says which thing is the product. Give metadata.point or box, or set masks.image_encoder.")
+    segmenter = models.sam2(spec.sam2)
+    return Found(sam2_masks(frames_TCHW, target, segmenter, spec.window_frames), f"{segmenter.name} by {target.found_by}")
 
 
 def _encoder(spec: MaskSpec, models: MaskModels | None) -> ImageEncoder | None:

@@ -243,6 +243,10 @@ def test_pickles_are_refused(tmp_path):
 
 @pytest.mark.parametrize("name", list(ARCHITECTURES))
 def test_every_architecture_stands_on_meta(name):
+    if ARCHITECTURES[name].family == "sam2":
+        with pytest.raises(ValueError, match="reads values"):
+            build_on_meta(name)
+        return
     model = build_on_meta(name)
     assert {p.device.type for p in model.parameters()} == {"meta"}
 

@@ -31,6 +31,13 @@ def stacked(row: dict[str, Any]) -> torch.Tensor:
     return torch.stack([png_mask(m) for m in row["mask"]])
 
 
+def only_image(encoder: Any) -> MaskModels:
+    def nobody(_: ModelSpec) -> Any:
+        raise AssertionError("nobody asked for SAM 2")
+
+    return MaskModels(lambda _: encoder, nobody)
+
+
 @pytest.fixture(scope="module")
 def nano() -> Any:
     return load_image_encoder(NANO, shipped_folder(NANO.weights))
@@ -111,9 +118,9 @@ def test_the_row_says_who_made_the_mask(two_things: Any, nano: Any, tmp_path: Pa
     video, by_picture = VideoSpec(width=160, height=96, num_frames=5), MaskSpec(image_encoder=NANO)
     pointed = mask_of(clip | {"metadata": '{"point": [31, 50]}'}, video, MaskSpec())
     assert pointed["provenance"] == "grabcut by manifest" and iou(stacked(pointed), red[:5]) > 0.85
-    assert mask_of(clip, video, by_picture, models=MaskModels(lambda _: nano))["provenance"] == "grabcut by nano-dinov2"
+    assert mask_of(clip, video, by_picture, models=only_image(nano))["provenance"] == "grabcut by nano-dinov2"
     assert mask_of(clip, video, MaskSpec())["provenance"] == "grabcut"
-    refused = mask_of(clip, video, by_picture.model_copy(update={"min_match": 1.0}), models=MaskModels(lambda _: nano))
+    refused = mask_of(clip, video, by_picture.model_copy(update={"min_match": 1.0}), models=only_image(nano))
     assert not refused["usable"] and "masks.min_match" in refused["reason"] and refused["provenance"] == "grabcut by nano-dinov2"
     assert "metadata.point" in mask_of(clip | {"metadata": '{"point": [999, 1]}'}, video, MaskSpec())["reason"]
     with pytest.raises(ValueError, match="no loader"):
@@ -130,7 +137,7 @@ def test_the_reference_tells_which_thing_on_real_clips(
     frames, video = 17, VideoSpec(num_frames=17)
     clip = real_clip(name, frames, reference)
     encoder = load_image_encoder(lite0, Path(lite0.weights))
-    models, bare = MaskModels(lambda _: encoder), clip.row | {"mask_format": "none", "mask": []}
+    models, bare = only_image(encoder), clip.row | {"mask_format": "none", "mask": []}
     given, before = mask_of(clip.row, video, MaskSpec()), mask_of(bare, video, MaskSpec())
     after = mask_of(bare, video, MaskSpec(image_encoder=lite0), models=models)
     overlaps = [iou(stacked(row), clip.mask_THW) for row in (given, before, after)]
