@@ -22,7 +22,7 @@ Kind = Literal["clips", "masks", "latents", "conditions", "checkpoints", "edits"
 #: One table instead of a constant a module, so that `pvtt plan` and a run that reuses everything import no torch.
 REVISIONS: dict[Kind, int] = {
     "clips": 2,
-    "masks": 1,
+    "masks": 2,
     "latents": 2,
     "conditions": 3,
     "checkpoints": 3,

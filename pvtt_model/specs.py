@@ -141,15 +141,23 @@ class MaskSpec(Spec):
     threshold: Annotated[int, Field(ge=0, le=254)] = 127
     min_area: Share = Field(default=0.002, description="smallest believed mean share of the frame")
     max_area: Share = Field(default=0.8, description="largest believed mean share of the frame")
+    compare: Literal["none", "given", "grabcut", "sam2"] = Field(
+        default="none", description="a second provider, asked too: the row then says how far the two agree"
+    )
+    # Seen by teams on VACE at 832x480: 18 % and 10 px are fine, 37 % and 30 px are noise; the first two lie midway. The others are ours.
+    risky_area: Share = Field(default=0.275, description="a mean share of the frame above it predicts failure: the clip is flagged, not refused")
+    risky_jitter: Share = Field(default=0.042, description="so does jitter above this share of the frame's height: 20 px of 480")
+    risky_temporal_iou: Share = Field(default=0.6, description="so does a lower IoU of neighbouring frames' masks, one shift compensated")
+    risky_agreement: Share = Field(default=0.5, description="so does a lower IoU of the two providers")
 
     @property
     def finds_with_a_model(self) -> bool:
         """Whether a frozen model may be asked for a mask."""
-        return "sam2" in (self.provider, self.when_missing) or self.image_encoder is not None
+        return "sam2" in (self.provider, self.when_missing, self.compare) or self.image_encoder is not None
 
     @model_validator(mode="after")
     def _sam2_is_named(self) -> MaskSpec:
-        if "sam2" in (self.provider, self.when_missing) and self.sam2 is None:
+        if "sam2" in (self.provider, self.when_missing, self.compare) and self.sam2 is None:
             raise ValueError(
                 "masks are to be made by sam2, but masks.sam2 names no model. Set masks.sam2.architecture and .weights, or use 'grabcut'."
             )

@@ -34,6 +34,7 @@ class MaskModels(NamedTuple):
 class Found(NamedTuple):
     mask_THW: torch.Tensor  # bool, at the source's size
     provenance: str
+    match: float | None = None  # cosine of frame 0's best cell and the reference, where that pointed at it
 
 
 class MaskRefused(Exception):
@@ -63,7 +64,7 @@ def provide(provider: Provider, clip_row: dict[str, Any], num_frames: int, spec:
         if provider == "sam2":
             return _by_sam2(clip_row, frames, spec, models)
         targets = _targets(clip_row, frames, spec, _encoder(spec, models), who)
-        return Found(grabcut_masks(frames, targets), f"{who} by {targets[0].found_by}" if targets else who)
+        return _found(grabcut_masks(frames, targets), who, targets.get(0))
     except (video_io.VideoUnreadable, video_io.PictureUnreadable) as error:
         raise MaskRefused(who, f"mask: {error}") from None
     except PromptUnreadable as error:
@@ -93,7 +94,13 @@ def _by_sam2(clip_row: dict[str, Any], frames_TCHW: torch.Tensor, spec: MaskSpec
     if target is None:
         raise MaskRefused(label(spec.sam2), "nothing says which thing is the product. Give metadata.point or box, or set masks.image_encoder.")
     segmenter = models.sam2(spec.sam2)
-    return Found(sam2_masks(frames_TCHW, target, segmenter, spec.window_frames), f"{segmenter.name} by {target.found_by}")
+    return _found(sam2_masks(frames_TCHW, target, segmenter, spec.window_frames), segmenter.name, target)
+
+
+def _found(mask_THW: torch.Tensor, who: str, target: Target | None) -> Found:
+    if target is None:
+        return Found(mask_THW, who)
+    return Found(mask_THW, f"{who} by {target.found_by}", None if target.score_hw is None else float(target.score_hw.max()))
 
 
 def _encoder(spec: MaskSpec, models: MaskModels | None) -> ImageEncoder | None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pvtt_model.curation.grabcut import grabcut_masks
-from pvtt_model.curation.masks import mask_of, measure, overlay
+from pvtt_model.curation.masks import mask_of, overlay
 from pvtt_model.data.shards import SCHEMAS, read_rows, write_shard
 from pvtt_model.data.video_io import decode, png_bytes, png_mask, write_mp4
 from pvtt_model.nano.world import render_clip
@@ -73,17 +73,6 @@ def test_small_missing_and_broken_masks_give_a_reason(clip: dict[str, Any]) -> N
     missing = {**clip, "mask_format": "none", "mask": []}
     assert "when_missing=grabcut" in mask_of(missing, VIDEO, MaskSpec(when_missing="reject"))["reason"]
     assert "cannot be decoded" in mask_of({**clip, "mask_format": "video", "mask": [b"no"]}, VIDEO, MaskSpec(), 20)["reason"]
-
-
-def test_steady_masks_score_above_jumping_ones() -> None:
-    steady, jumping = torch.zeros(9, 40, 60, dtype=torch.bool), torch.zeros(9, 40, 60, dtype=torch.bool)
-    for t in range(9):
-        steady[t, 10:20, 10 + 2 * t : 22 + 2 * t] = True
-        jumping[t, 10 + 5 * (t % 2) : 20 + 9 * (t % 2), 20:32] = True
-    good, bad = measure(steady, MaskSpec()), measure(jumping, MaskSpec())
-    assert good["jitter_px"] == 0 and good["quality"] == 1.0 and bad["jitter_px"] == pytest.approx(7.0)
-    assert bad["quality"] < 0.5
-    assert measure(steady[:1], MaskSpec())["quality"] == 1.0
 
 
 def test_grabcut_finds_most_products_of_the_world(clip: dict[str, Any]) -> None:
