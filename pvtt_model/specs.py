@@ -180,9 +180,11 @@ class LatentSpec(Spec):
     video: VideoSpec = VideoSpec()
     vae: ModelSpec
     mask_policy: MaskPolicy = MaskPolicy()
-    fill: Literal["neutral", "black", "original"] = Field(
-        default="neutral", description="what stands inside the mask, in normalised space: 0, -1, or the source's own pixels"
+    fill: Literal["neutral", "black", "original", "scaled"] = Field(
+        default="neutral",
+        description="what stands inside the mask, in normalised space: 0, -1, the source's pixels x, or those drawn to neutral, fill_scale * x",
     )
+    fill_scale: Share = Field(default=0.5, description="of the fill 'scaled' alone: 0 is neutral, 1 original; the old product shines through between")
     variants: Positive = Field(default=1, description="contexts a clip: the first by the policy as it is, for editing; all of them for training")
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
 
