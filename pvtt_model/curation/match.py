@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pvtt_model.backbones.image import ImageEncoder, letterbox
-from pvtt_model.data.video_io import read_picture
+from pvtt_model.data.video_io import PictureUnreadable, read_picture
 
 FRAME_CELLS = 40  # along the frame's longer side
 REFERENCE_CELLS = (10, 14)  # along the letterboxed picture's side: a product is rarely as large in the frame as in its picture
@@ -44,7 +44,11 @@ def _inner_cells(data: bytes, encoder: ImageEncoder) -> list[Tensor]:
     """Features (cells, C) of a picture within its ground, at each size."""
     found = []
     for cells in REFERENCE_CELLS:
-        features = encoder.feature_map(letterbox(read_picture(data), cells * encoder.cell)[None])[0].float().cpu()
+        try:
+            picture = letterbox(read_picture(data), cells * encoder.cell)
+        except ValueError as error:
+            raise PictureUnreadable(f"reference picture: {error}") from None
+        features = encoder.feature_map(picture[None])[0].float().cpu()
         ground = cells // 6
         found.append(features[:, ground : cells - ground, ground : cells - ground].flatten(1).T)
     return found

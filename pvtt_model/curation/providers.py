@@ -9,17 +9,19 @@ Provenance says who made it and what pointed at the product: 'manifest', 'grabcu
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 
-from pvtt_model.backbones.image import ImageEncoder
 from pvtt_model.backbones.source import label
 from pvtt_model.curation.grabcut import grabcut_masks
 from pvtt_model.curation.sam2_masks import Segmenter, sam2_masks
 from pvtt_model.curation.target import PromptUnreadable, Target, find_target, match_target
 from pvtt_model.data import video_io
 from pvtt_model.specs import MaskSpec, ModelSpec
+
+if TYPE_CHECKING:
+    from pvtt_model.backbones.image import ImageEncoder
 
 Provider = Literal["given", "grabcut", "sam2", "none"]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
-from pvtt_model.backbones.image import ImageEncoder
-from pvtt_model.curation.match import best_points, match
+if TYPE_CHECKING:
+    from pvtt_model.backbones.image import ImageEncoder
 
 Point = tuple[float, float]
 
@@ -45,6 +45,8 @@ def find_target(clip_row: dict[str, Any], frame_CHW: Tensor, encoder: ImageEncod
 
 def match_target(references: Sequence[bytes], frame_CHW: Tensor, encoder: ImageEncoder) -> Target:
     """Where the references' product is in a frame, at its best. Raises as match()."""
+    from pvtt_model.curation.match import best_points, match  # timm: seconds that given masks need not pay
+
     score = match(frame_CHW, references, encoder)
     return Target(encoder.name, best_points(score, (frame_CHW.shape[-2], frame_CHW.shape[-1])), None, score)
 

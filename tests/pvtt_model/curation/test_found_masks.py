@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from pvtt_model.backbones.image import load_image_encoder
 from pvtt_model.curation.grabcut import grabcut_masks
@@ -122,6 +124,9 @@ def test_the_row_says_who_made_the_mask(two_things: Any, nano: Any, tmp_path: Pa
     assert mask_of(clip, video, MaskSpec())["provenance"] == "grabcut"
     refused = mask_of(clip, video, by_picture.model_copy(update={"min_match": 1.0}), models=only_image(nano))
     assert not refused["usable"] and "masks.min_match" in refused["reason"] and refused["provenance"] == "grabcut by nano-dinov2"
+    deep = io.BytesIO()
+    Image.new("I;16", (40, 40)).save(deep, "PNG")
+    assert "8-bit" in mask_of(clip | {"references": [deep.getvalue()]}, video, by_picture, models=only_image(nano))["reason"]
     assert "metadata.point" in mask_of(clip | {"metadata": '{"point": [999, 1]}'}, video, MaskSpec())["reason"]
     with pytest.raises(ValueError, match="no loader"):
         mask_of(clip, video, by_picture)
