@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from pvtt_model.backbones.image import load_image_encoder
+from pvtt_model.curation import providers
 from pvtt_model.curation.grabcut import grabcut_masks
 from pvtt_model.curation.masks import mask_of
 from pvtt_model.curation.match import best_points, match
@@ -133,6 +134,17 @@ def test_the_row_says_who_made_the_mask(two_things: Any, nano: Any, tmp_path: Pa
     given = clip | {"mask_format": "png", "mask": [png_bytes(m) for m in red]}
     assert mask_of(given, video, by_picture)["provenance"] == "manifest"  # a model that nobody asks is not loaded
     assert mask_of(given, video, MaskSpec(provider="grabcut"))["provenance"] == "grabcut"
+
+
+def test_a_hidden_product_is_not_sought_in_something_else(two_things: Any, nano: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames, red, blue = two_things
+    maps = torch.nn.functional.interpolate(torch.stack([red, blue])[:, 0, None].float(), (24, 40), mode="area")[:, 0]
+    seen, elsewhere = Target("score", score_hw=maps[0]), Target("score", score_hw=0.8 * maps[1])
+    answers = iter([seen, elsewhere, seen])
+    monkeypatch.setattr(providers, "match_target", lambda *_: next(answers))
+    monkeypatch.setattr(providers, "find_target", lambda *_: next(answers))
+    targets = providers._targets({"references": []}, frames, MaskSpec(rematch_every=2), nano, "grabcut")
+    assert list(targets) == [0, 4]
 
 
 @pytest.mark.parametrize(("name", "reference", "before_at_most", "after_at_least"), [("mug_pour", 80, 0.05, 0.85), ("red_cups", 60, 0.35, 0.8)])
