@@ -137,7 +137,7 @@ def first_target(clip_row: dict[str, Any], frame_CHW: torch.Tensor, spec: MaskSp
     if found is not None and found.score_hw is not None and _best(found) < spec.min_match:
         raise MaskRefused(
             f"{who} by {found.found_by}",
-            f"the reference is not found in the first frame: best match {_best(found):.2f}, below masks.min_match={spec.min_match}. Is the product there?",
+            f"the reference is not in the first frame: best match {_best(found):.2f}, below masks.min_match={spec.min_match}. Cut the clip?",
         )
     return found
 
