@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-LIBRARIES = ("torch", "diffusers", "transformers", "peft", "deepspeed", "ray", "prefect", "pyarrow")
+LIBRARIES = ("torch", "diffusers", "transformers", "peft", "deepspeed", "ray", "prefect", "pyarrow", "timm", "sam2", "opencv-python-headless")
 
 
 @cache

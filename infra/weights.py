@@ -1,4 +1,7 @@
-"""Bring a frozen model's weights onto this machine: from a folder, S3 or the model hub, by pinned revision; never a pickle."""
+"""Bring a frozen model's weights onto this machine: from a folder, S3 or the model hub, by pinned revision.
+
+A pickle is left where it is, unless `only` names its kind: SAM 2 is published as one, and its loader reads it by hash, tensors only.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ def local_weights(spec: ModelSpec, cache_dir: Path, only: Sequence[str] = ()) ->
 
     A local path is taken as it is. s3:// is copied under `cache_dir`, again where an object changed; hf:// through
     huggingface_hub, by its 40-digit commit. only: glob patterns of the files wanted, all by default (see
-    architectures.files_wanted), so that one VAE does not bring a whole pipeline. Pickles are never fetched.
+    architectures.files_wanted), so that one VAE does not bring a whole pipeline. Pickles are not fetched but where `only` names them.
     Raises ValueError for an unpinned revision, FileNotFoundError or WeightsUnavailable where the weights are not there.
     """
     source = spec.weights
@@ -60,7 +63,7 @@ def _from_hub(spec: ModelSpec, cache: Path, only: Sequence[str]) -> Path:
             revision=spec.revision,
             cache_dir=cache,
             allow_patterns=list(only) or None,
-            ignore_patterns=list(PICKLES),
+            ignore_patterns=_left_out(only),
             endpoint=os.environ.get("HF_ENDPOINT"),
         )
     except Exception as error:  # noqa: BLE001 - whatever the client met; its text may hold a URL with a credential, hence no chaining
@@ -76,7 +79,7 @@ def _from_s3(uri: str, cache: Path, only: Sequence[str]) -> Path:
 
     if "@" in uri.removeprefix("s3://").split("/")[0]:
         raise ValueError(f"weights '{_redacted(uri)}' hold a credential. Leave it to the AWS environment or ~/.aws, and write s3://bucket/prefix.")
-    single = uri.endswith(".safetensors")
+    single = uri.endswith(".safetensors") or (uri.endswith(".pt") and "*.pt" not in _left_out(only))
     root, _, last = uri.rstrip("/").rpartition("/") if single else (uri.rstrip("/"), "", "")
     store = open_store(root)
     objects = [o for o in store.list(last) if (o.key == last if single else _wanted(o.key, only))]
@@ -95,7 +98,12 @@ def _from_s3(uri: str, cache: Path, only: Sequence[str]) -> Path:
 
 
 def _wanted(key: str, only: Sequence[str]) -> bool:
-    return not any(fnmatchcase(key, p) for p in PICKLES) and (not only or any(fnmatchcase(key, p) for p in only))
+    return not any(fnmatchcase(key, p) for p in _left_out(only)) and (not only or any(fnmatchcase(key, p) for p in only))
+
+
+def _left_out(only: Sequence[str]) -> list[str]:
+    """The pickles' patterns, less those whose ending `only` asks for."""
+    return [pickle for pickle in PICKLES if not any(wanted.endswith(pickle[1:]) for wanted in only)]
 
 
 def _redacted(text: str) -> str:

@@ -22,7 +22,7 @@ Kind = Literal["clips", "masks", "latents", "conditions", "cards", "checkpoints"
 #: One table instead of a constant a module, so that `pvtt plan` and a run that reuses everything import no torch.
 REVISIONS: dict[Kind, int] = {
     "clips": 3,
-    "masks": 1,
+    "masks": 2,
     "latents": 3,
     "conditions": 4,
     "cards": 1,

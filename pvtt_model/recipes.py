@@ -255,6 +255,8 @@ def _check_roles(recipe: RecipeSpec) -> None:
         (recipe.conditions.text_encoder, "text"),
         (recipe.conditions.image_encoder, "image"),
     ]
+    wanted += [(recipe.masks.image_encoder, "image")] if recipe.masks.image_encoder else []
+    wanted += [(recipe.masks.sam2, "sam2")] if recipe.masks.sam2 else []
     for stage in recipe.stages:
         wanted += [(stage.backbone, "dit"), (stage.evaluate.clip, "clip"), (stage.evaluate.dino, "image")]
         wanted += [(stage.evaluate.judge, "image")] if stage.evaluate.judge else []
@@ -267,7 +269,7 @@ def _check_roles(recipe: RecipeSpec) -> None:
                     f"weights '{spec.weights}' are of architecture '{of}', not '{spec.architecture}'. Set `architecture` and `weights` together."
                 )
     config = architecture(recipe.conditions.image_encoder.architecture, "image").config
-    if "dims" in config:
+    if "convnet" in config:
         raise ValueError(
             f"conditions.image_encoder '{recipe.conditions.image_encoder.architecture}' is a ConvNet and has no patch tokens. "
             "Use a ViT, e.g. nano-dinov2."

@@ -31,7 +31,8 @@ def _make(store: ArtifactStore, planned: Planned, clips: ArtifactRef, recipe: Re
     shards = store.manifest(clips).shards()
     spec = [recipe.masks.identity(), recipe.latents.video.num_frames]
     units = [Unit(store.store.uri, "masks", digest("masks", spec, s.sha256, REVISIONS["masks"]), i, recipe, (s,)) for i, s in enumerate(shards)]
-    records = map_units(store, mask_shard, units, kind="masks", what="extracting masks")
+    on_gpu = recipe.masks.finds_with_a_model and recipe.stages[0].parallel.accelerator == "gpu"
+    records = map_units(store, mask_shard, units, kind="masks", what="extracting masks", num_gpus=float(on_gpu))
     rows = [row for record in records for row in record.summary["masks"]]
     files = [r.files[0].model_copy(update={"name": f"shard-{i:05d}.parquet"}) for i, r in enumerate(records)]
     usable = sum(row["usable"] for row in rows)
@@ -45,7 +46,8 @@ def _make(store: ArtifactStore, planned: Planned, clips: ArtifactRef, recipe: Re
         files.append(store.attach(planned, OVERLAY, path))
     files.append(attach_json(store, planned, TABLE, rows))
     provenance = {p: sum(row["provenance"] == p for row in rows) for p in sorted({row["provenance"] for row in rows})}
-    return store.commit(planned, files, {"usable": usable, "refused": len(rows) - usable, "provenance": provenance})
+    risky = sum(row["usable"] and row["risk"] is not None for row in rows)
+    return store.commit(planned, files, {"usable": usable, "refused": len(rows) - usable, "risky": risky, "provenance": provenance})
 
 
 def _overlay(store: ArtifactStore, clips_shard: StoredFile, masks_shard: StoredFile, recipe: RecipeSpec, path: Path) -> None:
@@ -71,7 +73,10 @@ def _overlay(store: ArtifactStore, clips_shard: StoredFile, masks_shard: StoredF
 
 
 def _show(store: ArtifactStore, manifest: Manifest) -> None:
-    columns = ["clip_key", "usable", "provenance", "area", "area_max", "jitter_px", "gaps", "quality", "reason"]
-    text = f"## {manifest.summary['usable']} masks usable, {manifest.summary['refused']} refused\n\n"
-    text += picture(store.local_path(manifest.file(OVERLAY)), "masks", 700) + "\n\n" + table(read_json(store, manifest), columns)
+    said = manifest.summary
+    columns = ["clip_key", "usable", "provenance", "area", "area_max", "jitter_px", "gaps", "temporal_iou", "quality", "match", "agreement"]
+    columns += ["compared_with", "risk", "reason"]
+    text = f"## {said['usable']} masks usable, {said['risky']} of them at risk, {said['refused']} refused\n\n"
+    text += picture(store.local_path(manifest.file(OVERLAY)), "masks", 700) + "\n\n"
+    text += table(sorted(read_json(store, manifest), key=lambda row: (row["usable"], row["risk"] is None)), columns)
     show_markdown("masks", text, f"masks {manifest.version}")

@@ -75,9 +75,11 @@ def mask_shard(unit: Unit) -> Derived:
     """A clips shard -> its masks shard."""
     from pvtt_model.curation.frames import as_seen
     from pvtt_model.curation.masks import mask_of
+    from pvtt_model.curation.providers import MaskModels
 
     def work(inputs: list[list[Row]]) -> tuple[list[Row], Row]:
-        rows = [mask_of(as_seen(clip), unit.recipe.latents.video, unit.recipe.masks) for clip in inputs[0]]
+        models, spec = MaskModels(image_of, sam2_of), unit.recipe.masks
+        rows = [mask_of(as_seen(clip), unit.recipe.latents.video, spec, models=models) for clip in inputs[0]]
         return rows, {"masks": [{k: v for k, v in row.items() if k != "mask"} for row in rows]}
 
     return _shard(unit, work)
@@ -170,6 +172,13 @@ def image_of(spec: ModelSpec) -> Any:
     from pvtt_model.backbones.image import load_image_encoder
 
     return load_image_encoder(spec, weights_of(spec)).to(device())
+
+
+@lru_cache(maxsize=1)
+def sam2_of(spec: ModelSpec) -> Any:
+    from pvtt_model.backbones.sam2 import load_sam2
+
+    return load_sam2(spec, weights_of(spec)).to(device())
 
 
 @lru_cache(maxsize=1)

@@ -1,15 +1,15 @@
 """The published architectures by name, and nano ones of the same classes. Plain data: importing this loads no torch.
 
 Sizes: Wan2.1 and VACE, arXiv:2503.20314 and 2503.07598 (the config.json of the released diffusers folders); UMT5-XXL,
-arXiv:2304.09151; DINOv2 ViT-L/14, arXiv:2304.07193; OpenCLIP ViT-H/14. Wan2.1-1.3B has the same full spatio-temporal
-attention as 14B: 30 layers of width 1536 against 40 of 5120.
+arXiv:2304.09151; DINOv2 ViT-L/14, arXiv:2304.07193; OpenCLIP ViT-H/14; SAM 2.1, arXiv:2408.00714 (the configs in its
+package). Wan2.1-1.3B has the same full spatio-temporal attention as 14B: 30 layers of width 1536 against 40 of 5120.
 """
 
 from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
-Family = Literal["dit", "vae", "text", "image", "clip", "video"]
+Family = Literal["dit", "vae", "text", "image", "clip", "video", "sam2"]
 
 
 class Architecture(NamedTuple):
@@ -35,6 +35,34 @@ def _vace(heads: int, head_dim: int, ffn_dim: int, layers: int, vace_every: int,
         **more,
     }
 
+
+def _sam2(size: str, *changes: str) -> Architecture:
+    """A config of the sam2 package by its published name, with Hydra overrides."""
+    config = {"config": f"configs/sam2.1/sam2.1_hiera_{size}.yaml", "changes": changes}
+    return Architecture("sam2", "sam2.sam2_video_predictor.SAM2VideoPredictor", config, nano=bool(changes))
+
+
+_NANO_SAM2 = (
+    "image_size=128",
+    "image_encoder.trunk.embed_dim=16",
+    "image_encoder.trunk.stages=[1,1,2,1]",
+    "image_encoder.trunk.global_att_blocks=[3]",
+    "image_encoder.neck.d_model=32",
+    "image_encoder.neck.backbone_channel_list=[128,64,32,16]",
+    "image_encoder.neck.position_encoding.num_pos_feats=32",
+    "memory_attention.d_model=32",
+    "memory_attention.num_layers=2",
+    "memory_attention.layer.d_model=32",
+    "memory_attention.layer.dim_feedforward=64",
+    "memory_attention.layer.self_attention.embedding_dim=32",
+    "memory_attention.layer.cross_attention.embedding_dim=32",
+    "memory_attention.layer.cross_attention.kv_in_dim=16",
+    "memory_encoder.in_dim=32",
+    "memory_encoder.out_dim=16",
+    "memory_encoder.position_encoding.num_pos_feats=16",
+    "memory_encoder.mask_downsampler.embed_dim=32",
+    "memory_encoder.fuser.layer.dim=32",
+)
 
 _NANO_DIT = {"freq_dim": 64, "in_channels": 32, "out_channels": 32, "vace_in_channels": 128}  # 2 x 32 latent channels + 64 mask pixels
 _DIT, _VAE = "diffusers.WanVACETransformer3DModel", "diffusers.AutoencoderKLWan"
@@ -82,9 +110,17 @@ ARCHITECTURES: dict[str, Architecture] = {
     "nano-judge": Architecture(  # of another kind than what conditions the adapter, so that it cannot be pleased by its habits
         "image",
         "timm.create_model",
-        {"model_name": "convnext_atto", "depths": [1, 2, 2, 1], "dims": [32, 64, 128, 160], "width": 160, "patch": 16},
+        {"model_name": "convnext_atto", "depths": [1, 2, 2, 1], "dims": [32, 64, 128, 160], "width": 160, "patch": 16, "convnet": True},
         nano=True,
     ),
+    "tf-efficientnet-lite0": Architecture(  # ImageNet classes, arXiv:1905.11946: a small stand-in for DINOv2 where masks are found by a reference
+        "image", "timm.create_model", {"model_name": "tf_efficientnet_lite0", "width": 1280, "patch": 32, "convnet": True}
+    ),
+    "sam2.1-hiera-t": _sam2("t"),
+    "sam2.1-hiera-s": _sam2("s"),
+    "sam2.1-hiera-b+": _sam2("b+"),
+    "sam2.1-hiera-l": _sam2("l"),
+    "nano-sam2": _sam2("t", *_NANO_SAM2),
     "openclip-vit-h14": Architecture("clip", "open_clip.create_model", {"model_name": "ViT-H-14"}),
     "nano-openclip": Architecture(
         "clip",
@@ -117,6 +153,7 @@ _FILES: dict[Family, tuple[str, ...]] = {
     "image": ("model.safetensors", "config.json"),
     "clip": ("open_clip_model.safetensors", "open_clip_config.json"),
     "video": ("*.pt",),
+    "sam2": ("sam2*.safetensors", "sam2*.pt"),  # published as .pt: read by hash, tensors only
 }
 
 

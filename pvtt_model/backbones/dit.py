@@ -54,8 +54,13 @@ def _cast(model: Any, dtype: torch.dtype) -> None:
 
 
 def build_on_meta(name: str) -> Any:
-    """The architecture's module on the meta device: shapes and names without memory. A 14B takes seconds and no bytes of weights."""
+    """The architecture's module on the meta device: shapes and names without memory. A 14B takes seconds and no bytes of weights.
+
+    Raises ValueError for SAM 2, whose classes read tensors' values while they are made.
+    """
     arch = architecture(name)
+    if arch.family == "sam2":
+        raise ValueError(f"'{name}' cannot stand on the meta device: SAM 2 reads values while it is made. Load it (pvtt_model.backbones.sam2).")
     with torch.device("meta"):
         match arch.family:
             case "dit":

@@ -1,4 +1,4 @@
-"""DINOv2 by timm: patch tokens for the reference adapter, the class token for product similarity. arXiv:2304.07193."""
+"""DINOv2 by timm: patch tokens for the reference adapter, the class token for product similarity. arXiv:2304.07193. ConvNets of timm's too."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from pvtt_model.specs import ModelSpec
 
 NANO_SIDE = 64  # side of the nano models' own pictures; the ViT's positions are interpolated for others
 PUBLISHED_SIDE = 224
+CONVNET_CELL = 16  # px: of a ConvNet's stages, the last at this stride or below tells one thing from another and still says where it is
 WHITE = (255, 255, 255)
 
 
@@ -42,6 +43,30 @@ class ImageEncoder:
         return self._features(images_BCHW)[:, self.model.num_prefix_tokens :]
 
     @property
+    def cell(self) -> int:
+        """Pixels of the picture that a cell of `feature_map` stands for, either way."""
+        return self.patch if self._is_vit else self._stages[self._stage]["reduction"]
+
+    @torch.no_grad()
+    def feature_map(self, images_BCHW: Tensor) -> Tensor:
+        """Images (B, 3, H, W), RGB in [0, 1], as (B, C, H/cell, W/cell): a ViT's patch tokens in their places, a ConvNet's stage of stride 16.
+
+        Raises ValueError for sides that are not in cells, and as `embed`.
+        """
+        if self._is_vit:
+            tokens = self.patch_tokens(images_BCHW)
+            return tokens.transpose(1, 2).unflatten(2, (images_BCHW.shape[2] // self.patch, images_BCHW.shape[3] // self.patch))
+        return self.model.forward_intermediates(self._normalised(images_BCHW, self.cell), indices=[self._stage], intermediates_only=True)[0]
+
+    @property
+    def _stages(self) -> list[dict[str, Any]]:
+        return list(getattr(self.model.feature_info, "info", self.model.feature_info))
+
+    @property
+    def _stage(self) -> int:
+        return max(i for i, stage in enumerate(self._stages) if stage["reduction"] <= CONVNET_CELL)
+
+    @property
     def _is_vit(self) -> bool:
         return hasattr(self.model, "num_prefix_tokens")
 
@@ -52,16 +77,19 @@ class ImageEncoder:
 
     @torch.no_grad()
     def _features(self, images_BCHW: Tensor) -> Tensor:
-        if images_BCHW.dim() != 4 or images_BCHW.shape[1] != 3 or images_BCHW.shape[2] % self.patch or images_BCHW.shape[3] % self.patch:
+        return self.model.forward_features(self._normalised(images_BCHW, self.patch))
+
+    def _normalised(self, images_BCHW: Tensor, px: int) -> Tensor:
+        if images_BCHW.dim() != 4 or images_BCHW.shape[1] != 3 or images_BCHW.shape[2] % px or images_BCHW.shape[3] % px:
             raise ValueError(
-                f"images have shape {tuple(images_BCHW.shape)}; {self.name} takes (B, 3, H, W) with sides in {self.patch}s. "
-                f"Use letterbox(image, side) with side a multiple of {self.patch}, e.g. {16 * self.patch}."
+                f"images have shape {tuple(images_BCHW.shape)}; {self.name} takes (B, 3, H, W) with sides in {px}s. "
+                f"Use letterbox(image, side) with side a multiple of {px}, e.g. {16 * px}."
             )
         low, high = images_BCHW.aminmax()
         if low < -0.001 or high > 1.001:
             raise ValueError(f"images lie in [{low:.3g}, {high:.3g}]; {self.name} takes [0, 1]. Divide uint8 by 255.")
         images = images_BCHW.to(next(self.model.parameters()))
-        return self.model.forward_features((images - self._mean.to(images)) / self._std.to(images))
+        return (images - self._mean.to(images)) / self._std.to(images)
 
 
 def build_image_model(config: dict[str, Any], **more: Any) -> Any:
@@ -72,7 +100,7 @@ def build_image_model(config: dict[str, Any], **more: Any) -> Any:
     elif "depth" in config:
         keep = {"depth": config["depth"], "num_heads": config["num_heads"], "embed_dim": config["width"], "patch_size": config["patch"]}
         keep |= {"img_size": NANO_SIDE, "dynamic_img_size": True}
-    else:
+    elif "convnet" not in config:
         keep = {"dynamic_img_size": True}
     return timm.create_model(config["model_name"], pretrained=False, num_classes=0, **keep, **more)
 
@@ -95,7 +123,12 @@ def load_image_encoder(spec: ModelSpec, folder: Path | None, dtype: torch.dtype 
         part = part_folder(folder, "image")
         state = read_safetensors(weight_files(part, spec.sha256))
         model = build_image_model(arch.config)
-        load_strictly(model, state if "dims" in arch.config else checkpoint_filter_fn(state, model), part)
+        if "convnet" in arch.config:
+            head = f"{model.pretrained_cfg['classifier']}."  # the published file's classes, which are not asked for
+            state = {name: tensor for name, tensor in state.items() if not name.startswith(head)}
+        else:
+            state = checkpoint_filter_fn(state, model)
+        load_strictly(model, state, part)
     side = NANO_SIDE if arch.nano else PUBLISHED_SIDE
     return ImageEncoder(frozen(model.to(dtype)), label(spec), int(arch.config["width"]), int(arch.config["patch"]), side)
 

@@ -1,32 +1,53 @@
 """A mask without weights: GrabCut (Rother et al., 2004) on the first frame, carried on by optical flow (Farneback, 2003).
 
-The last resort where the manifest gives no mask. It believes that the product is near the centre, and stands out from the frame's
-border by colour or by motion. It cannot know which of several things is the product: on the kettle-and-mug clip mug_pour it cleanly
-follows the kettle (IoU 0.0 with the mug), and no statistic in masks.py can tell. Look at the overlay, or give masks.
+Given a target (target.py: the references' match, or the manifest's point or box), that seeds the cut. Without one it is the last resort:
+it believes that the product is near the centre, and stands out from the frame's border by colour or by motion. It cannot
+know which of several things is the product: on the kettle-and-mug clip mug_pour it cleanly follows the kettle (IoU 0.0 with the mug), and no
+statistic in masks.py can tell. Set masks.image_encoder, look at the overlay, or give masks.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping
 
 import cv2
 import numpy as np
 import torch
 
+from pvtt_model.curation.grabcut_seeds import Seeds, seeds_of
+from pvtt_model.curation.target import Target
+
 Array = np.ndarray
 WORK_SIDE_PX = 288  # long side at which it works; the mask is scaled back
+BELIEVED = 0.35  # least mean belief of a part of the cut
+LEAST_PART = 0.05  # of the cut's pixels; smaller parts are crumbs
 
 
-def grabcut_masks(frames_TCHW: torch.Tensor) -> torch.Tensor:
-    """bool T,H,W of the product in uint8 RGB frames. Deterministic. Frames in which nothing is found are empty, never filled in."""
+def grabcut_masks(frames_TCHW: torch.Tensor, targets: Mapping[int, Target] | None = None) -> torch.Tensor:
+    """bool T,H,W of the product in uint8 RGB frames. Deterministic. Frames in which nothing is found are empty, never filled in.
+
+    targets: frame -> where the product is in it, frame 0 at least; it may then be of several parts (three cups). In later frames
+    named, the mask is cut anew instead of carried, which ends the flow's drift. None: one part, by the centre of frame 0.
+    """
     height, width = frames_TCHW.shape[-2:]
     scale = min(1.0, WORK_SIDE_PX / max(height, width))
     small = (max(8, round(width * scale)), max(8, round(height * scale)))
     frames = [cv2.resize(f.permute(1, 2, 0).contiguous().numpy(), small, interpolation=cv2.INTER_AREA) for f in frames_TCHW]
     greys = [cv2.cvtColor(f, cv2.COLOR_RGB2GRAY) for f in frames]
-    masks = [first_mask(frames, greys)]
+    cut = {i: seeded_mask(frames[i], seeds_of(target, (height, width), small[::-1])) for i, target in (targets or {}).items()}
+    masks = [cut[0] if targets else first_mask(frames, greys)]
     for i in range(1, len(frames)):
-        masks.append(_carry(masks[-1], greys[i - 1], greys[i], frames[i]))
+        found = i in cut and cut[i].any()
+        masks.append(cut[i] if found else _carry(masks[-1], greys[i - 1], greys[i], frames[i], one_part=not targets))
     full = [cv2.resize(m.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR) > 0.5 for m in masks]
     return torch.from_numpy(np.stack(full))
+
+
+def seeded_mask(frame: Array, seeds: Seeds) -> Array:
+    """The product in a frame by the seeds: GrabCut, and of its parts those that are believed in, or that hold a sure seed."""
+    cut = _cut(frame, seeds.trimap.copy(), 6)
+    sure = seeds.trimap == cv2.GC_FGD
+    return _parts(cut, lambda part: bool(seeds.belief[part].mean() >= BELIEVED or sure[part].any()))
 
 
 def first_mask(frames: list[Array], greys: list[Array]) -> Array:
@@ -77,7 +98,7 @@ def _flow(start: Array, end: Array) -> Array:
     return np.asarray(cv2.calcOpticalFlowFarneback(start, end, np.zeros((*start.shape, 2), np.float32), 0.5, 3, 15, 3, 5, 1.2, 0))
 
 
-def _carry(mask: Array, before: Array, now: Array, frame: Array) -> Array:
+def _carry(mask: Array, before: Array, now: Array, frame: Array, one_part: bool) -> Array:
     """The mask of the next frame: moved by the flow from it back to this one, then cut anew within a narrow band."""
     if not mask.any():
         return mask
@@ -91,7 +112,8 @@ def _carry(mask: Array, before: Array, now: Array, frame: Array) -> Array:
     sure, maybe = cv2.erode(moved.astype(np.uint8), disc, borderValue=0), cv2.dilate(moved.astype(np.uint8), disc)
     trimap = np.where(maybe > 0, np.where(moved, cv2.GC_PR_FGD, cv2.GC_PR_BGD), cv2.GC_BGD).astype(np.uint8)
     trimap[sure > 0] = cv2.GC_FGD
-    cut = _largest(_cut(frame, trimap, 1), moved.astype(float))
+    cut = _cut(frame, trimap, 1)
+    cut = _largest(cut, moved.astype(float)) if one_part else _parts(cut, lambda part: bool(moved[part].mean() >= 0.5))
     return cut if 0.6 <= cut.sum() / moved.sum() <= 1.6 else moved  # the cut lost its way: keep what the flow says
 
 
@@ -112,3 +134,14 @@ def _largest(mask: Array, weight: Array) -> Array:
         return mask
     sums = np.bincount(labels.ravel(), weight.ravel(), count)
     return labels == 1 + int(np.argmax(sums[1:]))
+
+
+def _parts(mask: Array, keep: Callable[[Array], bool]) -> Array:
+    """The connected parts that are no crumbs and that `keep` (given each as a bool array) takes."""
+    count, labels = cv2.connectedComponents(mask.astype(np.uint8))
+    kept = np.zeros(mask.shape, bool)
+    for i in range(1, count):
+        part = labels == i
+        if part.sum() >= LEAST_PART * mask.sum() and keep(part):
+            kept |= part
+    return kept

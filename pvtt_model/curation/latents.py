@@ -1,7 +1,8 @@
 """A clip and its mask as the latents that training reads: the clip itself, and VACE's context. arXiv:2503.07598.
 
 VACE splits the frames by the mask M (1: to be made): inactive F (1 - M), kept; reactive F M, to be made. Here the frames inside
-the widened mask are first replaced by the fill, in normalised space (neutral is 0), so the old product cannot leak.
+the widened mask are first replaced by the fill, in normalised space (neutral is 0), so that with neutral and black the old product cannot leak.
+Both halves and the packed mask are those of diffusers' WanVACEPipeline: tests/pvtt_model/curation/test_vace_preprocessing.py.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def vace_contexts(frames_TCHW: Tensor, masks: Sequence[Tensor], spec: LatentSpec
     video = to_model(frames_TCHW)
     kept, made = [], []
     for mask_THW in masks:
-        filled = fill_inside(video.transpose(0, 1), mask_THW, spec.fill).transpose(0, 1)
+        filled = fill_inside(video.transpose(0, 1), mask_THW, spec.fill, spec.fill_scale).transpose(0, 1)
         inside = mask_THW.to(video.dtype)
         kept.append(filled * (1 - inside))
         made.append(filled * inside)

@@ -132,20 +132,27 @@ def box_of(mask_HW: torch.Tensor) -> tuple[int, int, int, int] | None:
     return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
 
 
-def fill_inside(frames_TCHW: torch.Tensor, mask_THW: torch.Tensor, fill: Literal["neutral", "black", "original"]) -> torch.Tensor:
-    """`frames_TCHW` (float, in [-1, 1]) with the masked pixels replaced: neutral by 0 (mid grey), black by -1, original by themselves.
+def fill_inside(
+    frames_TCHW: torch.Tensor, mask_THW: torch.Tensor, fill: Literal["neutral", "black", "original", "scaled"], scale: float = 0.5
+) -> torch.Tensor:
+    """`frames_TCHW` (float, in [-1, 1]) with the masked pixels x replaced: neutral by 0 (mid grey), black by -1, original by x, scaled by scale * x.
 
-    Defined in normalised space, where 0 is neutral: on uint8 pixels 0 would be black. Raises ValueError for shapes that do not match, integer
-    frames, and an unknown fill.
+    Defined in normalised space, where 0 is neutral: on uint8 pixels 0 would be black, and their own mid grey, 128, is +0.004. scaled lowers the
+    contrast of what stood there about mid grey: 0 is neutral, 1 is original; between, shape and shading of the old product remain, so it can
+    come back. Raises ValueError for shapes that do not match, integer frames, an unknown fill, and a scale outside 0 to 1.
     """
     if not frames_TCHW.is_floating_point() or frames_TCHW[:, 0].shape != mask_THW.shape:
         raise ValueError(
             f"fill_inside wants float frames T,C,H,W and a mask T,H,W; got {frames_TCHW.dtype} {tuple(frames_TCHW.shape)} and "
             f"{tuple(mask_THW.shape)}. Normalise the frames to [-1, 1] and fit both to one size."
         )
+    if not 0 <= scale <= 1:
+        raise ValueError(f"fill scale {scale} is outside 0 to 1. 0 is neutral, 1 is original: set fill_scale between.")
     values = {"neutral": 0.0, "black": -1.0}
     if fill == "original":
         return frames_TCHW.clone()
+    if fill == "scaled":
+        return torch.where(mask_THW[:, None], frames_TCHW * scale, frames_TCHW)
     if fill not in values:
-        raise ValueError(f"no fill '{fill}'. Valid: neutral, black, original.")
+        raise ValueError(f"no fill '{fill}'. Valid: neutral, black, original, scaled.")
     return frames_TCHW.masked_fill(mask_THW[:, None], values[fill])

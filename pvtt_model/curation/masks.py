@@ -1,4 +1,4 @@
-"""The product's mask, a frame each, and how far it can be believed. Given masks first; else a provider without weights, or none.
+"""The product's mask, a frame each, and how far it can be believed. Who makes it: providers.py; how good it is: mask_quality.py.
 
 A mask that cannot be used is kept with its reason; nothing is padded or filled in.
 """
@@ -9,111 +9,56 @@ from typing import Any
 
 import torch
 
-from pvtt_model.curation.grabcut import grabcut_masks
-from pvtt_model.curation.mask_policy import box_of
+from pvtt_model.curation.mask_quality import fault_of, iou, measure, risk_of
+from pvtt_model.curation.providers import Found, MaskModels, MaskRefused, provide, provider_of
 from pvtt_model.data import video_io
 from pvtt_model.specs import MaskSpec, VideoSpec
 
+_NOTHING: dict[str, Any] = {
+    "mask": [], "area": 0.0, "area_max": 0.0, "jitter_px": 0.0, "gaps": 0, "temporal_iou": 0.0, "quality": 0.0, "match": None, "compared_with": None,
+    "agreement": None, "risk": None,
+}  # fmt: skip
 
-def mask_of(clip_row: dict[str, Any], video: VideoSpec, spec: MaskSpec, timeout_s: float = 120.0) -> dict[str, Any]:
+
+def mask_of(clip_row: dict[str, Any], video: VideoSpec, spec: MaskSpec, timeout_s: float = 120.0, models: MaskModels | None = None) -> dict[str, Any]:
     """A row of the masks shard (pvtt_model.data.shards.SCHEMAS['masks']) for a row of the clips shard.
 
     The mask covers the first video.num_frames frames at the source's size. Unusable, with the reason: no mask where spec says 'reject', a
-    mask or video that does not decode within timeout_s (seconds a file), a frame without product, a mean area out of spec's range.
+    mask or video that does not decode within timeout_s (seconds a file), a product that is not found, a frame without product, a mean area out
+    of spec's range. Usable and yet with a `risk`: see risk_of(). models: the loaders of what spec names; raises ValueError where one is
+    needed and not given.
     """
-    provenance = "manifest" if clip_row["mask_format"] != "none" else "grabcut"
+    row = {"clip_key": clip_row["clip_key"]}
+    provider = provider_of(clip_row, spec)
     try:
-        if provenance == "manifest":
-            mask_THW = given_mask(clip_row, video.num_frames, spec.threshold, timeout_s)
-        elif spec.when_missing == "reject":
-            return _row(clip_row, provenance, None, spec, "the manifest gives no mask. Add mask_path, or set masks.when_missing=grabcut.")
-        else:
-            mask_THW = grabcut_masks(video_io.decode(clip_row["video"], video.num_frames, timeout_s))
-    except (video_io.VideoUnreadable, video_io.PictureUnreadable) as error:
-        return _row(clip_row, provenance, None, spec, f"mask: {error}")
-    return _row(clip_row, provenance, mask_THW, spec, None)
+        found = provide(provider, clip_row, video.num_frames, spec, timeout_s, models)
+    except MaskRefused as error:
+        return row | {"usable": False, "reason": str(error), "provenance": error.provenance} | _NOTHING
+    figures = measure(found.mask_THW, spec) | {"match": found.match}
+    reason = fault_of(found.mask_THW, figures, spec)
+    figures |= _second_opinion(provider, found, clip_row, spec, timeout_s, models)
+    figures["risk"] = risk_of(figures, found.mask_THW.shape[1], spec)
+    pictures = [video_io.png_bytes(m) for m in found.mask_THW]
+    return row | {"usable": reason is None, "reason": reason, "mask": pictures, "provenance": found.provenance} | figures
 
 
-def given_mask(clip_row: dict[str, Any], num_frames: int, threshold: int, timeout_s: float) -> torch.Tensor:
-    """The manifest's mask, bool T,H,W: grey above `threshold` (of 255) is product. Raises VideoUnreadable, PictureUnreadable."""
-    if clip_row["mask_format"] == "video":
-        frames_TCHW = video_io.decode(clip_row["mask"][0], num_frames, timeout_s)
-        return frames_TCHW.float().mean(1).round() > threshold
-    pictures = clip_row["mask"][:num_frames]
-    if len(pictures) < num_frames:
-        raise video_io.PictureUnreadable(f"{len(pictures)} mask pictures for {num_frames} frames. Give one a frame; none is padded.")
-    masks = [video_io.png_mask(p, threshold) for p in pictures]
-    if len({m.shape for m in masks}) > 1:
-        raise video_io.PictureUnreadable("the mask pictures differ in size. Give them all at the video's size.")
-    return torch.stack(masks)
+def _second_opinion(
+    provider: str, found: Found, clip_row: dict[str, Any], spec: MaskSpec, timeout_s: float, models: MaskModels | None
+) -> dict[str, Any]:
+    """compared_with, and agreement: the IoU over all frames with the provider of spec.compare.
 
-
-def _row(clip_row: dict[str, Any], provenance: str, mask_THW: torch.Tensor | None, spec: MaskSpec, reason: str | None) -> dict[str, Any]:
-    if mask_THW is None:
-        figures: dict[str, Any] = {"area": 0.0, "area_max": 0.0, "jitter_px": 0.0, "gaps": 0, "quality": 0.0}
-        pictures: list[bytes] = []
-    else:
-        figures = measure(mask_THW, spec)
-        pictures = [video_io.png_bytes(m) for m in mask_THW]
-        reason = reason or _fault(mask_THW, figures, spec)
-    return {"clip_key": clip_row["clip_key"], "usable": reason is None, "reason": reason, "mask": pictures, "provenance": provenance, **figures}
-
-
-def _fault(mask_THW: torch.Tensor, figures: dict[str, Any], spec: MaskSpec) -> str | None:
-    count = len(mask_THW)
-    if figures["gaps"] == count:
-        return f"mask is empty in all {count} frames. Check the mask's polarity (white is product) and masks.threshold={spec.threshold}."
-    if figures["gaps"]:
-        empty = [i for i, m in enumerate(mask_THW) if not m.any()]
-        return f"mask is empty in {len(empty)} of {count} frames, the first {empty[0]}. Cut the clip to where the product is seen."
-    if figures["area"] < spec.min_area:
-        return f"mask covers {figures['area']:.2%} of the frame on average; less than {spec.min_area:.2%} is not believed. Lower masks.min_area?"
-    if figures["area"] > spec.max_area:
-        return f"mask covers {figures['area']:.2%} of the frame on average; more than {spec.max_area:.2%} is not believed. Is white the product?"
-    return None
-
-
-def measure(mask_THW: torch.Tensor, spec: MaskSpec) -> dict[str, Any]:
-    """area, area_max (shares), jitter_px, gaps, quality.
-
-    jitter_px: mean distance, source pixels, of the box's centre from the midpoint of its neighbours' centres; steady motion has none.
-    quality, 0 to 1, higher is better: steady size x steady place x filled x in range, where
-      steady size  = mean IoU of neighbouring boxes laid on one centre (motion left out),
-      steady place = 1 / (1 + jitter_px / (5 % of the mean box's diagonal)),
-      filled       = 1 - gaps / frames,
-      in range     = 1 within [min_area, max_area]; area / min_area below; (1 - area) / (1 - max_area) above.
+    Nothing where that is the same one, or 'given' and nothing is. One that refuses is named with its reason; there is then no agreement.
     """
-    areas = mask_THW.float().mean((1, 2))
-    boxes = [box_of(m) for m in mask_THW]
-    gaps = sum(b is None for b in boxes)
-    area = float(areas.double().mean())
-    centres = [None if b is None else torch.tensor([b[0] + b[2], b[1] + b[3]], dtype=torch.float64) / 2 for b in boxes]
-    bends = [
-        float(torch.linalg.vector_norm(b - (a + c) / 2))
-        for a, b, c in zip(centres, centres[1:], centres[2:], strict=False)
-        if a is not None and b is not None and c is not None
-    ]
-    sizes = [None if b is None else (b[2] - b[0], b[3] - b[1]) for b in boxes]
-    overlaps = [_centred_iou(a, b) for a, b in zip(sizes, sizes[1:], strict=False) if a is not None and b is not None]
-    known = [s for s in sizes if s is not None]
-    jitter = sum(bends) / len(bends) if bends else 0.0
-    quality = 0.0
-    if known:
-        diagonal = sum((h * h + w * w) ** 0.5 for h, w in known) / len(known)
-        steady = sum(overlaps) / len(overlaps) if overlaps else 1.0
-        quality = steady / (1 + jitter / (0.05 * diagonal)) * (1 - gaps / len(boxes)) * _in_range(area, spec)
-    return {"area": area, "area_max": float(areas.max()), "jitter_px": jitter, "gaps": gaps, "quality": quality}
-
-
-def _centred_iou(a: tuple[int, int], b: tuple[int, int]) -> float:
-    both = min(a[0], b[0]) * min(a[1], b[1])
-    return both / (a[0] * a[1] + b[0] * b[1] - both)
-
-
-def _in_range(area: float, spec: MaskSpec) -> float:
-    if area < spec.min_area:
-        return area / spec.min_area
-    return (1 - area) / (1 - spec.max_area) if area > spec.max_area else 1.0
+    if spec.compare in ("none", provider) or (spec.compare == "given" and clip_row["mask_format"] == "none"):
+        return {"compared_with": None, "agreement": None}
+    try:
+        other = provide(spec.compare, clip_row, len(found.mask_THW), spec, timeout_s, models)
+    except MaskRefused as error:
+        return {"compared_with": f"{error.provenance}, which gave none: {error}", "agreement": None}
+    if other.mask_THW.shape != found.mask_THW.shape:
+        sizes = " and ".join(f"{m.shape[2]}x{m.shape[1]}" for m in (found.mask_THW, other.mask_THW))
+        return {"compared_with": f"{other.provenance}, which differs in size: {sizes}", "agreement": None}
+    return {"compared_with": other.provenance, "agreement": iou(found.mask_THW, other.mask_THW)}
 
 
 def overlay(frames_TCHW: torch.Tensor, mask_THW: torch.Tensor) -> torch.Tensor:

@@ -62,14 +62,21 @@ SCHEMAS: dict[str, pa.Schema] = {
         {
             **_USABLE,
             "mask": _PNGS,  # 1-bit PNG a frame, at the source's size
-            "provenance": pa.string(),  # 'manifest' or 'grabcut'
+            "provenance": pa.string(),  # 'manifest', or the provider that found it and what pointed it there
             "area": pa.float64(),  # mean share of the frame
             "area_max": pa.float64(),
             "jitter_px": pa.float64(),
             "gaps": pa.int32(),  # frames without product
+            "temporal_iou": pa.float64(),  # of neighbouring frames, one shift compensated
             "quality": pa.float64(),  # 0 to 1
         },
-        _REASON,
+        {
+            **_REASON,
+            "match": pa.float64(),  # cosine of frame 0's best cell and the reference, where that pointed at the product
+            "compared_with": pa.string(),  # the second provider, where one was asked,
+            "agreement": pa.float64(),  # and its mask's IoU with this one
+            "risk": pa.string(),  # why an edit of this clip is likely to fail
+        },
     ),
     "latents": _schema(_USABLE, {**_REASON, "tensors": pa.binary()}),
     "conditions": _schema(_USABLE, {**_REASON, "tensors": pa.binary()}),

@@ -20,6 +20,7 @@ FILES = {
     "vae/diffusion_pytorch_model.safetensors": b"tensors",
     "vae/old.bin": b"pickle",
     "transformer/big.safetensors": b"big",
+    "sam2.1_hiera_tiny.pt": b"published so",
 }
 
 
@@ -101,6 +102,11 @@ def test_hub_snapshot_by_commit_without_pickles(hub, tmp_path):
     assert (folder / "vae/diffusion_pytorch_model.safetensors").read_bytes() == b"tensors"
 
 
+def test_sam2s_own_pickle_is_fetched_and_no_other(hub, tmp_path):
+    folder = local_weights(spec("hf://owner/name", revision=COMMIT), tmp_path, files_wanted("sam2.1-hiera-t"))
+    assert [p.name for p in folder.rglob("*") if p.is_file()] == ["sam2.1_hiera_tiny.pt"]
+
+
 def test_a_hub_that_refuses_is_named_without_a_secret(hub, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_" + "s" * 30)
     with pytest.raises(WeightsUnavailable, match="HF_TOKEN") as caught:
@@ -143,6 +149,10 @@ def test_s3_prefix_and_single_file(moto, tmp_path, monkeypatch):
     assert changed != folder and (changed / "vae/config.json").read_bytes() == b"{ }"
     single = local_weights(spec("s3://weights/wan/transformer/big.safetensors"), tmp_path)
     assert single.read_bytes() == b"big"
+    sam2 = local_weights(spec("s3://weights/wan/sam2.1_hiera_tiny.pt"), tmp_path, files_wanted("sam2.1-hiera-t"))
+    assert sam2.read_bytes() == b"published so"
+    with pytest.raises(FileNotFoundError, match="nothing to load"):
+        local_weights(spec("s3://weights/wan/sam2.1_hiera_tiny.pt"), tmp_path, files_wanted("nano-vae"))  # a pickle, and not this one's
     with pytest.raises(FileNotFoundError, match="nothing to load"):
         local_weights(spec("s3://weights/nowhere"), tmp_path)
     with pytest.raises(ValueError, match="hold a credential") as caught:

@@ -99,7 +99,7 @@ def test_overrides_by_dotted_path():
         ({"name.x": 1}, "Nothing lies below it"),
         ({"name.x.y": 1}, "Nothing lies below it"),
         ({"stages.0.train.steps": 0}, r"stages.0.train.steps: Input should be greater than 0 \(got 0\)"),
-        ({"latents.fill": "grey"}, "latents.fill: Input should be 'neutral', 'black' or 'original'"),
+        ({"latents.fill": "grey"}, "latents.fill: Input should be 'neutral', 'black', 'original' or 'scaled'"),
         ({"latents.video.num_frames": 10}, "Use 9 or 13"),
         ({"stages.*.name": "same"}, "stages share a name"),
     ],

@@ -94,7 +94,7 @@ def test_grey_is_encoded_once_and_to_the_last_bit(rows: Any, vae: VideoAutoencod
     assert sorted(calls) == [1, 2, 2]
 
 
-@pytest.mark.parametrize("fill", ["black", "original"])
+@pytest.mark.parametrize("fill", ["black", "original", "scaled"])
 def test_other_fills_are_encoded_for_each_mask(rows: Any, vae: VideoAutoencoder, fill: Any) -> None:
     frames, exact = frames_and_mask(*rows, SPEC.video)
     spec = SPEC.model_copy(update={"fill": fill})

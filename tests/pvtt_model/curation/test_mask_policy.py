@@ -121,6 +121,11 @@ def test_fill_is_defined_in_normalised_space() -> None:
         filled = fill_inside(frames, mask, fill)
         assert (filled[inside] == value).all() and torch.equal(filled[~inside], frames[~inside])
     assert torch.equal(fill_inside(frames, mask, "original"), frames)
+    scaled = fill_inside(frames, mask, "scaled", 0.25)
+    assert torch.equal(scaled[inside], frames[inside] * 0.25) and torch.equal(scaled[~inside], frames[~inside])
+    assert torch.equal(fill_inside(frames, mask, "scaled", 1), frames) and fill_inside(frames, mask, "scaled", 0)[inside].abs().max() == 0
+    with pytest.raises(ValueError, match="outside 0 to 1"):
+        fill_inside(frames, mask, "scaled", 1.5)
     with pytest.raises(ValueError, match="Normalise"):
         fill_inside(frames.to(torch.uint8), mask, "neutral")
     with pytest.raises(ValueError, match="no fill"):
