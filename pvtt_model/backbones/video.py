@@ -18,11 +18,11 @@ from pvtt_model.specs import ModelSpec
 class VideoFeatures:
     """Clips to features, without gradients. `name` is to stand beside every number made with it."""
 
-    def __init__(self, module: torch.jit.ScriptModule, name: str, width: int, least_frames: int) -> None:
-        self.module, self.name, self.width, self.least_frames = module, name, width, least_frames
+    def __init__(self, model: torch.jit.ScriptModule, name: str, width: int, least_frames: int) -> None:
+        self.model, self.name, self.width, self.least_frames = model, name, width, least_frames
 
     def to(self, device: torch.device | str) -> VideoFeatures:
-        self.module.to(device)
+        self.model.to(device)
         return self
 
     @torch.no_grad()
@@ -33,7 +33,7 @@ class VideoFeatures:
             raise ValueError(f"clips have shape {shape}; {self.name} takes (N, 3, T, H, W) with T of {self.least_frames} or more.")
         if clips_NCTHW.abs().max() > 1.001:
             raise ValueError(f"clips go up to {float(clips_NCTHW.abs().max()):.3g}; {self.name} takes [-1, 1]. Divide uint8 by 127.5, less 1.")
-        features: Tensor = self.module(clips_NCTHW)
+        features: Tensor = self.model(clips_NCTHW)
         return features.float()
 
 
@@ -50,5 +50,7 @@ def load_video_features(spec: ModelSpec, folder: Path | None) -> VideoFeatures:
     got = sha256_of_file(found[0])
     if got != spec.sha256.lower():
         raise ValueError(f"{found[0]} has SHA-256 {got}; the spec says {spec.sha256}. Fetch the file again, or correct `sha256`.")
-    module = torch.jit.load(str(found[0]), map_location="cpu").eval()
-    return VideoFeatures(module, label(spec), int(arch.config["width"]), int(arch.config["least_frames"]))
+    model = torch.jit.load(str(found[0]), map_location="cpu").eval()
+    for parameter in model.parameters():  # a script module has no requires_grad_ of its own
+        parameter.requires_grad_(False)
+    return VideoFeatures(model, label(spec), int(arch.config["width"]), int(arch.config["least_frames"]))

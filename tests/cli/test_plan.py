@@ -28,7 +28,7 @@ def test_what_exists_is_said(tmp_path):
     answer = run("nano", "--store", str(tmp_path), "--json")
     assert answer.exit_code == 0, answer.output
     states = {a["name"]: a["exists"] for a in json.loads(answer.stdout)["artifacts"]}
-    assert states.pop(clips.name) is True and not any(states.values()) and len(states) == 16
+    assert states.pop(clips.name) is True and not any(states.values()) and len(states) == 17
 
 
 def test_the_14b_curriculum_in_text(tmp_path):

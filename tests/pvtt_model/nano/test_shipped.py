@@ -15,14 +15,15 @@ from pvtt_model.backbones.dit import load_transformer
 from pvtt_model.backbones.image import load_image_encoder
 from pvtt_model.backbones.text import load_text_encoder
 from pvtt_model.backbones.vae import load_vae
+from pvtt_model.backbones.video import load_video_features
 from pvtt_model.nano.shipped import FOLDER, index, shipped, shipped_folder
 from pvtt_model.recipes import NANO, NANO_WIDE
 from pvtt_model.specs import BackboneSpec, ModelSpec
 
 MOST_BYTES = 40 * 10**6
 LOADERS = {"dit": load_transformer, "vae": load_vae, "text": load_text_encoder, "image": load_image_encoder, "clip": load_clip}
-#: What pretrain/pack.py may pack beside them, of no architecture of ours, is no backbone and has no loader: its file alone is checked.
-MODELS = [name for name, card in index().items() if card["architecture"] in ARCHITECTURES]
+LOADERS |= {"video": load_video_features}
+MODELS = list(index())
 
 
 def kind_of(name: str) -> type[ModelSpec]:
