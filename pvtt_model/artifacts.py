@@ -21,13 +21,13 @@ Kind = Literal["clips", "masks", "latents", "conditions", "cards", "checkpoints"
 #: Raised by whoever changes what a producer writes for the same spec and inputs: old artifacts then no longer match.
 #: One table instead of a constant a module, so that `pvtt plan` and a run that reuses everything import no torch.
 REVISIONS: dict[Kind, int] = {
-    "clips": 3,
+    "clips": 4,
     "masks": 2,
     "latents": 3,
     "conditions": 4,
     "cards": 1,
     "checkpoints": 3,
-    "edits": 3,
+    "edits": 4,
     "reports": 2,
     "gates": 1,
     "releases": 1,

@@ -23,7 +23,7 @@ from pvtt_model.specs import RecipeSpec
 from tasks.clip_table import TABLE, attach_json, map_units, read_json
 from tasks.policy import POLICY, produce
 from tasks.shard_work import Unit, ingest_chunk
-from tasks.twins import find_twins, leaking
+from tasks.twins import LEAKS, find_twins, leaking
 from tasks.ui import show_markdown, table
 
 NANO = "nano"
@@ -48,12 +48,14 @@ def ingest_clips(clips: str, recipe: RecipeSpec, store: str, base: ArtifactRef |
 
 def new_lines(clips: str, recipe: RecipeSpec, base: Manifest, store: ArtifactStore) -> list[CheckedLine]:
     """The source's lines that `base` has not judged: neither accepted (by the video) nor refused after probing (by all that the line says)."""
-    return _unjudged(_Source(clips, recipe, store.store.uri).scan().lines, store, base)
+    return _unjudged(_Source(clips, recipe, store.store.uri).scan().lines, store, base, recipe)
 
 
-def _unjudged(lines: Sequence[CheckedLine], store: ArtifactStore, base: Manifest) -> list[CheckedLine]:
+def _unjudged(lines: Sequence[CheckedLine], store: ArtifactStore, base: Manifest, recipe: RecipeSpec) -> list[CheckedLine]:
+    """A line that leaked is judged anew where the recipe's threshold is another: it was refused for what lies beside it, not for what it is."""
+    same = base.spec["clips"].get("near_duplicate_bits", -1) == recipe.clips.near_duplicate_bits
     accepted = {fact.get("line_key", fact["clip_key"]) for fact in read_json(store, base)}
-    refused = {r.get("content") for r in read_json(store, base, REFUSALS)}
+    refused = {r.get("content") for r in read_json(store, base, REFUSALS) if same or r["kind"] != LEAKS}
     return [line for line in lines if line.clip_key not in accepted and digest(*_content(line)) not in refused]
 
 
@@ -110,12 +112,12 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, source: _S
         _same_frames(before, recipe)
     facts: list[dict[str, Any]] = read_json(store, before) if before else []
     files = list(before.shards()) if before else []
-    new = _unjudged(scan.lines, store, before) if before else list(scan.lines)
+    new = _unjudged(scan.lines, store, before, recipe) if before else list(scan.lines)
     contents = {line.line: digest(*_content(line)) for line in new}
     size = recipe.clips.clips_per_shard
     units = [_unit(store, recipe, new[i : i + size], len(files) + n) for n, i in enumerate(range(0, len(new), size))]
     refusals = [r._asdict() for r in scan.refusals]
-    refusals += [r for r in read_json(store, before, REFUSALS) if "content" in r] if before else []
+    refusals += [r for r in read_json(store, before, REFUSALS) if "content" in r and r["content"] not in contents.values()] if before else []
     for unit, record in zip(units, map_units(store, ingest_chunk, units, kind="clips", what="probing clips"), strict=True):
         files.append(record.files[0].model_copy(update={"name": f"shard-{unit.number:05d}.parquet"}))
         facts += [fact | {"shard": unit.number, "row": row, "content": contents[fact["line"]]} for row, fact in enumerate(record.summary["clips"])]
@@ -166,7 +168,7 @@ def _known_twins(store: ArtifactStore, before: Manifest | None, recipe: RecipeSp
 def _same_frames(before: Manifest, recipe: RecipeSpec) -> None:
     """The frames that the model sees were chosen when a clip was taken in. Raises ValueError where the recipe now wants others."""
     was, now = before.spec["video"], recipe.latents.video
-    if was.get("fps") != now.fps or ((now.fps or recipe.clips.shots == "split") and was["num_frames"] < now.num_frames):
+    if was.get("fps") != now.fps or was["num_frames"] != now.num_frames:
         said = f"{was['num_frames']} frames at fps {was.get('fps')}; the recipe wants {now.num_frames} at {now.fps}"
         raise ValueError(f"{before.name} was ingested for {said}. Ingest all clips anew (no base), or set latents.video as it was.")
 

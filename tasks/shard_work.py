@@ -78,8 +78,8 @@ def mask_shard(unit: Unit) -> Derived:
     from pvtt_model.curation.providers import MaskModels
 
     def work(inputs: list[list[Row]]) -> tuple[list[Row], Row]:
-        models, spec = MaskModels(image_of, sam2_of), unit.recipe.masks
-        rows = [mask_of(as_seen(clip), unit.recipe.latents.video, spec, models=models) for clip in inputs[0]]
+        models, recipe = MaskModels(image_of, sam2_of), unit.recipe
+        rows = [mask_of(as_seen(clip), recipe.latents.video, recipe.masks, recipe.clips.decode_timeout_s, models) for clip in inputs[0]]
         return rows, {"masks": [{k: v for k, v in row.items() if k != "mask"} for row in rows]}
 
     return _shard(unit, work)
@@ -91,7 +91,8 @@ def latent_shard(unit: Unit) -> Derived:
 
     def work(inputs: list[list[Row]]) -> tuple[list[Row], Row]:
         spec = unit.recipe.latents
-        rows = [encode_latents(clip, mask, spec, vae_of(spec.vae)) for clip, mask in zip(*inputs, strict=True)]
+        timeout_s = unit.recipe.clips.decode_timeout_s
+        rows = [encode_latents(clip, mask, spec, vae_of(spec.vae), timeout_s) for clip, mask in zip(*inputs, strict=True)]
         return rows, {"latents": [{k: row[k] for k in ("clip_key", "usable", "reason")} for row in rows]}
 
     return _shard(unit, work)

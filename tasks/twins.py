@@ -7,6 +7,7 @@ from typing import Any
 from pvtt_model.data.duplicates import near_pairs
 
 Fact = dict[str, Any]
+LEAKS = "leaks_evaluation"
 
 
 def find_twins(facts: list[Fact], most_bits: float | None, known: list[Fact], covered: int) -> list[Fact]:
@@ -50,6 +51,6 @@ def _refusal(fact: Fact, twin: Fact, pair: Fact) -> Fact:
     how += " the right edit of" if pair["of_truth"] else ""
     reason = (
         f"'{fact['source']}' {how} '{twin['source']}' (line {twin['line']}), which is held out: what is trained on cannot be judged. "
-        "Remove one of the two, hold both out by metadata.split, or lower clips.near_duplicate_bits where they only look alike."
+        "Remove one of the two, hold both out by metadata.split, or, where they only look alike, set clips.near_duplicate_bits=null."
     )
-    return {"line": fact["line"], "kind": "leaks_evaluation", "reason": reason, "source": fact["source"], "content": fact.get("content")}
+    return {"line": fact["line"], "kind": LEAKS, "reason": reason, "source": fact["source"], "content": fact.get("content")}

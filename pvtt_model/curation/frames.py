@@ -14,9 +14,9 @@ from pvtt_model.specs import VideoSpec
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def frames_and_mask(clip: dict[str, Any], mask: dict[str, Any], video: VideoSpec) -> tuple[Tensor, Tensor]:
-    """(frames uint8 T,C,H,W, mask bool T,H,W) of a clip at the model's size, from its clips and masks rows."""
-    frames = fit(decode(as_seen(clip)["video"], video.num_frames), video)
+def frames_and_mask(clip: dict[str, Any], mask: dict[str, Any], video: VideoSpec, timeout_s: float = 120.0) -> tuple[Tensor, Tensor]:
+    """(frames uint8 T,C,H,W, mask bool T,H,W) of a clip at the model's size, from its clips and masks rows. Raises VideoUnreadable."""
+    frames = fit(decode(as_seen(clip)["video"], video.num_frames, timeout_s), video)
     return frames, fit_mask(torch.stack([png_mask(png) for png in mask["mask"]]), video)
 
 

@@ -20,6 +20,7 @@ from pvtt_model.backbones.vae import VideoAutoencoder
 from pvtt_model.curation.frames import DTYPES, frames_and_mask, to_model
 from pvtt_model.curation.mask_policy import fill_inside
 from pvtt_model.curation.variants import stored_context, widened_masks
+from pvtt_model.data.video_io import VideoUnreadable
 from pvtt_model.specs import LatentSpec
 
 CELL = 8  # pixels of the frame a latent cell stands for, either way
@@ -67,15 +68,19 @@ def grey_latents(vae: VideoAutoencoder, shape_CTHW: tuple[int, ...]) -> Tensor:
     return vae.encode(torch.zeros(1, *shape_CTHW))[0]
 
 
-def encode_latents(clip: dict[str, Any], mask: dict[str, Any], spec: LatentSpec, vae: VideoAutoencoder) -> dict[str, Any]:
+def encode_latents(clip: dict[str, Any], mask: dict[str, Any], spec: LatentSpec, vae: VideoAutoencoder, timeout_s: float = 120.0) -> dict[str, Any]:
     """The latents row of one clip; a clip whose mask was refused stays in its row, unusable, with the mask's reason.
 
-    Clips that the manifest holds out are never trained on: they get variant 0 alone.
+    Clips that the manifest holds out are never trained on: they get variant 0 alone. timeout_s: of decoding, seconds; a clip that takes longer is
+    unusable too.
     """
     row: dict[str, Any] = {"clip_key": clip["clip_key"], "usable": mask["usable"], "reason": mask["reason"], "tensors": b""}
     if not mask["usable"]:
         return row
-    frames, exact = frames_and_mask(clip, mask, spec.video)
+    try:
+        frames, exact = frames_and_mask(clip, mask, spec.video, timeout_s)
+    except VideoUnreadable as error:
+        return row | {"usable": False, "reason": str(error)}
     masks = widened_masks(exact, spec.mask_policy, clip["clip_key"], 1 if clip["split"] in ("validation", "eval") else spec.variants)
     if not masks[0].any():
         return row | {"usable": False, "reason": "the mask is empty once cut to the model's frame; use video.fit='stretch' or another clip"}

@@ -30,10 +30,12 @@ class Target(NamedTuple):
 def find_target(clip_row: dict[str, Any], frame_CHW: Tensor, encoder: ImageEncoder | None) -> Target | None:
     """The manifest's metadata.point ([x, y], or a list of them) and metadata.box; else the references' match; None without an encoder.
 
+    Point and box are of the file's first frame, so a later shot of it has none.
     Raises PromptUnreadable for a point or box that is none, PictureUnreadable for a reference.
     """
     height, width = frame_CHW.shape[-2:]
-    metadata = json.loads(clip_row.get("metadata") or "{}")
+    later_shot = bool(clip_row.get("start_s"))
+    metadata = {} if later_shot else json.loads(clip_row.get("metadata") or "{}")
     point, box = metadata.get("point"), metadata.get("box")
     if point is not None or box is not None:
         points = [] if point is None else point if point and isinstance(point, list) and isinstance(point[0], list) else [point]

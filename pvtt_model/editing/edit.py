@@ -15,7 +15,7 @@ from pvtt_model.curation.mask_policy import widen
 from pvtt_model.curation.prompts import replaced
 from pvtt_model.curation.variants import control_of
 from pvtt_model.data.video_io import decode, fit, fit_mask, png_bytes, png_mask, read_picture
-from pvtt_model.editing.sample import EditInputs, Variant, composite, sample_variants
+from pvtt_model.editing.sample import EditInputs, Variant, composite, latent_mask, sample_variants
 from pvtt_model.specs import EditSpec, LatentSpec, VideoSpec
 from pvtt_model.training.schedule import seed_of
 from pvtt_model.training.teacher import Teacher
@@ -62,7 +62,9 @@ def edit_clip(
     assert control is not None  # a usable row has the policy's own variant
     wrong_PC = load(wrong["conditions"]["tensors"])["reference_NPC"].flatten(0, 1) if wrong else None
     device = next(teacher.parameters()).device
-    tensors = (control, text, empty_text_LD, c["reference_NPC"].flatten(0, 1), wrong_PC, z["latents_CFHW"])
+    frames, exact = frames_and_mask(clip, template["masks"], latents.video)
+    mask = widen(exact, latents.mask_policy)
+    tensors = (control, text, empty_text_LD, c["reference_NPC"].flatten(0, 1), wrong_PC, z["latents_CFHW"], latent_mask(mask))
     inputs = EditInputs(*(None if t is None else t.float().to(device) for t in tensors))  # type: ignore[arg-type]
     try:
         sampled = sample_variants(teacher, inputs, _asked(edit, wrong is not None), edit, max_text_tokens, seed_of(edit.seed, clip["clip_key"]))
@@ -70,8 +72,6 @@ def edit_clip(
         return row | {"usable": False, "reason": str(error)}
     truth = truth_of(clip, product, latents.video)
     videos = _decoded(vae, sampled, z["latents_CFHW"], None if truth is None else truth[0])
-    frames, exact = frames_and_mask(clip, template["masks"], latents.video)
-    mask = widen(exact, latents.mask_policy)
     videos |= {"source": frames, "mask": mask, "composited": composite(videos["raw"], frames, mask, edit.feather_px)}
     if truth is not None:
         videos |= {"truth": truth[0], "truth_mask": truth[1]}

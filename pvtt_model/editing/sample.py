@@ -39,7 +39,8 @@ class EditInputs(NamedTuple):
     empty_text_LD: Tensor
     reference_PC: Tensor
     wrong_reference_PC: Tensor | None = None  # of a third product, for the variant 'wrong_reference'
-    source_CFHW: Tensor | None = None  # the template's own latents, wanted where the background is blended
+    source_CFHW: Tensor | None = None  # the template's own latents, and
+    made_FHW: Tensor | None = None  # bool, the cells with a masked pixel (latent_mask): both wanted where the background is blended
 
 
 class Condition(NamedTuple):
@@ -77,10 +78,10 @@ def sample_variants(
     edit: the teacher with its reference. no_reference: without. wrong_reference: with inputs.wrong_reference_PC. base: the backbone as it
     was before training, without LoRA and reference. A variant does not change the others. One that is not finite is left out;
     where that is the edit itself, FloatingPointError. Raises ValueError where 'wrong_reference' is asked for and there is none, and where
-    the background is to be blended and inputs.source_CFHW is not given.
+    the background is to be blended and inputs.source_CFHW or made_FHW is not given.
     """
-    if spec.background == "blended" and inputs.source_CFHW is None:
-        raise ValueError("edit.background is 'blended', but inputs.source_CFHW is None. Give the template's latents.")
+    if spec.background == "blended" and (inputs.source_CFHW is None or inputs.made_FHW is None):
+        raise ValueError("edit.background is 'blended', but inputs.source_CFHW or made_FHW is None. Give the template's latents and latent_mask.")
     if "wrong_reference" in variants and inputs.wrong_reference_PC is None:
         raise ValueError("the variant 'wrong_reference' is asked for, but inputs.wrong_reference_PC is None. Give a third product's patch tokens.")
     teacher.eval()
@@ -128,12 +129,21 @@ def _sampled(
     return dict(zip(variants, latents, strict=True))
 
 
+def latent_mask(mask_THW: Tensor) -> Tensor:
+    """bool (F, H/8, W/8): the latent cells any of whose pixels is masked in any of the frames that they stand for (the first; then four each).
+
+    VACE's own packed mask takes one frame of the four, so the rim of a moving mask is missing in it.
+    """
+    frames = F.max_pool2d(mask_THW[:, None].float(), 8)[:, 0]
+    later = frames[1:].unflatten(0, (-1, 4)).amax(1) if len(frames) > 1 else frames[1:]
+    return torch.cat([frames[:1], later]).bool()
+
+
 def _blended(latents_VCFHW: Tensor, inputs: EditInputs, noise_1CFHW: Tensor, sigma: Tensor) -> Tensor:
     """The latents where the mask has a pixel; elsewhere the template's at noise level `sigma`."""
-    assert inputs.source_CFHW is not None
+    assert inputs.source_CFHW is not None and inputs.made_FHW is not None
     source = inputs.source_CFHW[None].to(latents_VCFHW)
-    made_FHW = inputs.control_MFHW[2 * len(inputs.source_CFHW) :].bool().any(0)
-    return torch.where(made_FHW, latents_VCFHW, interpolate(source, noise_1CFHW, sigma.view(1).to(source)))
+    return torch.where(inputs.made_FHW.bool(), latents_VCFHW, interpolate(source, noise_1CFHW, sigma.view(1).to(source)))
 
 
 def _conditions(index: int, variant: Variant, spec: EditSpec) -> list[Condition]:

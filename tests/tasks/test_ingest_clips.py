@@ -71,7 +71,7 @@ def by_split(house: House, split: str) -> dict[str, Any]:
 def test_the_nano_world_loses_nothing(house: House) -> None:
     made = house.make()
     assert (made.summary["accepted"], made.summary["refused"], made.summary["near_duplicates"]) == (10, 0, 0)
-    assert all(len(fact["frame_hashes"]) == 96 and fact["video_sha256"].startswith(fact["clip_key"]) for fact in house.read(made, "table.json"))
+    assert all(len(fact["frame_hashes"]) == 1536 and fact["video_sha256"].startswith(fact["clip_key"]) for fact in house.read(made, "table.json"))
 
 
 def test_a_training_clip_like_a_held_out_one_is_refused_and_its_twin_named(house: House) -> None:

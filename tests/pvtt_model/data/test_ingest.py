@@ -35,7 +35,7 @@ def clip_row(i: int) -> dict[str, object]:
         "used_frames": [0, 1, 1] if i else None,
         "truth_frame_hashes": None,
         "start_s": 1.5 if i else None,
-        "frame_hashes": "0f" * 48,
+        "frame_hashes": "0f" * 768,
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pvtt_model.editing.sample import EditInputs, bare_backbone, flow_scheduler, sample_edit, sample_variants
+from pvtt_model.editing.sample import EditInputs, bare_backbone, flow_scheduler, latent_mask, sample_edit, sample_variants
 from pvtt_model.specs import EditSpec
 
 TOKENS = 8
@@ -174,15 +174,12 @@ def test_levels_fall_from_noise_to_data(scheduler, shift):
 
 @pytest.fixture
 def blended(teacher, inputs) -> tuple[EditInputs, torch.Tensor]:
-    """Inputs with the source's latents and one pixel of one cell masked; and where that cell is, bool F,H,W."""
+    """Inputs with the source's latents and one cell to be made; and where that cell is, bool F,H,W."""
     channels = teacher.transformer.config.in_channels
-    control = inputs.control_MFHW.clone()
-    control[2 * channels :] = 0
-    control[2 * channels + 5, 0, 1, 2] = 1
     source = torch.randn(channels, 2, 4, 4, generator=torch.Generator().manual_seed(8))
     made = torch.zeros(2, 4, 4, dtype=torch.bool)
     made[0, 1, 2] = True
-    return inputs._replace(control_MFHW=control, source_CFHW=source), made
+    return inputs._replace(source_CFHW=source, made_FHW=made), made
 
 
 @pytest.mark.parametrize("scheduler", ["unipc", "flow_euler"])
@@ -208,5 +205,14 @@ def test_blending_by_hand(teacher, blended):
 
 
 def test_blending_wants_the_source(teacher, inputs):
-    with pytest.raises(ValueError, match=r"source_CFHW is None\. Give"):
+    with pytest.raises(ValueError, match=r"made_FHW is None\. Give"):
         sample_edit(teacher, inputs, spec(background="blended"), TOKENS, 4)
+
+
+def test_a_cell_is_made_where_any_of_its_pixels_is_masked_in_any_of_its_frames():
+    mask = torch.zeros(9, 32, 48, dtype=torch.bool)
+    mask[0, 0, 0] = mask[1, 31, 47] = mask[4, 8, 16] = mask[8, 7, 15] = True
+    made = latent_mask(mask)
+    assert made.shape == (3, 4, 6) and made.dtype == torch.bool
+    assert made.nonzero().tolist() == [[0, 0, 0], [1, 1, 2], [1, 3, 5], [2, 0, 1]]
+    assert latent_mask(mask[:1]).nonzero().tolist() == [[0, 0, 0]]
