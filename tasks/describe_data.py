@@ -36,7 +36,7 @@ def _make(store: ArtifactStore, planned: Planned, data: dict[str, ArtifactRef]) 
     later = {kind: read_json(store, manifests[kind]) for kind in ("latents", "conditions")}
     stored = {kind: sum(shard.bytes for shard in m.shards()) for kind, m in manifests.items()}
     refusals, twins = (read_json(store, manifests["clips"], name) for name in (REFUSALS, DUPLICATES))
-    card = data_card(facts, refusals, masks, later, stored, len(twins))
+    card = data_card(facts, refusals, masks, later, stored, twins)
     with tempfile.TemporaryDirectory() as folder:
         paths = {name: Path(folder) / name for name in (CARD, PAGE, SHEET)}
         paths[CARD].write_text(card.model_dump_json(indent=1))
@@ -47,18 +47,21 @@ def _make(store: ArtifactStore, planned: Planned, data: dict[str, ArtifactRef]) 
 
 
 def _sheet(store: ArtifactStore, manifests: dict[str, Manifest], facts: list[Any], masks: list[Any], path: Path) -> None:
-    """Clips evenly out of all usable ones."""
+    """Usable clips evenly out of the first, the middle and the last shard: others need not be fetched for it."""
     from pvtt_model.curation.frames import as_seen
     from pvtt_model.data.shards import read_row
     from pvtt_model.evaluation.clip_sheet import clip_sheet
 
     usable = {mask["clip_key"] for mask in masks if mask["usable"]}
     good = [fact for fact in facts if fact["clip_key"] in usable]
-    step = max(1, len(good) / SHEET_CLIPS)
-    chosen = [good[int(i * step)] for i in range(min(SHEET_CLIPS, len(good)))]
+    numbers = sorted({fact["shard"] for fact in good})
+    near = {numbers[i] for i in (0, len(numbers) // 2, -1)} if numbers else set()
+    shown = [fact for fact in good if fact["shard"] in near]
+    step = max(1, len(shown) / SHEET_CLIPS)
+    chosen = [shown[int(i * step)] for i in range(min(SHEET_CLIPS, len(shown)))]
     shards = {kind: manifests[kind].shards() for kind in ("clips", "masks")}
     rows = ({kind: read_row(store.local_path(shards[kind][f["shard"]]), f["row"]) for kind in shards} for f in chosen)
-    clip_sheet([(as_seen(row["clips"]), row["masks"]) for row in rows], len(good), path)
+    clip_sheet(((as_seen(row["clips"]), row["masks"]) for row in rows), len(chosen), len(good), path)
 
 
 def _show(store: ArtifactStore, manifest: Manifest) -> None:

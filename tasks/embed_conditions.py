@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from itertools import islice
 from pathlib import Path
 
 from prefect import task
@@ -58,8 +59,9 @@ def _augmented(store: ArtifactStore, clips: Manifest, recipe: RecipeSpec, path: 
     from pvtt_model.data.shards import read_row
 
     spec, shard = recipe.conditions, clips.shards()[0]
-    rows = (read_row(store.local_path(shard), i) for i in range(min(SHOWN_CLIPS, shard.rows or 0)))
-    lines = [torch.stack([reference_pictures(row, v, spec)[0] for v in range(spec.reference_variants)]) for row in rows if variants_of(row, spec) > 1]
+    rows = (read_row(store.local_path(shard), i, ["clip_key", "split", "references"]) for i in range(shard.rows or 0))
+    shown = islice((row for row in rows if variants_of(row, spec) > 1), SHOWN_CLIPS)
+    lines = [torch.stack([reference_pictures(row, v, spec)[0] for v in range(spec.reference_variants)]) for row in shown]
     pictures = torch.cat(lines) if lines else torch.ones(1, 3, spec.image_size, spec.image_size)
     save_image(pictures, path, nrow=spec.reference_variants, padding=4, pad_value=1.0)
 

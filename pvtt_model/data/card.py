@@ -35,12 +35,12 @@ class Spread(_Frozen):
 
 
 class DataCard(_Frozen):
-    """hours: of the source clips that were accepted. Counts are of clips unless they say otherwise."""
+    """hours: of the source files behind the accepted clips, each once. Counts are of clips unless they say otherwise."""
 
     clips: int
     usable: int = Field(description="accepted clips that no later step refused")
-    refused: int
-    refused_by: dict[str, int] = Field(description="reason's kind -> lines of the manifest")
+    refused: int = Field(description="lines, or shots of a line")
+    refused_by: dict[str, int] = Field(description="reason's kind -> how many of them")
     unusable_by: dict[str, int] = Field(description="step -> accepted clips it could not use")
     hours: Finite
     splits: dict[str, int] = Field(description="training, validation, evaluation")
@@ -70,10 +70,10 @@ def data_card(
     masks: Sequence[Row],
     later: Mapping[str, Sequence[Row]],
     stored_bytes: Mapping[str, int],
-    near_duplicates: int = 0,
+    twins: Sequence[Row] = (),
 ) -> DataCard:
     """facts, refusals: of the clips artifact; masks: the masks' table; later: kind -> its table (usable, clip_key), in order. A table may have
-    clips that were refused after their shard was written. near_duplicates: pairs.
+    clips that were refused after their shard was written. twins: the pairs of near-duplicates; counted are those of two files still in.
 
     Raises ValueError where a table lacks a clip.
     """
@@ -93,7 +93,7 @@ def data_card(
         "refused": len(refusals),
         "refused_by": _counts(r["kind"] for r in refusals),
         "unusable_by": _counts(lost.values()),
-        "hours": sum(f["num_frames"] / f["fps"] for f in facts) / 3600,
+        "hours": sum({f.get("video_sha256") or f["clip_key"]: f["num_frames"] / f["fps"] for f in facts}.values()) / 3600,
         "splits": _splits(facts),
         "products": len(products),
         "products_held_out": len({f["product_id"] for f in facts if f["held_out"]}),
@@ -110,7 +110,7 @@ def data_card(
         "mask_jitter_px": _spread([row["jitter_px"] for row in seen]),
         "mask_provenance": _counts(row["provenance"] for row in masks),
         "licences": _counts(str(f.get("licence") or "not stated") for f in facts),
-        "near_duplicates": near_duplicates,
+        "near_duplicates": _twins(facts, twins),
         "stored_bytes": dict(stored_bytes),
     }
     return DataCard(**card, warnings=tuple(_warnings(card, captions, products)))
@@ -123,6 +123,13 @@ def _of(facts: Sequence[Row], rows: Sequence[Row], kind: str) -> list[Row]:
     if missing:
         raise ValueError(f"the table of {kind} lacks {len(missing)} clips of the clips' own, e.g. {missing[0]}. Re-run curation.")
     return [by_key[f["clip_key"]] for f in facts]
+
+
+def _twins(facts: Sequence[Row], twins: Sequence[Row]) -> int:
+    """Pairs of which both clips are in, and of two files: two edits asked of one video are no duplicates."""
+    file_of = {f["clip_key"]: f.get("video_sha256") or f["clip_key"] for f in facts}
+    pairs = [(file_of.get(pair["clip_key"]), file_of.get(pair["twin"])) for pair in twins]
+    return sum(a is not None and b is not None and a != b for a, b in pairs)
 
 
 def _warnings(card: Mapping[str, Any], captions: Counter[str], products: Counter[str]) -> list[str]:
@@ -143,7 +150,7 @@ def _warnings(card: Mapping[str, Any], captions: Counter[str], products: Counter
     missing = card["licences"].get("not stated", 0)
     if missing:
         said.append(f"{missing} of {clips} clips state no licence (metadata.licence).")
-    found = {name: n for name, n in card["mask_provenance"].items() if name != "manifest"}
+    found = {name: n for name, n in card["mask_provenance"].items() if name not in ("manifest", "none")}
     if found:
         said.append(f"{sum(found.values())} of {clips} masks were found, not given ({', '.join(found)}): look at the overlay.")
     return said

@@ -21,7 +21,7 @@ def card_html(card: DataCard, name: str, contact_sheet_png: str | Path | None, p
     }  # fmt: skip
     body += ["<h2>How they spread</h2>", _spreads(spreads)]
     counts: dict[str, Mapping[str, int]] = {
-        "Splits": card.splits, "Refused lines, by reason": card.refused_by, "Accepted, but unusable, by step": card.unusable_by,
+        "Splits": card.splits, "Refused, by reason": card.refused_by, "Accepted, but unusable, by step": card.unusable_by,
         "Sizes of the sources": card.sizes, "Aspects": card.aspects, "Frames a second": card.fps, "Masks from": card.mask_provenance,
         "Licences": card.licences, "Products with most clips": card.most_clips_of_a_product,
     }  # fmt: skip
@@ -40,7 +40,7 @@ def card_html(card: DataCard, name: str, contact_sheet_png: str | Path | None, p
 def headline(card: DataCard) -> str:
     """The card in a line."""
     return (
-        f"{card.usable} usable of {card.clips} accepted clips ({card.refused} lines refused), {card.hours:.3g} hours, {card.products} products, "
+        f"{card.usable} usable of {card.clips} accepted clips ({card.refused} refused), {card.hours:.3g} hours, {card.products} products, "
         f"{card.products_held_out} of them held out; {card.product_words} clips name their product; {card.near_duplicates} near-duplicates"
     )
 

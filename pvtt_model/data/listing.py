@@ -103,9 +103,9 @@ class Listing:
 
 
 def is_mask(path: str) -> bool:
-    """Whether the name says that it is a mask: mask.mp4, mug_mask.mp4, masks/mug.mp4."""
+    """Whether the name says that it is a mask: mask.mp4, mug_mask.mp4, masks/mug.mp4. Not by its first word: a matte black bottle is none."""
     words = PurePosixPath(path).stem.lower().replace("-", "_").replace(".", "_").split("_")
-    return words[-1] in MASK_WORDS or words[0] in MASK_WORDS or PurePosixPath(path).parent.name.lower() in MASK_WORDS
+    return words[-1] in MASK_WORDS or PurePosixPath(path).parent.name.lower() in MASK_WORDS
 
 
 def _is_video(path: Path) -> bool:

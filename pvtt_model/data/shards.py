@@ -30,7 +30,7 @@ _REASON: dict[str, pa.DataType] = {"reason": pa.string()}
 SCHEMAS: dict[str, pa.Schema] = {
     "clips": _schema(
         {
-            "clip_key": pa.string(),  # first 20 hex digits of the video's SHA-256
+            "clip_key": pa.string(),  # first 20 hex digits of the video's SHA-256; of a shot, or of one of several tasks on it, a digest of its own
             "video": pa.binary(),  # the source file's bytes
             "mask": _PNGS,  # 'video': one mp4; 'png': one picture a frame; 'none': empty
             "mask_format": pa.string(),

@@ -17,7 +17,7 @@ import av
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from pvtt_model.data.decoder import DECODER, DecodeTimeout, VideoUnreadable
 from pvtt_model.specs import VideoSpec
@@ -255,5 +255,6 @@ def read_picture(data: bytes) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise PictureUnreadable(f"picture is a decompression bomb ({error}). Scale it down.") from None
     except Exception as error:  # PIL's plugins raise OSError, SyntaxError, ValueError, struct.error and more on bad bytes
-        raise PictureUnreadable(f"no readable picture ({error}). Save it as PNG or JPEG.") from None
+        said = "its bytes begin as no picture's" if isinstance(error, UnidentifiedImageError) else error  # that error names a memory address
+        raise PictureUnreadable(f"no readable picture ({said}). Save it as PNG or JPEG.") from None
     return image

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,15 @@ TILE_PX, GAP_PX, TEXT_PX, COLUMNS = 150, 6, 36, 3
 Row = Mapping[str, Any]
 
 
-def clip_sheet(pairs: Sequence[tuple[Row, Row]], total: int, path: str | Path) -> Path:
-    """Write a PNG of (clips row, masks row) pairs, three clips a line; total: of how many they are. A clip that cannot be shown says why."""
+def clip_sheet(pairs: Iterable[tuple[Row, Row]], count: int, total: int, path: str | Path) -> Path:
+    """Write a PNG of `count` (clips row, masks row) pairs, three clips a line, one pair held at a time; total: of how many they are.
+
+    A clip that cannot be shown says why.
+    """
     tile_w, tile_h = 3 * TILE_PX + 2 * GAP_PX, TILE_PX + TEXT_PX
-    lines = max(1, -(-len(pairs) // COLUMNS))
+    lines = max(1, -(-count // COLUMNS))
     sheet = Image.new("RGB", (COLUMNS * (tile_w + 4 * GAP_PX), 34 + lines * (tile_h + 2 * GAP_PX)), PAPER)
-    ImageDraw.Draw(sheet).text((GAP_PX, 8), f"{len(pairs)} of {total} usable clips: middle frame, mask, first reference", fill=INK, font=font(16))
+    ImageDraw.Draw(sheet).text((GAP_PX, 8), f"{count} of {total} usable clips: middle frame, mask, first reference", fill=INK, font=font(16))
     for i, (clip, mask) in enumerate(pairs):
         at = (GAP_PX + (i % COLUMNS) * (tile_w + 4 * GAP_PX), 34 + (i // COLUMNS) * (tile_h + 2 * GAP_PX))
         sheet.paste(_tile(clip, mask, tile_w, tile_h), at)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -75,10 +75,19 @@ def read_sample(place: Place) -> Sample:
     return Sample(z["latents_CFHW"].float(), torch.stack(controls), text_LD, torch.stack(references), words_LD)
 
 
-@lru_cache(maxsize=256)
 def _opened(shard: Shard) -> TensorRows:
-    """The shard with its footer read; open files of a process are few, so the last 256 stay."""
-    return TensorRows.open(shard) if isinstance(shard, Path) else shard()
+    """The shard with its footer read, once for shards elsewhere; open files of a process are few, so of local ones the last 256 stay."""
+    return _local(shard) if isinstance(shard, Path) else _elsewhere(shard)
+
+
+@lru_cache(maxsize=256)
+def _local(shard: Path) -> TensorRows:
+    return TensorRows.open(shard)
+
+
+@cache
+def _elsewhere(shard: Callable[[], TensorRows]) -> TensorRows:
+    return shard()
 
 
 def collate(

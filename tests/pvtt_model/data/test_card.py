@@ -58,7 +58,7 @@ def test_figures_by_hand():
     assert card.mask_provenance == {"manifest": 3, "grabcut": 1}
     assert card.licences == {"not stated": 3, "CC BY 4.0": 1}
     assert card.commonest_caption == ("a mug number 2", 2) and card.distinct_captions == 3
-    assert headline(card).startswith("2 usable of 4 accepted clips (3 lines refused)")
+    assert headline(card).startswith("2 usable of 4 accepted clips (3 refused)")
 
 
 @pytest.mark.parametrize(
@@ -86,6 +86,15 @@ def test_found_masks_and_lost_clips_are_warned_of():
     masks = [mask(i, provenance="grabcut" if i < 4 else "manifest", usable=i != 9) for i in range(10)]
     card = card_of(facts, masks, latents=used(10, 0, 1, 9), conditions=used(10))
     assert [w.split(":")[0] for w in card.warnings] == ["3 of 10 accepted clips cannot be used", "4 of 10 masks were found, not given (grabcut)"]
+
+
+def test_shots_of_one_file_count_its_hours_once_and_pairs_count_while_both_are_in():
+    facts = [fact(0, video_sha256="a", num_frames=1600), fact(1, video_sha256="a", num_frames=1600), fact(2, video_sha256="b", num_frames=1600)]
+    twins = [{"clip_key": "k0", "twin": "k1"}, {"clip_key": "k1", "twin": "k2"}, {"clip_key": "k2", "twin": "gone"}]
+    masks = [mask(0), mask(1), mask(2, usable=False, provenance="none")]
+    card = data_card(facts, [], masks, {}, {}, twins)
+    assert card.hours == pytest.approx(200 / 3600) and card.near_duplicates == 1
+    assert not any("found, not given" in w for w in card.warnings), "a clip without a mask has no found one"
 
 
 def test_no_clip_at_all():
@@ -117,7 +126,7 @@ def test_the_page_escapes_and_needs_nothing_else(tmp_path):
     write_mp4(path, frames, 8)
     mask_png = png_bytes(torch.ones(32, 64, dtype=torch.bool))
     row = fact(0, video=path.read_bytes(), references=[png_bytes(frames[0])])
-    shown = clip_sheet([(row, mask(0, mask=[mask_png] * 5)), (row | {"video": b"none"}, mask(0, mask=[mask_png] * 5))], 9, tmp_path / "sheet.png")
+    shown = clip_sheet([(row, mask(0, mask=[mask_png] * 5)), (row | {"video": b"none"}, mask(0, mask=[mask_png] * 5))], 2, 9, tmp_path / "sheet.png")
     nasty = "<script>alert('x')</script> & co"
     card = card_of([fact(i, prompt=nasty, product_id=nasty, licence=nasty) for i in range(3)])
     page = card_html(card, "clips/abc", shown, tmp_path / "card.html").read_text()

@@ -12,6 +12,7 @@ import pytest
 
 from pvtt_model.data.ingest import inspect
 from pvtt_model.data.layouts import draft, layout_of, write_draft
+from pvtt_model.data.listing import is_mask
 from pvtt_model.data.refusals import Refusal
 from pvtt_model.data.source import read_source
 from pvtt_model.specs import ClipSpec, VideoSpec
@@ -192,3 +193,10 @@ def test_the_shared_videos_are_drafted_with_their_masks(shared_data: Path) -> No
         ("red_cups.mp4", "red_cups_mask.mp4", "red cups"),
     ]
     assert all(line["reference_image"] is None for line in found.lines) and not found.passed_over
+
+
+@pytest.mark.parametrize(
+    ("name", "mask"), [("matte-black-bottle.mp4", False), ("mask sheet.mp4", False), ("mug_mask.mp4", True), ("masks/mug.mp4", True)]
+)
+def test_a_first_word_makes_no_mask(name: str, mask: bool) -> None:
+    assert is_mask(name) is mask
