@@ -169,15 +169,15 @@ NANO = RecipeSpec(
     ),
 )
 
-# The same curriculum for as long as the base stage pays: about three quarters of an hour on two cores.
+# The same curriculum for about half an hour on two cores.
 NANO_LONG = NANO.model_copy(
     update={
         "name": "nano-long",
-        "description": "nano with twice the clips and five times the steps",
+        "description": "nano with twice the clips and three to five times the steps",
         "world": NANO.world.model_copy(update={"num_clips": 2000}),
         "stages": tuple(
             s.model_copy(update={"train": s.train.model_copy(update={"steps": steps})})
-            for s, steps in zip(NANO.stages, (900, 2500, 1000), strict=True)
+            for s, steps in zip(NANO.stages, (600, 1500, 500), strict=True)
         ),
     }
 )
