@@ -97,12 +97,12 @@ def map_on_ray(
     name: str,
     num_gpus: float = 0,
     max_retries: int = 3,
-    on_result: Callable[[int, int], None] | None = None,
+    on_result: Callable[[int, Result], None] | None = None,
 ) -> list[Result]:
     """function(item) for every item, a core each, in parallel; results in the items' order.
 
     A worker that is killed is replaced and its item tried again, `max_retries` times. An exception of the function itself is raised
-    as it is, after the other items have ended: what they finished is kept. `on_result(done, total)` is called in this process.
+    as it is, after the other items have ended: what they finished is kept. `on_result(done, result)` is called in this process.
     Raises WorkerLost where Ray gave up.
     """
     remote = ray.remote(function).options(num_cpus=1, num_gpus=num_gpus, max_retries=max_retries, name=name)
@@ -116,11 +116,12 @@ def map_on_ray(
             results[index] = ray.get(ready)
         except ray.exceptions.RayTaskError as error:
             failures.append(error.cause if isinstance(error.cause, Exception) else error)
+            continue
         except ray.exceptions.RayError as error:
             stop_ray()
             raise WorkerLost(f"{name}: {type(error).__name__}: {error}") from error
         if on_result is not None:
-            on_result(len(results), len(items))
+            on_result(len(results), results[index])
     if failures:
         raise failures[0]
     return [results[i] for i in range(len(items))]

@@ -39,22 +39,32 @@ def attach_json(store: ArtifactStore, planned: Any, name: str, value: Any) -> An
 
 
 def map_units(store: ArtifactStore, function: Any, units: list[Any], *, kind: str, what: str, num_gpus: float = 0) -> list[Any]:
-    """Every unit's record: found ones at once, the others made on Ray; with progress."""
+    """Every unit's record: found ones at once, the others made on Ray; with progress, and how many rows were refused so far."""
     found = {i: store.find_derived(kind, unit.key) for i, unit in enumerate(units)}
     missing = [i for i, record in found.items() if record is None]
     progress = Progress(f"progress-{kind}", what)
-    progress.at(len(units) - len(missing), len(units))
+    refused = sum(_refused(record) for record in found.values() if record is not None)
+    progress.at(len(units) - len(missing), len(units), f"({refused} refused)" if refused else "")
     if missing:
         from infra.ray_launch import map_on_ray, must_fit, start_ray
 
         start_ray(settings(store.store.uri))
         must_fit(1, num_gpus, what, settings(store.store.uri))
-        made = map_on_ray(
-            function, [units[i] for i in missing], name=what, num_gpus=num_gpus,
-            on_result=lambda done, _: progress.at(len(units) - len(missing) + done, len(units)),
-        )  # fmt: skip
+
+        def on_result(done: int, record: Any) -> None:
+            nonlocal refused
+            refused += _refused(record)
+            progress.at(len(units) - len(missing) + done, len(units), f"({refused} refused)" if refused else "")
+
+        made = map_on_ray(function, [units[i] for i in missing], name=what, num_gpus=num_gpus, on_result=on_result)
         found.update(zip(missing, made, strict=True))
     return [found[i] for i in range(len(units))]
+
+
+def _refused(record: Any) -> int:
+    """Rows of a finished unit that cannot be used: refusals at ingest, unusable masks, latents, conditions."""
+    tables = [table for table in record.summary.values() if isinstance(table, list)]
+    return len(record.summary.get("refusals", [])) + sum(row.get("usable") is False for table in tables for row in table)
 
 
 def clip_places(store: ArtifactStore, curated: Curated) -> dict[str, tuple[ClipPlace, dict[str, Any]]]:

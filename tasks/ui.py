@@ -52,10 +52,11 @@ def _cell(value: Any) -> str:
 
 
 class Progress:
-    """A Prefect progress artifact, at most one update a second, and a log line every ten."""
+    """A Prefect progress artifact, at most one update a second, and a log line every ten; with the rate and the time left."""
 
     def __init__(self, key: str, what: str) -> None:
         self.what, self.id, self.sent_s, self.logged_s = what, None, 0.0, time.monotonic()
+        self.first: tuple[float, float] | None = None  # when, and how far, at the first call: what was there before is no pace
         try:
             created = create_progress_artifact(progress=0.0, key=key, description=what)
             self.id = created if isinstance(created, UUID) else None
@@ -65,6 +66,8 @@ class Progress:
     def at(self, done: float, total: float, note: str = "") -> None:
         """`done` of `total`."""
         now = time.monotonic()
+        self.first = self.first or (now, done)
+        note = f"{pace(now - self.first[0], done - self.first[1], total - done)} {note}".strip()
         if done < total and now - self.sent_s < 1:
             return
         self.sent_s = now
@@ -78,3 +81,16 @@ class Progress:
         if now - self.logged_s >= 10 or done >= total:
             self.logged_s = now
             get_run_logger().info("%s: %g of %g %s", self.what, done, total, note)
+
+
+def pace(seconds: float, done: float, left: float) -> str:
+    """'2.5/s, 40 s left'; nothing where nothing is done yet, and no time left where all is."""
+    if done <= 0 or seconds <= 0:
+        return ""
+    rate = done / seconds
+    many = f"{rate:.2g}/s" if rate >= 0.1 else f"{60 * rate:.2g}/min"
+    return many if left <= 0 else f"{many}, {_span(left / rate)} left"
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
