@@ -174,8 +174,11 @@ def _same_frames(before: Manifest, recipe: RecipeSpec) -> None:
 
 
 def _unit(store: ArtifactStore, recipe: RecipeSpec, lines: list[CheckedLine], index: int) -> Unit:
+    """A chunk of lines; its key holds what decides its rows (`inspect`) and no more, so that another threshold of twins probes nothing again."""
     contents = [[line.line, line.source, *_content(line)] for line in lines]
-    key = digest("clips", recipe.clips.identity(), recipe.latents.video.identity(), contents, REVISIONS["clips"])
+    clips, video = recipe.clips, recipe.latents.video
+    decides = [clips.min_side_px, clips.shots, clips.shot_threshold, clips.decode_timeout_s, video.num_frames, video.fps]
+    key = digest("clips", decides, contents, REVISIONS["clips"])
     return Unit(store.store.uri, "clips", key, index, recipe, lines=tuple(lines))
 
 

@@ -192,3 +192,23 @@ def test_shots_become_clips_and_are_not_taken_in_twice(house: House) -> None:
     house.lines[-1] = house.lines[-1] | {"text_prompt": "Another prompt."}
     again = house.make(base=made)
     assert again.summary["accepted"] == made.summary["accepted"] == 12, "an accepted line stays as it is, its shots too"
+
+
+def test_what_changes_no_row_probes_nothing_again_and_frees_what_leaked(house: House) -> None:
+    line = next(line for line in house.lines if line["metadata"].get("split") == "eval")
+    house.lines.append(house.copy_of(line, "copy.mp4"))
+    first = house.make()
+    assert [r["kind"] for r in house.read(first, ingest.REFUSALS)] == ["leaks_evaluation"]
+    keys = _records(house)
+    clips, latents = house.recipe.clips, house.recipe.latents
+    wider = latents.model_copy(update={"video": latents.video.model_copy(update={"width": 128})})
+    house.recipe = house.recipe.model_copy(update={"clips": clips.model_copy(update={"near_duplicate_bits": None}), "latents": wider})
+    second = house.make()
+    assert _records(house) == keys and not house.read(second, ingest.REFUSALS)
+    again = house.make(base=first)
+    assert not house.read(again, ingest.REFUSALS), "a leak is judged anew where the threshold is another"
+    assert {f["source"] for f in house.read(again, "table.json")} == {f["source"] for f in house.read(second, "table.json")}
+
+
+def _records(house: House) -> list[str]:
+    return sorted(path.stem for path in (house.root / "store" / "derived" / "clips").rglob("*.json"))

@@ -57,7 +57,7 @@ def train_vae(
         loss = (weight * (error.abs() + 2 * error**2)).mean() + 0.5 * edges.abs().mean() + KL * posterior.kl().mean()
         descend(loss, optimizer, trained, rate_at(step, steps, lr))
         if step % 50 == 0 or step == steps - 1:
-            record = {"loss": float(loss), "psnr_db": psnr(decoded.float(), x), "kl": float(kl)}
+            record = {"loss": loss.item(), "psnr_db": psnr(decoded.float(), x), "kl": kl.item()}
             progress(step, record)
         if step % 500 == 499 or step == steps - 1:
             folder.mkdir(parents=True, exist_ok=True)
