@@ -1,4 +1,4 @@
-"""The only file that knows Ray: start it, map a function over shards, run a distributed training.
+"""Ray: start it, map a function over shards (ray_pool.py), run a distributed training.
 
 A local Ray is started in this process where RAY_ADDRESS names no cluster; it dies with it (also by SIGKILL), so nothing is left over.
 """
@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import ray
 
+from infra.ray_pool import WorkerLost, forget_idle, map_on_actors
 from infra.settings import Settings
 
 Item = TypeVar("Item")
@@ -39,10 +40,6 @@ PASSED_ON = (
 HOPELESS = "hopeless"
 
 
-class WorkerLost(RuntimeError):
-    """Ray could not finish the work: workers died more often than allowed, or the cluster is gone. Trying again resumes."""
-
-
 def start_ray(settings: Settings) -> None:
     """Connect to the cluster, or start a local one. A second call does nothing while the first one's Ray answers."""
     if ray.is_initialized():
@@ -50,7 +47,7 @@ def start_ray(settings: Settings) -> None:
             ray.cluster_resources()
             return
         except Exception:
-            ray.shutdown()
+            stop_ray()
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if settings.ray_address:
@@ -77,6 +74,7 @@ def _keep_bytecode(settings: Settings) -> None:
 
 
 def stop_ray() -> None:
+    forget_idle()
     ray.shutdown()
 
 
@@ -95,36 +93,31 @@ def map_on_ray(
     items: Sequence[Item],
     *,
     name: str,
+    settings: Settings,
     num_gpus: float = 0,
     max_retries: int = 3,
     on_result: Callable[[int, Result], None] | None = None,
 ) -> list[Result]:
-    """function(item) for every item, a core each, in parallel; results in the items' order.
+    """ray_pool.map_on_actors, in a local Ray with an actor a core, on a cluster with as many as find room, `settings.max_workers` at most.
 
-    A worker that is killed is replaced and its item tried again, `max_retries` times. An exception of the function itself is raised
-    as it is, after the other items have ended: what they finished is kept. `on_result(done, result)` is called in this process.
-    Raises WorkerLost where Ray gave up.
+    Raises WorkerLost where Ray gave up; Ray is then stopped, so that the next try begins anew.
     """
-    remote = ray.remote(function).options(num_cpus=1, num_gpus=num_gpus, max_retries=max_retries, name=name)
-    pending = {remote.remote(item): i for i, item in enumerate(items)}
-    results: dict[int, Result] = {}
-    failures: list[Exception] = []
-    while pending:
-        (ready,), _ = ray.wait(list(pending), num_returns=1)
-        index = pending.pop(ready)
-        try:
-            results[index] = ray.get(ready)
-        except ray.exceptions.RayTaskError as error:
-            failures.append(error.cause if isinstance(error.cause, Exception) else error)
-            continue
-        except ray.exceptions.RayError as error:
-            stop_ray()
-            raise WorkerLost(f"{name}: {type(error).__name__}: {error}") from error
-        if on_result is not None:
-            on_result(len(results), results[index])
-    if failures:
-        raise failures[0]
-    return [results[i] for i in range(len(items))]
+    local = not settings.ray_address
+    most = max(1, int(min(ray.cluster_resources().get("GPU", 0) / num_gpus if num_gpus else settings.num_cpus, settings.num_cpus)))
+    try:
+        return map_on_actors(
+            function,
+            items,
+            name=name,
+            most=most if local else settings.max_workers,
+            num_gpus=num_gpus,
+            keep=local and not num_gpus,
+            max_retries=max_retries,
+            on_result=on_result,
+        )
+    except WorkerLost:
+        stop_ray()
+        raise
 
 
 @ray.remote(num_cpus=0)

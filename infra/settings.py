@@ -17,6 +17,7 @@ class Settings(BaseModel):
     home: Path = Field(description="PVTT_HOME: local state, caches and the default store; the checkout's .pvtt")
     store: str = Field(description="PVTT_STORE: a folder or s3://bucket/prefix (AWS_ENDPOINT_URL_S3 for other servers)")
     num_cpus: int = Field(gt=0, description="PVTT_NUM_CPUS: cores that a local Ray may use; all by default")
+    max_workers: int = Field(default=256, gt=0, description="PVTT_MAX_WORKERS: actors that a step may use on a cluster; 256 by default")
     ray_address: str | None = Field(description="RAY_ADDRESS: a running cluster; a local Ray is started where it is unset")
 
     @property
@@ -34,12 +35,16 @@ def settings(store: str | None = None) -> Settings:
     uri = store or os.environ.get("PVTT_STORE") or str(home / "store")
     if "://" not in uri:
         uri = str(Path(uri).resolve())
-    cores = os.environ.get("PVTT_NUM_CPUS") or str(os.cpu_count() or 1)
-    if not cores.isdigit() or int(cores) < 1:
-        raise ValueError(f"PVTT_NUM_CPUS is '{cores}'; it must be a whole number above 0. Unset it to use all cores.")
+    counts = {"PVTT_NUM_CPUS": os.cpu_count() or 1, "PVTT_MAX_WORKERS": 256}
+    for name, default in counts.items():
+        given = os.environ.get(name) or str(default)
+        if not given.isdigit() or int(given) < 1:
+            raise ValueError(f"{name} is '{given}'; it must be a whole number above 0. Unset it for {default}.")
+        counts[name] = int(given)
     return Settings(
         home=home,
         store=uri,
-        num_cpus=int(cores),
+        num_cpus=counts["PVTT_NUM_CPUS"],
+        max_workers=counts["PVTT_MAX_WORKERS"],
         ray_address=os.environ.get("RAY_ADDRESS") or None,
     )

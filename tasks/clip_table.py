@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,10 +32,10 @@ def read_json(store: ArtifactStore, manifest: Manifest, name: str = TABLE) -> An
 
 
 def attach_json(store: ArtifactStore, planned: Any, name: str, value: Any) -> Any:
-    """A JSON file attached to a planned artifact; returns its StoredFile."""
+    """A JSON file attached to a planned artifact, a list with a line a row; returns its StoredFile."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "value.json"
-        path.write_text(json.dumps(value, indent=1))
+        path.write_text("[" + ",\n ".join(map(json.dumps, value)) + "]" if isinstance(value, list) else json.dumps(value, indent=1))
         return store.attach(planned, name, path)
 
 
@@ -48,17 +49,24 @@ def map_units(store: ArtifactStore, function: Any, units: list[Any], *, kind: st
     if missing:
         from infra.ray_launch import map_on_ray, must_fit, start_ray
 
-        start_ray(settings(store.store.uri))
-        must_fit(1, num_gpus, what, settings(store.store.uri))
+        where = settings(store.store.uri)
+        start_ray(where)
+        must_fit(1, num_gpus, what, where)
 
         def on_result(done: int, record: Any) -> None:
             nonlocal refused
             refused += _refused(record)
             progress.at(len(units) - len(missing) + done, len(units), f"({refused} refused)" if refused else "")
 
-        made = map_on_ray(function, [units[i] for i in missing], name=what, num_gpus=num_gpus, on_result=on_result)
+        made = map_on_ray(function, [units[i] for i in missing], name=what, settings=where, num_gpus=num_gpus, on_result=on_result)
         found.update(zip(missing, made, strict=True))
     return [found[i] for i in range(len(units))]
+
+
+def rows_of_clips(store: ArtifactStore, clips: Manifest, records: Sequence[Any], kind: str) -> list[dict[str, Any]]:
+    """What the records say of the clips in the table: a shard may hold rows of clips that were refused or removed later."""
+    there = {fact["clip_key"] for fact in read_json(store, clips)}
+    return [row for record in records for row in record.summary[kind] if row["clip_key"] in there]
 
 
 def _refused(record: Any) -> int:

@@ -12,7 +12,7 @@ from infra.artifact_store import ArtifactStore
 from pvtt_model.artifacts import REVISIONS, ArtifactRef, Manifest, Planned, digest
 from pvtt_model.chain import conditions_artifact
 from pvtt_model.specs import RecipeSpec
-from tasks.clip_table import TABLE, attach_json, map_units
+from tasks.clip_table import TABLE, attach_json, map_units, rows_of_clips
 from tasks.policy import POLICY, produce
 from tasks.shard_work import Unit, condition_shard, empty_text
 from tasks.ui import picture, show_markdown, table
@@ -37,7 +37,7 @@ def _make(store: ArtifactStore, planned: Planned, clips: ArtifactRef, recipe: Re
     records = map_units(store, condition_shard, units, kind="conditions", what="embedding conditions", num_gpus=gpus)
     nothing = Unit(store.store.uri, "conditions", digest("empty text", spec, REVISIONS["conditions"]), 0, recipe)
     (empty,) = map_units(store, empty_text, [nothing], kind="conditions", what="embedding the empty prompt", num_gpus=gpus)
-    rows = [row for record in records for row in record.summary["conditions"]]
+    rows = rows_of_clips(store, store.manifest(clips), records, "conditions")
     files = [r.files[0].model_copy(update={"name": f"shard-{i:05d}.parquet"}) for i, r in enumerate(records)]
     files += [attach_json(store, planned, TABLE, rows), empty.files[0].model_copy(update={"name": EMPTY_TEXT})]
     if recipe.conditions.reference_variants > 1:

@@ -8,7 +8,7 @@ from infra.artifact_store import ArtifactStore
 from pvtt_model.artifacts import REVISIONS, ArtifactRef, Manifest, Planned, digest
 from pvtt_model.chain import latents_artifact
 from pvtt_model.specs import RecipeSpec
-from tasks.clip_table import TABLE, attach_json, map_units, read_json
+from tasks.clip_table import TABLE, attach_json, map_units, read_json, rows_of_clips
 from tasks.policy import POLICY, produce
 from tasks.shard_work import Unit, latent_shard
 from tasks.ui import show_markdown, table
@@ -30,7 +30,7 @@ def _make(store: ArtifactStore, planned: Planned, clips: ArtifactRef, masks: Art
     ]
     gpus = 0.0 if recipe.stages[0].parallel.accelerator == "cpu" else 1.0
     records = map_units(store, latent_shard, units, kind="latents", what="encoding latents", num_gpus=gpus)
-    rows = [row for record in records for row in record.summary["latents"]]
+    rows = rows_of_clips(store, store.manifest(clips), records, "latents")
     files = [r.files[0].model_copy(update={"name": f"shard-{i:05d}.parquet"}) for i, r in enumerate(records)]
     files.append(attach_json(store, planned, TABLE, rows))
     return store.commit(planned, files, {"usable": sum(r["usable"] for r in rows), "clips": len(rows), "bytes": sum(f.bytes for f in files)})

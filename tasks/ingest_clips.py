@@ -8,26 +8,27 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from prefect import get_run_logger, task
 
 from infra.artifact_store import ArtifactStore
 from infra.settings import settings
 from infra.uris import is_remote, localise
-from pvtt_model.artifacts import REVISIONS, ArtifactRef, Manifest, Planned, digest
+from pvtt_model.artifacts import REVISIONS, ArtifactRef, Manifest, Planned, StoredFile, digest
 from pvtt_model.chain import clips_artifact
 from pvtt_model.data.manifest import CheckedLine, ManifestScan
 from pvtt_model.data.source import read_source
 from pvtt_model.specs import RecipeSpec
 from tasks.clip_table import TABLE, attach_json, map_units, read_json
+from tasks.earlier_lines import LEAKED, REFUSALS, Earlier, decides, earlier_lines, leaked_facts
 from tasks.policy import POLICY, produce
 from tasks.shard_work import Unit, ingest_chunk
 from tasks.twins import LEAKS, find_twins, leaking
 from tasks.ui import show_markdown, table
 
+Fact = dict[str, Any]
 NANO = "nano"
-REFUSALS = "refusals.json"
 DRAFT, PASSED_OVER, DUPLICATES = "draft.jsonl", "passed_over.json", "duplicates.json"
 
 
@@ -110,20 +111,26 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, source: _S
     before = store.manifest(base) if base else None
     if before:
         _same_frames(before, recipe)
-    facts: list[dict[str, Any]] = read_json(store, before) if before else []
+    facts: list[Fact] = read_json(store, before) if before else []
     files = list(before.shards()) if before else []
-    new = _unjudged(scan.lines, store, before, recipe) if before else list(scan.lines)
-    contents = {line.line: digest(*_content(line)) for line in new}
-    size = recipe.clips.clips_per_shard
-    units = [_unit(store, recipe, new[i : i + size], len(files) + n) for n, i in enumerate(range(0, len(new), size))]
+    lines = _unjudged(scan.lines, store, before, recipe) if before else list(scan.lines)
+    contents = {line.line: digest(*_content(line)) for line in lines}
     refusals = [r._asdict() for r in scan.refusals]
     refusals += [r for r in read_json(store, before, REFUSALS) if "content" in r and r["content"] not in contents.values()] if before else []
+    earlier = earlier_lines(store, recipe, contents.values())
+    known = _listed_again(lines, contents, earlier, files)
+    new = [line for line in lines if not earlier.knows(contents[line.line])]
+    refusals += known.refusals
+    size = recipe.clips.clips_per_shard
+    units = [_unit(store, recipe, new[i : i + size], len(files) + n) for n, i in enumerate(range(0, len(new), size))]
+    made: list[Fact] = []
     for unit, record in zip(units, map_units(store, ingest_chunk, units, kind="clips", what="probing clips"), strict=True):
         files.append(record.files[0].model_copy(update={"name": f"shard-{unit.number:05d}.parquet"}))
-        facts += [fact | {"shard": unit.number, "row": row, "content": contents[fact["line"]]} for row, fact in enumerate(record.summary["clips"])]
+        made += [fact | {"shard": unit.number, "row": row, "content": contents[fact["line"]]} for row, fact in enumerate(record.summary["clips"])]
         refusals += [r | {"content": contents[r["line"]]} for r in record.summary["refusals"]]
-    refusals.sort(key=lambda r: r["line"])
+    facts += known.facts + made
     if not facts:
+        refusals.sort(key=lambda r: r["line"])
         message = f"All {len(refusals)} clips of {source.clips} were refused.\n\n{table(refusals, ['line', 'kind', 'reason', 'source'])}"
         show_markdown("clips", message, "no clip can be used")
         raise AllClipsRefused(message)
@@ -131,9 +138,12 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, source: _S
     held_before = {f["product_id"] for f in read_json(store, before) if f["held_out"]} if before else set()
     held_out = split_products(sorted({f["product_id"] for f in facts}), recipe.clips.eval_share, given, held_before)
     facts = [fact | {"held_out": fact["product_id"] in held_out} for fact in facts]
-    twins = find_twins(facts, recipe.clips.near_duplicate_bits, *_known_twins(store, before, recipe))
+    twins = find_twins(facts, recipe.clips.near_duplicate_bits, *_known_twins(store, before, earlier.newest, recipe, facts))
     leaks = leaking(facts, twins)
+    leaked = [fact for fact in facts if fact["clip_key"] in leaks]
     facts = [fact for fact in facts if fact["clip_key"] not in leaks]
+    if not before:
+        facts.sort(key=lambda f: (f["line"], f["start_s"] or 0.0))
     refusals = sorted(refusals + list(leaks.values()), key=lambda r: r["line"])
     if not facts:
         raise AllClipsRefused(table(refusals, ["line", "kind", "reason", "source"]))
@@ -151,6 +161,7 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, source: _S
         attach_json(store, planned, TABLE, facts),
         attach_json(store, planned, REFUSALS, refusals),
         attach_json(store, planned, DUPLICATES, twins),
+        attach_json(store, planned, LEAKED, leaked),
     ]
     if scan.draft:
         summary["passed_over"] = len(scan.passed_over)
@@ -158,11 +169,46 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, source: _S
     return store.commit(planned, files, summary)
 
 
-def _known_twins(store: ArtifactStore, before: Manifest | None, recipe: RecipeSpec) -> tuple[list[dict[str, Any]], int]:
-    """The base's pairs, and how many of the facts they cover: those of the base where the threshold is the same, else none."""
-    if before is None or before.spec["clips"].get("near_duplicate_bits", -1) != recipe.clips.near_duplicate_bits:
+class _ListedAgain(NamedTuple):
+    facts: list[Fact]
+    refusals: list[Fact]
+
+
+def _listed_again(lines: Sequence[CheckedLine], contents: dict[int, str], earlier: Earlier, files: list[StoredFile]) -> _ListedAgain:
+    """Facts and refusals of the lines that an earlier version judged, those first that `earlier.newest` did; their shards are added to `files`."""
+    facts: list[Fact] = []
+    refusals: list[Fact] = []
+    order: list[str] = [shard.sha256 for shard in earlier.newest.shards()] if earlier.newest else []
+    place = {file.sha256: i for i, file in enumerate(files)}
+    for line in lines:
+        content = contents[line.line]
+        now = {"line": line.line, "source": line.source}
+        refusals += [refusal | now for refusal in earlier.refusals.get(content, ())]
+        facts += [fact | now for fact in earlier.facts.get(content, ())]
+    facts.sort(key=lambda fact: fact["shard"] not in order)
+    used = {fact["shard"]: None for fact in facts}
+    for sha256 in dict.fromkeys([*order, *used]):
+        if sha256 in used and sha256 not in place:
+            place[sha256] = len(files)
+            files.append(earlier.shards[sha256].model_copy(update={"name": f"shard-{len(files):05d}.parquet"}))
+    return _ListedAgain([fact | {"shard": place[fact["shard"]]} for fact in facts], refusals)
+
+
+def _known_twins(
+    store: ArtifactStore, before: Manifest | None, newest: Manifest | None, recipe: RecipeSpec, facts: Sequence[Fact]
+) -> tuple[list[Fact], int]:
+    """The pairs of the base, else of the version whose facts stand first, and how many facts they cover; none where the threshold is another."""
+    version = before or newest
+    if version is None or version.spec["clips"].get("near_duplicate_bits", -1) != recipe.clips.near_duplicate_bits:
         return [], 0
-    return read_json(store, before, DUPLICATES), len(read_json(store, before))
+    pairs, there = read_json(store, version, DUPLICATES), {f["clip_key"] for f in read_json(store, version)}
+    if before:
+        return pairs, len(there)
+    there |= {f["clip_key"] for f in leaked_facts(store, version)}
+    covered = next((i for i, fact in enumerate(facts) if fact["clip_key"] not in there), len(facts))
+    source = {fact["clip_key"]: fact["source"] for fact in facts[:covered]}
+    pairs = [p for p in pairs if p["clip_key"] in source and p["twin"] in source]
+    return [p | {"source": source[p["clip_key"]], "twin_source": source[p["twin"]]} for p in pairs], covered
 
 
 def _same_frames(before: Manifest, recipe: RecipeSpec) -> None:
@@ -176,9 +222,7 @@ def _same_frames(before: Manifest, recipe: RecipeSpec) -> None:
 def _unit(store: ArtifactStore, recipe: RecipeSpec, lines: list[CheckedLine], index: int) -> Unit:
     """A chunk of lines; its key holds what decides its rows (`inspect`) and no more, so that another threshold of twins probes nothing again."""
     contents = [[line.line, line.source, *_content(line)] for line in lines]
-    clips, video = recipe.clips, recipe.latents.video
-    decides = [clips.min_side_px, clips.shots, clips.shot_threshold, clips.decode_timeout_s, video.num_frames, video.fps]
-    key = digest("clips", decides, contents, REVISIONS["clips"])
+    key = digest("clips", decides(recipe), contents, REVISIONS["clips"])
     return Unit(store.store.uri, "clips", key, index, recipe, lines=tuple(lines))
 
 

@@ -16,6 +16,7 @@ from pvtt_model.data.video_io import png_bytes, write_mp4
 from pvtt_model.nano.world import render_clip, render_reference
 from pvtt_model.recipes import recipe_by_name
 from pvtt_model.specs import NanoWorldSpec
+from tasks.clip_table import TABLE, attach_json
 from tasks.shard_work import mask_shard
 
 SAM2 = {"architecture": "nano-sam2", "weights": "seed:6"}
@@ -37,7 +38,8 @@ def test_the_table_shows_provider_agreement_and_risk(tmp_path: Path, monkeypatch
     clips = [clip_row(tmp_path, 0), clip_row(tmp_path, 1, mask=[], mask_format="none")]
     write_shard(tmp_path / "clips.parquet", clips, SCHEMAS["clips"])
     planned = plan_artifact("clips", {"of": "this test"})
-    made = store.commit(planned, [store.pool(tmp_path / "clips.parquet", "shard-00000.parquet", rows=2)], {})
+    table = attach_json(store, planned, TABLE, [{"clip_key": clip["clip_key"]} for clip in clips])
+    made = store.commit(planned, [store.pool(tmp_path / "clips.parquet", "shard-00000.parquet", rows=2), table], {})
     ref = ArtifactRef(kind="clips", version=made.version, uri=store.store.uri)
     encoder = recipe_by_name("nano").conditions.image_encoder.model_dump()
     found = {"masks.when_missing": "sam2", "masks.sam2": SAM2, "masks.image_encoder": encoder, "masks.compare": "grabcut", "masks.max_area": 1.0}

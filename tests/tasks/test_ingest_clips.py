@@ -212,3 +212,51 @@ def test_what_changes_no_row_probes_nothing_again_and_frees_what_leaked(house: H
 
 def _records(house: House) -> list[str]:
     return sorted(path.stem for path in (house.root / "store" / "derived" / "clips").rglob("*.json"))
+
+
+def test_a_clip_put_first_or_taken_out_costs_itself_alone(house: House) -> None:
+    """No base is named: what an earlier version judged is known by its content, wherever it stands."""
+    bad = {**house.lines[0], "video_path": "bad.mp4"}
+    (house.at / "bad.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + b"x" * 99)
+    added, house.lines = house.lines[2], [bad, *(line for i, line in enumerate(house.lines) if i != 2)]
+    held = by_split(house, "eval")
+    house.lines.append(house.copy_of(held, "leak.mp4", split="train"))
+    first = house.make()
+    keys = _records(house)
+    house.lines.insert(0, added)
+    second = house.make()
+    assert len(_records(house)) == len(keys) + 1 and [s.sha256 for s in second.shards()[:1]] == [s.sha256 for s in first.shards()]
+    (unit,) = (record for record in _records(house) if record not in keys)
+    derived = house.store.find_derived("clips", unit)
+    assert derived is not None and [c["source"] for c in derived.summary["clips"]] == [added["video_path"]], (
+        "neither the bad nor the leak is probed again"
+    )
+    assert {r["source"]: (r["kind"], r["line"]) for r in house.read(second, "refusals.json")} == {
+        "bad.mp4": ("unreadable_video", 2), "leak.mp4": ("leaks_evaluation", len(house.lines)),
+    }  # fmt: skip
+    facts = house.read(second, "table.json")
+    assert [f["line"] for f in facts] == [1, *range(3, len(house.lines))] and [f["source"] for f in facts][0] == added["video_path"]
+    by_place = {(s, r["clip_key"]): i for s, shard in enumerate(second.shards()) for i, r in enumerate(read_rows(house.store.local_path(shard)))}
+    assert all(by_place[f["shard"], f["clip_key"]] == f["row"] for f in facts)
+    assert house.read(second, "duplicates.json") == house.read(first, "duplicates.json")
+
+    keys = _records(house)
+    del house.lines[3]
+    third = house.make()
+    assert _records(house) == keys and [s.sha256 for s in third.shards()] == [s.sha256 for s in second.shards()]
+    assert third.summary["accepted"] == second.summary["accepted"] - 1
+
+
+def test_a_shard_of_which_little_is_used_is_left_behind(house: House) -> None:
+    first = house.make()
+    house.lines = house.lines[-4:]
+    second = house.make()
+    assert [s.sha256 for s in second.shards()] != [s.sha256 for s in first.shards()] and second.shards()[0].rows == 4
+
+
+def test_other_settings_take_nothing_over(house: House) -> None:
+    house.make()
+    keys = _records(house)
+    house.recipe = house.recipe.model_copy(update={"clips": house.recipe.clips.model_copy(update={"min_side_px": 33})})
+    house.make()
+    assert len(_records(house)) == 2 * len(keys)

@@ -1,0 +1,87 @@
+"""The pool of actors on a real local Ray."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+import ray_work
+
+from infra.ray_launch import WorkerLost, map_on_ray, start_ray, stop_ray
+from infra.ray_pool import map_on_actors
+from infra.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    home = tmp_path_factory.mktemp("home")
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *([before] if before else [])])
+    settings = Settings(home=home, store=str(home / "store"), num_cpus=2, ray_address=None)
+    start_ray(settings)
+    yield settings
+    stop_ray()
+    os.environ["PYTHONPATH"] = before or ""
+
+
+def test_results_come_in_the_items_order_and_each_is_told_of(here: Settings) -> None:
+    told: list[tuple[int, int]] = []
+    got = map_on_ray(ray_work.fails_at_three, [1, 2, 4, 5], name="squares", settings=here, on_result=lambda done, r: told.append((done, r)))
+    assert got == [1, 4, 16, 25] and [done for done, _ in told] == [1, 2, 3, 4] and sorted(r for _, r in told) == got
+    assert map_on_ray(ray_work.fails_at_three, [], name="none", settings=here) == []
+
+
+def test_an_error_is_raised_as_it_is_after_the_others_have_ended(here: Settings) -> None:
+    told: list[int] = []
+    with pytest.raises(KeyError, match="three"):
+        map_on_ray(ray_work.fails_at_three, [3, 1, 2, 4], name="squares", settings=here, on_result=lambda _, r: told.append(r))
+    assert sorted(told) == [1, 4, 16]
+
+
+def test_no_more_are_at_work_than_there_are_cores(here: Settings, tmp_path: Path) -> None:
+    counts = map_on_ray(ray_work.at_work, [(str(tmp_path), i) for i in range(8)], name="at work", settings=here)
+    assert max(counts) == 2
+
+
+def test_the_next_map_begins_with_the_same_processes_and_no_more(here: Settings) -> None:
+    first = set(map_on_ray(ray_work.pid_of, [0.3] * 4, name="first", settings=here))
+    again = set(map_on_ray(ray_work.pid_of, [0.3] * 4, name="again", settings=here))
+    assert first == again and len(first) == 2
+    assert ray.available_resources()["CPU"] == 2  # nothing is held: a training finds its room
+
+
+def test_actors_that_are_not_kept_hold_their_core_and_end_with_the_map(here: Settings) -> None:
+    common = {"num_gpus": 0, "keep": False, "max_retries": 0}
+    pids = set(map_on_actors(ray_work.pid_of, [0.1] * 6, name="not kept", most=9, **common))
+    assert len(pids) <= 2  # of nine wished for, two have room
+    ray_work_gone = [pid for pid in pids if _alive(pid)]
+    for _ in range(100):
+        if not (ray_work_gone := [pid for pid in pids if _alive(pid)]):
+            break
+        ray_work.pid_of(0.1)
+    assert not ray_work_gone
+
+
+def test_a_killed_worker_is_replaced_and_its_item_done(here: Settings, tmp_path: Path) -> None:
+    assert map_on_ray(ray_work.dies_once, [str(tmp_path)] * 3, name="dies once", settings=here) == ["alive"] * 3
+
+
+def test_a_worker_is_named_after_its_work(here: Settings) -> None:
+    assert map_on_ray(ray_work.title, [0], name="encoding latents", settings=here) == ["ray::encoding latents"]
+
+
+def test_an_item_that_kills_every_worker_ends_the_map(here: Settings) -> None:
+    with pytest.raises(WorkerLost, match="deadly"):
+        map_on_ray(ray_work.dies, [0], name="deadly", settings=here, max_retries=1)
+    start_ray(here)
+    assert map_on_ray(ray_work.fails_at_three, [2], name="after", settings=here) == [4]
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
