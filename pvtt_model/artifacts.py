@@ -25,7 +25,7 @@ REVISIONS: dict[Kind, int] = {
     "masks": 2,
     "latents": 3,
     "conditions": 4,
-    "cards": 1,
+    "cards": 2,
     "checkpoints": 3,
     "edits": 4,
     "reports": 2,

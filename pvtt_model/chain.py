@@ -17,9 +17,11 @@ def clips_artifact(recipe: RecipeSpec, fingerprint: str, base: str | None = None
     """The accepted clips of a source.
 
     fingerprint: an opaque string naming the source's content (a manifest's and its files' hashes, or the nano world's spec).
-    base: an earlier clips artifact, whose shards are listed again when data is added. latents.video is in, as too short is refused here.
+    base: an earlier clips artifact, whose shards are listed again when data is added. latents.video is in, as too short is refused here; its
+    buckets are not: they decide nothing before the latents.
     """
-    spec = {"clips": recipe.clips.identity(), "video": recipe.latents.video.identity(), "fingerprint": fingerprint}
+    video = {name: value for name, value in recipe.latents.video.identity().items() if name != "buckets"}
+    spec = {"clips": recipe.clips.identity(), "video": video, "fingerprint": fingerprint}
     return plan_artifact("clips", spec, () if base is None else (base,))
 
 

@@ -64,9 +64,10 @@ class StagePlan:
 class Plan:
     recipe: str
     artifacts: tuple[PlannedArtifact, ...]
-    tokens: int
+    tokens: int  # of a sample of the largest bucket; so are data's bytes, and the stages' memory and FLOPs
     data: DataBytes
     stages: tuple[StagePlan, ...]
+    sizes: tuple[tuple[int, int], ...]  # (width, height) of the buckets
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON, the derived figures included; bytes, FLOPs and counts are whole numbers."""
@@ -85,7 +86,8 @@ def plan_recipe(recipe: RecipeSpec, fingerprint: str, exists: Callable[[str], bo
     """The whole plan. fingerprint names the source's content (see chain.clips_artifact); exists(name) asks a store for kind/version."""
     artifacts = tuple(PlannedArtifact(p.name, stage, exists(p.name) if exists else None) for stage, p in planned_chain(recipe, fingerprint))
     tokens = video_tokens(recipe.latents)
-    return Plan(recipe.name, artifacts, tokens, data_bytes(recipe), tuple(_stage(recipe, s, tokens) for s in recipe.stages))
+    stages = tuple(_stage(recipe, s, tokens) for s in recipe.stages)
+    return Plan(recipe.name, artifacts, tokens, data_bytes(recipe), stages, recipe.latents.video.sizes)
 
 
 def planned_chain(recipe: RecipeSpec, fingerprint: str) -> list[tuple[str | None, Planned]]:

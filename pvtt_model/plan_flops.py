@@ -20,12 +20,13 @@ from pvtt_model.specs import LatentSpec, StageSpec, VideoSpec
 
 
 def latent_size(video: VideoSpec) -> tuple[int, int, int]:
-    """(frames, height, width) of the latents: (T - 1) / 4 + 1, H / 8, W / 8. 81 frames of 832 x 480 are 21 x 60 x 104."""
-    return (video.num_frames - 1) // 4 + 1, video.height // 8, video.width // 8
+    """(frames, height, width) of the largest bucket's latents: (T - 1) / 4 + 1, H / 8, W / 8. 81 frames of 832 x 480 are 21 x 60 x 104."""
+    width, height = video.largest
+    return (video.num_frames - 1) // 4 + 1, height // 8, width // 8
 
 
 def video_tokens(latents: LatentSpec) -> int:
-    """Tokens a sample, by the 1 x 2 x 2 patch: 21 x 30 x 52 = 32,760 for 81 frames of 832 x 480."""
+    """Tokens a sample of the largest bucket, by the 1 x 2 x 2 patch: 21 x 30 x 52 = 32,760 for 81 frames of 832 x 480."""
     frames, height, width = latent_size(latents.video)
     return frames * (height // 2) * (width // 2)
 

@@ -14,13 +14,18 @@ def render(plan: Plan) -> str:
     data = plan.data
     lines += [
         "",
-        f"a sample: {plan.tokens:,} video tokens",
+        f"a sample: {plan.tokens:,} video tokens{_of_buckets(plan)}",
         f"a pair on disk, before zstd: {data.total / 1e6:,.2f} MB = latents {data.latents / 1e6:,.2f} + conditions {data.conditions / 1e6:,.2f}"
         f" + masks {data.masks / 1e6:,.2f} (source clips keep their own size)",
     ]
     for stage in plan.stages:
         lines += ["", *_stage(stage, data.total)]
     return "\n".join(lines)
+
+
+def _of_buckets(plan: Plan) -> str:
+    sizes = ", ".join(f"{width}x{height}" for width, height in plan.sizes)
+    return f" in the largest of {len(plan.sizes)} buckets ({sizes}), and so all below" if len(plan.sizes) > 1 else ""
 
 
 def _stage(stage: StagePlan, pair_bytes: int) -> list[str]:

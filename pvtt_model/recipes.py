@@ -47,7 +47,9 @@ UMT5_XXL = ModelSpec(architecture="umt5-xxl", weights="hf://Wan-AI/Wan2.1-VACE-1
 DINOV2_L = ModelSpec(architecture="dinov2-vit-l14", weights="hf://timm/vit_large_patch14_dinov2.lvd142m", revision="unpinned")
 OPENCLIP_H = ModelSpec(architecture="openclip-vit-h14", weights="hf://laion/CLIP-ViT-H-14-laion2B-s32B-b79K", revision="unpinned")
 
-SURVEY_LATENTS = LatentSpec(video=VideoSpec(width=832, height=480, num_frames=81, fps=16), vae=WAN_VAE)
+# Ours: the survey's 832 x 480, and about its area (no larger, so memory is planned for it) at 4:3, 1:1, 3:4 and 9:16.
+SURVEY_VIDEO = VideoSpec(width=832, height=480, num_frames=81, fps=16, buckets=((720, 544), (624, 624), (544, 720), (480, 832)))
+SURVEY_LATENTS = LatentSpec(video=SURVEY_VIDEO, vae=WAN_VAE)
 SURVEY_CONDITIONS = ConditionSpec(text_encoder=UMT5_XXL, image_encoder=DINOV2_L)
 SURVEY_EVAL = EvalSpec(clip=OPENCLIP_H, dino=DINOV2_L)
 

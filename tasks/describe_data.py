@@ -30,13 +30,15 @@ def describe_data(data: dict[str, ArtifactRef], store: str) -> ArtifactRef:
 def _make(store: ArtifactStore, planned: Planned, data: dict[str, ArtifactRef]) -> Manifest:
     from pvtt_model.data.card import data_card
     from pvtt_model.data.card_html import card_html, headline
+    from pvtt_model.specs import VideoSpec
 
     manifests = {kind: store.manifest(ref) for kind, ref in data.items()}
     facts, masks = read_json(store, manifests["clips"]), read_json(store, manifests["masks"])
     later = {kind: read_json(store, manifests[kind]) for kind in ("latents", "conditions")}
     stored = {kind: sum(shard.bytes for shard in m.shards()) for kind, m in manifests.items()}
     refusals, twins = (read_json(store, manifests["clips"], name) for name in (REFUSALS, DUPLICATES))
-    card = data_card(facts, refusals, masks, later, stored, twins)
+    video = VideoSpec.model_validate(manifests["latents"].spec["latents"]["video"])
+    card = data_card(facts, refusals, masks, later, stored, twins, video)
     with tempfile.TemporaryDirectory() as folder:
         paths = {name: Path(folder) / name for name in (CARD, PAGE, SHEET)}
         paths[CARD].write_text(card.model_dump_json(indent=1))

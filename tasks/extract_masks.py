@@ -51,23 +51,28 @@ def _make(store: ArtifactStore, planned: Planned, clips: ArtifactRef, recipe: Re
 
 
 def _overlay(store: ArtifactStore, clips_shard: StoredFile, masks_shard: StoredFile, recipe: RecipeSpec, path: Path) -> None:
-    """First, middle and last frame of the first clips with the mask tinted, one clip a row."""
+    """First, middle and last frame of the first clips with the mask tinted, one clip a row; whole frames, letterboxed to width x height."""
     import torch
+    from torchvision.transforms.functional import pil_to_tensor
     from torchvision.utils import save_image
 
-    from pvtt_model.curation.frames import frames_and_mask
+    from pvtt_model.curation.frames import as_seen
     from pvtt_model.curation.masks import overlay
     from pvtt_model.data.shards import read_row
+    from pvtt_model.data.video_io import decode, png_mask
+    from pvtt_model.evaluation.pictures import letterboxed, to_image
 
     clips_path, masks_path = (store.local_path(shard) for shard in (clips_shard, masks_shard))
     rows: list[Any] = []
     for i in range(masks_shard.rows or 0):
         mask = read_row(masks_path, i)
-        if mask["usable"] and len(rows) < OVERLAY_CLIPS:
-            frames, exact = frames_and_mask(read_row(clips_path, i), mask, recipe.latents.video)
-            pick = torch.tensor([0, len(frames) // 2, len(frames) - 1])
-            rows.append(overlay(frames[pick], exact[pick]))
-    pictures = torch.cat(rows).float() / 255 if rows else torch.ones(1, 3, 32, 32)
+        if mask["usable"] and len(rows) < 3 * OVERLAY_CLIPS:
+            count, video = len(mask["mask"]), recipe.latents.video
+            pick = [0, count // 2, count - 1]
+            frames = decode(as_seen(read_row(clips_path, i))["video"], count)[pick]
+            shown = overlay(frames, torch.stack([png_mask(mask["mask"][frame]) for frame in pick]))
+            rows += [pil_to_tensor(letterboxed(to_image(frame), video.width, video.height)) for frame in shown]
+    pictures = torch.stack(rows).float() / 255 if rows else torch.ones(1, 3, 32, 32)
     factor = max(1, 200 // pictures.shape[-1])
     save_image(pictures.repeat_interleave(factor, 2).repeat_interleave(factor, 3), path, nrow=3, padding=4, pad_value=1.0)
 

@@ -15,6 +15,7 @@ class PlaceRef(NamedTuple):
     latents: StoredFile
     conditions: StoredFile
     row: int
+    bucket: tuple[int, int]  # width and height of its frames
 
 
 class TrainPayload(NamedTuple):

@@ -14,10 +14,11 @@ from infra.settings import settings
 from infra.step_checkpoints import StepCheckpoints
 from pvtt_model.artifacts import ArtifactRef, Manifest, Planned
 from pvtt_model.chain import checkpoint_artifact
-from pvtt_model.specs import DataSpec, RecipeSpec
+from pvtt_model.specs import DataSpec, RecipeSpec, VideoSpec
 from pvtt_model.training.records import STATE, TRAINED, summary_of
 from pvtt_model.training.trained_tensors import split_trainable
 from tasks.clip_table import Curated, attach_json, clip_places
+from tasks.edit_work import ClipPlace
 from tasks.embed_conditions import EMPTY_TEXT
 from tasks.policy import POLICY, produce
 from tasks.train_payload import PlaceRef, TrainPayload
@@ -62,10 +63,16 @@ def select_pairs(places: dict[str, tuple[Any, dict[str, Any]]], data: DataSpec, 
     return [place for place, _ in train[: data.max_pairs]]
 
 
+def place_ref(place: ClipPlace, fact: dict[str, Any], video: VideoSpec) -> PlaceRef:
+    """What a training worker is told of a clip; its bucket by the source's size, as when it was encoded."""
+    return PlaceRef(place.clip_key, place.latents, place.conditions, place.row, video.bucket_of(fact["width"], fact["height"]))
+
+
 def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, stage_name: str, data: Curated, previous: ArtifactRef | None) -> Manifest:
     where, index = settings(store.store.uri), stage_index(recipe, stage_name)
     stage = recipe.stages[index]
-    chosen = select_pairs(clip_places(store, data), stage.data, stage_name)
+    usable = clip_places(store, data)
+    chosen = select_pairs(usable, stage.data, stage_name)
     before = store.manifest(previous) if previous and stage.init_from == "previous" else None
     earlier = recipe.stages[index - 1]
     payload = TrainPayload(
@@ -73,7 +80,7 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, stage_name
         planned=planned,
         recipe=recipe,
         stage_index=index,
-        places=tuple(PlaceRef(p.clip_key, p.latents, p.conditions, p.row) for p in chosen),
+        places=tuple(place_ref(p, usable[p.clip_key][1], recipe.latents.video) for p in chosen),
         empty_text=store.manifest(data.conditions).file(EMPTY_TEXT),
         init=(before.file(LORA), before.file(ADAPTER)) if before else None,
         init_is_partial=any(getattr(earlier, part) != getattr(stage, part) for part in ("backbone", "reference", "lora")),

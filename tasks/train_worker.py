@@ -73,7 +73,7 @@ def train_worker(payload: TrainPayload, reporter: Reporter) -> None:
         if rank == 0:
             reporter.say("carried_over", {name: len(keys) for name, keys in report.items()})
     shards = {file.key: _shard(store, file, stage.data.read) for p in payload.places for file in (p.latents, p.conditions)}
-    places = [Place(p.clip_key, shards[p.latents.key], shards[p.conditions.key], p.row) for p in payload.places]
+    places = [Place(p.clip_key, shards[p.latents.key], shards[p.conditions.key], p.row, p.bucket) for p in payload.places]
     empty = load_file(store.local_path(payload.empty_text))["text_LD"].float()
     with tempfile.TemporaryDirectory(dir=_scratch(where.scratch)) as work:
         resume = _resume(checkpoints, Path(work), [TRAINED, STATE, f"rank{rank}.safetensors"])

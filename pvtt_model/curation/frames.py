@@ -15,7 +15,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def frames_and_mask(clip: dict[str, Any], mask: dict[str, Any], video: VideoSpec, timeout_s: float = 120.0) -> tuple[Tensor, Tensor]:
-    """(frames uint8 T,C,H,W, mask bool T,H,W) of a clip at the model's size, from its clips and masks rows. Raises VideoUnreadable."""
+    """(frames uint8 T,C,H,W, mask bool T,H,W) of a clip at its bucket's size, from its clips and masks rows. Raises VideoUnreadable."""
     frames = fit(decode(as_seen(clip)["video"], video.num_frames, timeout_s), video)
     return frames, fit_mask(torch.stack([png_mask(png) for png in mask["mask"]]), video)
 

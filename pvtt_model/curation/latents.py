@@ -62,7 +62,7 @@ def _encoded(videos: Sequence[Tensor], vae: VideoAutoencoder) -> Tensor:
     return torch.cat([vae.encode(torch.stack(list(videos[i : i + size]))) for i in range(0, len(videos), size)])
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)  # a bucket of VideoSpec.sizes each
 def grey_latents(vae: VideoAutoencoder, shape_CTHW: tuple[int, ...]) -> Tensor:
     """Normalised latents (C, F, H, W) of a clip that is neutral grey, 0, all over."""
     return vae.encode(torch.zeros(1, *shape_CTHW))[0]
@@ -83,7 +83,7 @@ def encode_latents(clip: dict[str, Any], mask: dict[str, Any], spec: LatentSpec,
         return row | {"usable": False, "reason": str(error)}
     masks = widened_masks(exact, spec.mask_policy, clip["clip_key"], 1 if clip["split"] in ("validation", "eval") else spec.variants)
     if not masks[0].any():
-        return row | {"usable": False, "reason": "the mask is empty once cut to the model's frame; use video.fit='stretch' or another clip"}
+        return row | {"usable": False, "reason": "the mask is empty once cut to its bucket; use video.fit='stretch', a nearer bucket or another clip"}
     dtype = DTYPES[spec.dtype]
     latents, contexts = vace_contexts(frames, masks, spec, vae)
     tensors = {"latents_CFHW": latents}

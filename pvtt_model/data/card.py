@@ -13,10 +13,13 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pvtt_model.specs import VideoSpec
+
 Row = Mapping[str, Any]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 SAME_CAPTION, SAME_PRODUCT, UNUSABLE = 0.2, 0.2, 0.2  # shares above which the card warns; ours
+KEPT = 0.6  # a clip of whose picture the crop keeps less is warned of; ours. A square one keeps 58 % at 832 x 480, a 9:16 one 32 %
 
 
 class _Frozen(BaseModel):
@@ -49,6 +52,7 @@ class DataCard(_Frozen):
     most_clips_of_a_product: dict[str, int]
     sizes: dict[str, int] = Field(description="'width x height' of the source")
     aspects: dict[str, int] = Field(description="landscape, square, portrait")
+    buckets: dict[str, int] = Field(description="'width x height' that the model sees")
     fps: dict[str, int]
     frames: Spread | None
     caption_words: Spread | None
@@ -71,9 +75,11 @@ def data_card(
     later: Mapping[str, Sequence[Row]],
     stored_bytes: Mapping[str, int],
     twins: Sequence[Row] = (),
+    video: VideoSpec | None = None,
 ) -> DataCard:
     """facts, refusals: of the clips artifact; masks: the masks' table; later: kind -> its table (usable, clip_key), in order. A table may have
-    clips that were refused after their shard was written. twins: the pairs of near-duplicates; counted are those of two files still in.
+    clips that were refused after their shard was written. twins: the pairs of near-duplicates; counted are those of two files still in. video: of the
+    latents, for the clips' buckets; None leaves them out.
 
     Raises ValueError where a table lacks a clip.
     """
@@ -100,6 +106,7 @@ def data_card(
         "most_clips_of_a_product": dict(products.most_common(5)),
         "sizes": _counts(f"{f['width']} x {f['height']}" for f in facts),
         "aspects": _counts(_aspect(f) for f in facts),
+        "buckets": _counts("{} x {}".format(*video.bucket_of(f["width"], f["height"])) for f in facts) if video else {},
         "fps": _counts(f"{f['fps']:.4g}" for f in facts),
         "frames": _spread([f["num_frames"] for f in facts]),
         "caption_words": _spread([len(str(f["prompt"]).split()) for f in facts]),
@@ -113,7 +120,7 @@ def data_card(
         "near_duplicates": _twins(facts, twins),
         "stored_bytes": dict(stored_bytes),
     }
-    return DataCard(**card, warnings=tuple(_warnings(card, captions, products)))
+    return DataCard(**card, warnings=(*_warnings(card, captions, products), *_cut_away(facts, video)))
 
 
 def _of(facts: Sequence[Row], rows: Sequence[Row], kind: str) -> list[Row]:
@@ -154,6 +161,21 @@ def _warnings(card: Mapping[str, Any], captions: Counter[str], products: Counter
     if found:
         said.append(f"{sum(found.values())} of {clips} masks were found, not given ({', '.join(found)}): look at the overlay.")
     return said
+
+
+def _cut_away(facts: Sequence[Row], video: VideoSpec | None) -> list[str]:
+    """What the way to their buckets does to clips of an aspect far from all of them."""
+    kept = {f["clip_key"]: video.kept_share(f["width"], f["height"]) for f in facts} if video else {}
+    far = [f for f in facts if kept.get(f["clip_key"], 1.0) < KEPT]
+    if video is None or not far:
+        return []
+    worst = min(far, key=lambda f: kept[f["clip_key"]])
+    share, size = kept[worst["clip_key"]], "{}x{}".format(*video.bucket_of(worst["width"], worst["height"]))
+    done = f"the crop keeps {share:.0%} of the picture" if video.fit == "crop" else f"one side is stretched {1 / share:.2g} times the other"
+    return [
+        f"{len(far)} of {len(facts)} clips are far from every bucket in aspect: at worst ({worst['width']}x{worst['height']} seen at {size}) {done}. "
+        "Add a bucket near theirs (latents.video.buckets)."
+    ]
 
 
 def _splits(facts: Sequence[Row]) -> dict[str, int]:

@@ -22,8 +22,8 @@ def card_html(card: DataCard, name: str, contact_sheet_png: str | Path | None, p
     body += ["<h2>How they spread</h2>", _spreads(spreads)]
     counts: dict[str, Mapping[str, int]] = {
         "Splits": card.splits, "Refused, by reason": card.refused_by, "Accepted, but unusable, by step": card.unusable_by,
-        "Sizes of the sources": card.sizes, "Aspects": card.aspects, "Frames a second": card.fps, "Masks from": card.mask_provenance,
-        "Licences": card.licences, "Products with most clips": card.most_clips_of_a_product,
+        "Sizes of the sources": card.sizes, "Aspects": card.aspects, "Buckets": card.buckets, "Frames a second": card.fps,
+        "Masks from": card.mask_provenance, "Licences": card.licences, "Products with most clips": card.most_clips_of_a_product,
     }  # fmt: skip
     for title, found in counts.items():
         body += [f"<h2>{escape(title)}</h2>", _counts(found)]

@@ -160,36 +160,41 @@ def _tensor(frames_THWC: np.ndarray | None) -> torch.Tensor:
 
 
 def fit(frames_TCHW: torch.Tensor, video: VideoSpec) -> torch.Tensor:
-    """uint8 frames resized to the spec's size, T unchanged. crop: cover the frame and cut the centre; stretch: change the aspect.
+    """uint8 frames resized to the bucket of their own aspect (VideoSpec.bucket_of), T unchanged.
 
-    Antialiased bilinear (an area filter when shrinking), one frame at a time so that memory stays small.
+    crop: cover the frame and cut the centre; stretch: change the aspect. Antialiased bilinear (an area filter when shrinking), one frame at a
+    time so that memory stays small.
     """
-    height, width = _inner_size(frames_TCHW.shape[-2:], video)
+    bucket = video.bucket_of(frames_TCHW.shape[-1], frames_TCHW.shape[-2])
+    height, width = _inner_size(frames_TCHW.shape[-2:], bucket, video)
     if (height, width) != tuple(frames_TCHW.shape[-2:]):
         resized = [F.interpolate(f[None].float(), (height, width), mode="bilinear", antialias=True, align_corners=False) for f in frames_TCHW]
         frames_TCHW = torch.cat([f.round_().clamp_(0, 255).to(torch.uint8) for f in resized])
-    return _cut(frames_TCHW, video)
+    return _cut(frames_TCHW, bucket)
 
 
 def fit_mask(mask_THW: torch.Tensor, video: VideoSpec) -> torch.Tensor:
     """bool mask by nearest neighbour, with the geometry of `fit`."""
-    height, width = _inner_size(mask_THW.shape[-2:], video)
+    bucket = video.bucket_of(mask_THW.shape[-1], mask_THW.shape[-2])
+    height, width = _inner_size(mask_THW.shape[-2:], bucket, video)
     if (height, width) != tuple(mask_THW.shape[-2:]):
         mask_THW = F.interpolate(mask_THW[:, None].to(torch.uint8), (height, width), mode="nearest-exact")[:, 0].bool()
-    return _cut(mask_THW, video)
+    return _cut(mask_THW, bucket)
 
 
-def _inner_size(size: Sequence[int], video: VideoSpec) -> tuple[int, int]:
-    """Height and width of the whole picture after resizing and before the cut."""
+def _inner_size(size: Sequence[int], bucket: tuple[int, int], video: VideoSpec) -> tuple[int, int]:
+    """Height and width of the whole picture after resizing and before the cut to the bucket (width, height)."""
+    width, height = bucket
     if video.fit == "stretch":
-        return video.height, video.width
-    scale = max(video.height / size[0], video.width / size[1])
-    return max(video.height, round(size[0] * scale)), max(video.width, round(size[1] * scale))
+        return height, width
+    scale = max(height / size[0], width / size[1])
+    return max(height, round(size[0] * scale)), max(width, round(size[1] * scale))
 
 
-def _cut(x: torch.Tensor, video: VideoSpec) -> torch.Tensor:
-    top, left = (x.shape[-2] - video.height) // 2, (x.shape[-1] - video.width) // 2
-    return x[..., top : top + video.height, left : left + video.width].contiguous()
+def _cut(x: torch.Tensor, bucket: tuple[int, int]) -> torch.Tensor:
+    width, height = bucket
+    top, left = (x.shape[-2] - height) // 2, (x.shape[-1] - width) // 2
+    return x[..., top : top + height, left : left + width].contiguous()
 
 
 def write_mp4(

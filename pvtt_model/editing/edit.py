@@ -91,7 +91,7 @@ def prompt_of(clip: Row, product: Row) -> str:
 
 
 def truth_of(clip: Row, product: Row, video: VideoSpec) -> tuple[Tensor, Tensor] | None:
-    """The right edit at the model's size: frames uint8 T,C,H,W, and its product's mask bool T,H,W. None where it is not known for this product."""
+    """The right edit at its clip's bucket: frames uint8 T,C,H,W, and its product's mask bool T,H,W. None where it is not known for this product."""
     if not clip.get("truth_video") or clip.get("truth_product_id") != product["product_id"]:
         return None
     clip = as_seen(clip)

@@ -82,9 +82,9 @@ def _band(row: Mapping[str, Any], number: int) -> Image.Image:
 
 
 def _tile(width: int, height: int) -> tuple[int, int]:
-    """Tile size: the frame times a whole number where it is small, else shrunk to a fifth of the page."""
-    room = (_PAGE_PX - _GUTTER_PX) // len(COLUMNS) - _GAP_PX
-    factor: float = room // width if width <= room else room / width
+    """Tile size: the frame times a whole number where it is small, else shrunk to a fifth of the page; a portrait one is no higher than that."""
+    room, longer = (_PAGE_PX - _GUTTER_PX) // len(COLUMNS) - _GAP_PX, max(width, height)
+    factor: float = room // longer if longer <= room else room / longer
     return round(width * factor), round(height * factor)
 
 

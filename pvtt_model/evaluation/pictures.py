@@ -29,6 +29,17 @@ def scaled(image: Image.Image, width_px: int, height_px: int) -> Image.Image:
     return image.resize((width_px, height_px), Image.Resampling.NEAREST if grows else Image.Resampling.LANCZOS)
 
 
+def letterboxed(image: Image.Image, width_px: int, height_px: int) -> Image.Image:
+    """The whole picture as large as fits the box, in its middle on the paper; scaled as by `scaled`. A bar of one pixel is rounding: none."""
+    scale = min(width_px / image.width, height_px / image.height)
+    width, height = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    if width >= width_px - 1 and height >= height_px - 1:
+        return scaled(image, width_px, height_px)
+    box = Image.new("RGB", (width_px, height_px), PAPER)
+    box.paste(scaled(image, width, height), ((width_px - width) // 2, (height_px - height) // 2))
+    return box
+
+
 def fitted(reference_CHW: torch.Tensor, width_px: int, height_px: int) -> Image.Image:
     """The reference letterboxed into the box: white behind transparency, else bars in its border's median colour."""
     if len(reference_CHW) == 4:

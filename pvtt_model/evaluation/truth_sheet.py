@@ -5,6 +5,7 @@ About 1800 px wide, so that it can be read at half that (a README's width). The 
 
 from __future__ import annotations
 
+import io
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 from PIL import Image, ImageDraw
 
 from pvtt_model.evaluation.frames import edit_frames
-from pvtt_model.evaluation.pictures import ALARM, INK, PALE, PAPER, fitted, font, one_line, scaled, tinted, to_image
+from pvtt_model.evaluation.pictures import ALARM, INK, PALE, PAPER, fitted, font, letterboxed, one_line, tinted, to_image
 
 MOST_BLOCKS = 8
 LINES = ("source", "mask", "reference", "edit", "truth")
@@ -50,8 +51,12 @@ def truth_sheet(rows: Sequence[Mapping[str, Any]], head: str) -> Image.Image:
 
 
 def _layout(rows: Sequence[Mapping[str, Any]]) -> _Layout:
-    """Four blocks side by side of frames about square, two of wide ones; small frames enlarged by a whole number."""
-    width, height = next((size for row in rows if (size := _size(row))), (64, 64))
+    """Four blocks side by side of frames about square, two of wide ones; small frames enlarged by a whole number.
+
+    A tile has the aspect of what holds a frame of every edit: clips of several buckets are letterboxed in it.
+    """
+    sizes = [size for row in rows if (size := _size(row))] or [(64, 64)]
+    width, height = max(w for w, _ in sizes), max(h for _, h in sizes)
     across = 4 if width <= 1.3 * height else 2
     room = (_PAGE_PX - 2 * _MARGIN_PX - _LABELS_PX - (across - 1) * _BETWEEN_PX) // (_FRAMES * across) - _GAP_PX
     tile_w = width * round(room / width) if room > width else room
@@ -59,11 +64,12 @@ def _layout(rows: Sequence[Mapping[str, Any]]) -> _Layout:
 
 
 def _size(row: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Width and height of the edit's first frame; None where it has none."""
     try:
-        _, _, height, width = edit_frames(row)["source"].shape
-    except (ValueError, OSError):
+        with Image.open(io.BytesIO(row["source"][0])) as frame:
+            return frame.size
+    except (IndexError, OSError):
         return None
-    return width, height
 
 
 def _line_top(line: int, layout: _Layout) -> int:
@@ -93,7 +99,7 @@ def _block(row: Mapping[str, Any], number: int, layout: _Layout) -> Image.Image:
             draw.text((0, top + layout.tile_h // 2 - 13), "not known", fill=PALE, font=font(21))
             continue
         for i, frame in enumerate(sorted({0, count // 2, count - 1})):
-            block.paste(scaled(to_image(video[frame]), layout.tile_w, layout.tile_h), (i * step, top))
+            block.paste(letterboxed(to_image(video[frame]), layout.tile_w, layout.tile_h), (i * step, top))
     return block
 
 

@@ -118,7 +118,7 @@ def _training(recipe: dict[str, Any], stages: list[dict[str, Any]]) -> str:
         f"Rectified flow, shift {last['objective']['shift']:g}; AdamW {last['optim']['beta1']:g}/{last['optim']['beta2']:g}, decay "
         f"{last['optim']['weight_decay']:g}, warm-up {last['optim']['warmup_steps']} steps, gradients clipped at {last['optim']['grad_clip']:g}, "
         f"{last['parallel']['precision']}; LoRA dropout {last['lora']['dropout']:g}; reference dropped {last['objective']['reference_dropout']:.0%}, "
-        f"text {last['objective']['text_dropout']:.0%}. Video {video['width']} x {video['height']}, {video['num_frames']} frames{rate}; mask policy "
+        f"text {last['objective']['text_dropout']:.0%}. Video {_sizes(video)}, {video['num_frames']} frames{rate}; mask policy "
         f"{recipe['latents']['mask_policy']['kind']} {recipe['latents']['mask_policy']['grow_px']} px, fill {recipe['latents']['fill']}."
     )
     return said + "\n\n" + "\n".join(rows)
@@ -158,10 +158,15 @@ def _use(base: dict[str, Any], recipe: dict[str, Any]) -> str:
     )
 
 
+def _sizes(video: dict[str, Any]) -> str:
+    """Every bucket; recipes of before have no such field."""
+    return ", ".join(f"{width} x {height}" for width, height in ((video["width"], video["height"]), *video.get("buckets", ())))
+
+
 def _limits(recipe: dict[str, Any]) -> str:
     video = recipe["latents"]["video"]
     said = [
-        f"Trained at {video['width']} x {video['height']} and {video['num_frames']} frames; other sizes were not measured.",
+        f"Trained at {_sizes(video)} and {video['num_frames']} frames; other sizes were not measured.",
         "Composited background figures hold for any model: the source's pixels are put back. Judge the model by the raw ones.",
         "Product similarity depends on the extractor and the crop rule; do not compare it with figures made otherwise.",
         "Product similarity with a swapped reference needs the figure `*_source` beside it: an edit that does not beat it changed nothing.",

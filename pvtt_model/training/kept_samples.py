@@ -18,6 +18,8 @@ class KeptSamples:
 
     def __init__(self, places: Sequence[Place], most_bytes: int = KEPT_BYTES) -> None:
         self.places = places
+        sizes = list(dict.fromkeys(place.bucket for place in places))
+        self.buckets = tuple(sizes.index(place.bucket) for place in places)  # of each sample its bucket's number
         self.left_bytes = most_bytes
         self._kept: dict[int, Sample] = {}
 

@@ -96,7 +96,7 @@ def _step(
     for accum in range(stage.parallel.grad_accum):
         draws = samples_of(
             step, rank, accum, seed=stage.train.seed, num_samples=len(kept),
-            micro_batch=stage.parallel.micro_batch, num_workers=world, grad_accum=stage.parallel.grad_accum,
+            micro_batch=stage.parallel.micro_batch, num_workers=world, grad_accum=stage.parallel.grad_accum, buckets=kept.buckets,
         )  # fmt: skip
         loss = _loss(stage, engine, kept, empty_text_LD, max_text_tokens, draws)
         if not torch.isfinite(loss):

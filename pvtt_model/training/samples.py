@@ -25,6 +25,7 @@ class Place(NamedTuple):
     latents_shard: Shard
     conditions_shard: Shard
     row: int
+    bucket: tuple[int, int] | None = None  # width and height of its frames; a batch holds one bucket's samples
 
 
 class Batch(NamedTuple):
@@ -56,7 +57,7 @@ class Sample(NamedTuple):
 
 
 def read_sample(place: Place) -> Sample:
-    """One clip, with all variants of its mask. Raises ValueError where the shards' rows are not of the clip they should be."""
+    """One clip, with all variants of its mask. Raises ValueError where the shards' rows are not of the clip they should be, or of another bucket."""
     latents, conditions = _opened(place.latents_shard), _opened(place.conditions_shard)
     keys = [shard.places[place.row].clip_key if place.row < len(shard) else "none" for shard in (latents, conditions)]
     if keys != [place.clip_key] * 2:
@@ -64,6 +65,9 @@ def read_sample(place: Place) -> Sample:
             f"row {place.row} holds clips {keys[0]} and {keys[1]}, not {place.clip_key}. The shards are of different data sets; re-run curation."
         )
     z, c = latents.read(place.row), conditions.read(place.row)
+    height, width = (8 * side for side in z["latents_CFHW"].shape[-2:])
+    if place.bucket not in (None, (width, height)):
+        raise ValueError(f"clip {place.clip_key} was encoded at {width}x{height}, its bucket is {place.bucket}. Re-run curation with this recipe.")
     controls: list[Tensor] = []
     while (control := control_of(z, len(controls))) is not None:
         controls.append(control)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import Counter
 from functools import lru_cache
 
 import torch
@@ -20,19 +21,78 @@ def seed_of(*parts: int | str) -> int:
 
 
 def samples_of(
-    step: int, rank: int, accum: int, *, seed: int, num_samples: int, micro_batch: int, num_workers: int, grad_accum: int
+    step: int,
+    rank: int,
+    accum: int,
+    *,
+    seed: int,
+    num_samples: int,
+    micro_batch: int,
+    num_workers: int,
+    grad_accum: int,
+    buckets: tuple[int, ...] | None = None,
 ) -> list[tuple[int, int]]:
-    """(draw, index) of the samples that `rank` sees in micro-batch `accum` of `step`.
+    """(draw, index) of the samples that `rank` sees in micro-batch `accum` of `step`; all of one bucket.
 
-    Draws are numbered through the whole run; each epoch is a fresh permutation of all samples. The global batch of a step is the
-    same set of draws for any split into workers and micro-batches of the same global size.
+    Draws are numbered through the whole run; each epoch is a fresh permutation of all samples. buckets: of each sample the number of its
+    bucket; None: all are of one. Going along the epochs one after the other, a micro-batch is whole as soon as micro_batch samples of one
+    bucket have come by, and micro-batches are taken in that order. What is left of a bucket at an epoch's end, fewer than micro_batch
+    samples, begins that bucket's first micro-batch of the next: nothing is dropped or repeated, and after E epochs every sample was used E
+    times, but for those that wait. A bucket of fewer than micro_batch samples fills one from several epochs, so a sample may be in it twice.
+
+    The ranks of a step may see different buckets. With one bucket, or micro_batch 1, draw d is the d-th sample of the epochs, and the global
+    batch of a step is the same set of draws for any split into workers and micro-batches of the same global size; with several, for any
+    split into workers and accumulation.
     """
-    first = step * micro_batch * num_workers * grad_accum + (accum * num_workers + rank) * micro_batch
-    out = []
-    for draw in range(first, first + micro_batch):
-        epoch, place = divmod(draw, num_samples)
-        out.append((draw, _order(seed, epoch, num_samples)[place]))
-    return out
+    labels = buckets or (0,) * num_samples
+    number = (step * grad_accum + accum) * num_workers + rank
+    bucket, nth = _micro_batch(seed, number, micro_batch, labels)
+    return [(number * micro_batch + i, _sample(seed, bucket, nth * micro_batch + i, labels)) for i in range(micro_batch)]
+
+
+def _micro_batch(seed: int, number: int, size: int, buckets: tuple[int, ...]) -> tuple[int, int]:
+    """Of the run's micro-batch `number` its bucket, and how many of that bucket come before it."""
+
+    def whole_before(epoch: int) -> int:
+        return sum(epoch * count // size for count in _counts(buckets).values())
+
+    epoch = number * size // len(buckets)  # before it, no more than `number` can be whole
+    while whole_before(epoch + 1) <= number:
+        epoch += 1
+    return _whole_in(seed, epoch, size, buckets)[number - whole_before(epoch)]
+
+
+def _sample(seed: int, bucket: int, place: int, buckets: tuple[int, ...]) -> int:
+    """The index of a bucket's sample number `place`, counted through all epochs."""
+    epoch, at = divmod(place, _counts(buckets)[bucket])
+    return _order_by_bucket(seed, epoch, buckets)[bucket][at]
+
+
+@lru_cache(maxsize=4)
+def _counts(buckets: tuple[int, ...]) -> Counter[int]:
+    return Counter(buckets)
+
+
+@lru_cache(maxsize=4)
+def _whole_in(seed: int, epoch: int, size: int, buckets: tuple[int, ...]) -> list[tuple[int, int]]:
+    """The micro-batches that become whole in the epoch, in order: bucket, and how many of that bucket come before."""
+    seen = {bucket: epoch * count for bucket, count in _counts(buckets).items()}
+    whole = []
+    for index in _order(seed, epoch, len(buckets)):
+        bucket = buckets[index]
+        seen[bucket] += 1
+        if seen[bucket] % size == 0:
+            whole.append((bucket, seen[bucket] // size - 1))
+    return whole
+
+
+@lru_cache(maxsize=4)
+def _order_by_bucket(seed: int, epoch: int, buckets: tuple[int, ...]) -> dict[int, list[int]]:
+    """The epoch's permutation, each bucket's samples by themselves."""
+    order: dict[int, list[int]] = {bucket: [] for bucket in _counts(buckets)}
+    for index in _order(seed, epoch, len(buckets)):
+        order[buckets[index]].append(index)
+    return order
 
 
 @lru_cache(maxsize=4)

@@ -12,6 +12,7 @@ from pvtt_model.data.card import DataCard, Spread, data_card
 from pvtt_model.data.card_html import card_html, headline
 from pvtt_model.data.video_io import png_bytes, write_mp4
 from pvtt_model.evaluation.clip_sheet import clip_sheet
+from pvtt_model.specs import VideoSpec
 
 
 def fact(i: int, **changes: Any) -> dict[str, Any]:
@@ -72,6 +73,27 @@ def test_figures_by_hand():
 )
 def test_what_others_lost_days_on_is_warned_of(changes, said):
     assert any(w.startswith(said) for w in card_of([fact(i, **changes) for i in range(10)]).warnings)
+
+
+def test_buckets_are_counted_and_far_aspects_warned_of():
+    facts = [fact(0, licence="ours", held_out=True), fact(1, licence="ours"), fact(2, licence="ours", width=1080, height=1920)]
+    facts += [fact(i, licence="ours", width=500, height=500) for i in (3, 4)]
+    masks, later = [mask(i) for i in range(5)], {"latents": used(5), "conditions": used(5)}
+
+    def card(**changes: Any) -> DataCard:
+        return data_card(facts, [], masks, later, {}, video=VideoSpec(**changes))
+
+    alone = card()
+    assert alone.buckets == {"832 x 480": 5}
+    assert alone.warnings == (
+        "3 of 5 clips are far from every bucket in aspect: at worst (1080x1920 seen at 832x480) the crop keeps 32% of the picture. "
+        "Add a bucket near theirs (latents.video.buckets).",
+    )
+    assert "seen at 832x480) one side is stretched 3.1 times the other" in card(fit="stretch").warnings[0]
+    some = card(buckets=((480, 832), (624, 624)))
+    assert some.buckets == {"624 x 624": 2, "832 x 480": 2, "480 x 832": 1} and some.warnings == ()
+    assert "3 of 5" not in "".join(card(buckets=((480, 832),)).warnings)
+    assert card_of(facts).buckets == {}, "where the latents' settings are not known"
 
 
 def test_good_data_is_not_warned_of():

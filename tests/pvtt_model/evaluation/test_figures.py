@@ -11,6 +11,7 @@ from PIL import Image
 from pvtt_model.evaluation.contact_sheet import contact_sheet
 from pvtt_model.evaluation.gate import judge
 from pvtt_model.evaluation.loss_curve import loss_curve, running_mean
+from pvtt_model.evaluation.pictures import PAPER, letterboxed
 from pvtt_model.evaluation.report import aggregate
 from pvtt_model.evaluation.report_html import report_html
 from pvtt_model.evaluation.report_markdown import report_markdown
@@ -32,6 +33,25 @@ def test_contact_sheet_is_legible_in_size(edits_row, failed_row, tmp_path) -> No
     assert again.read_bytes() == path.read_bytes()
     with pytest.raises(ValueError, match="at least one"):
         contact_sheet([], tmp_path / "none.png")
+
+
+@pytest.mark.parametrize(
+    ("size", "box", "inside"),
+    [
+        ((64, 48), (128, 96), (0, 0, 128, 96)),
+        ((48, 64), (128, 96), (28, 0, 72, 96)),
+        ((128, 32), (64, 64), (0, 24, 64, 16)),
+        ((480, 832), (157, 91), (52, 0, 52, 91)),
+        ((832, 480), (157, 91), (0, 0, 157, 91)),  # 90.6: no bar of a pixel
+    ],
+)
+def test_letterboxed(size, box, inside) -> None:
+    """A red picture: where it lies, by its left, top, width and height, and paper everywhere else."""
+    pixels = np.array(letterboxed(Image.new("RGB", size, (255, 0, 0)), *box))
+    left, top, width, height = inside
+    red = (pixels == (255, 0, 0)).all(-1)
+    assert pixels.shape == (box[1], box[0], 3) and red.sum() == width * height and red[top : top + height, left : left + width].all()
+    assert (pixels[~red] == PAPER).all()
 
 
 def test_side_by_side_has_even_sides(edits_row, failed_row) -> None:

@@ -43,7 +43,8 @@ def facts(records: Records) -> list[tuple[Any, ...]]:
 def undisturbed_and_resumed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Records]]:
     folder = tmp_path_factory.mktemp("jobs")
     other_layout = {"name": "refused", "steps": 6, "resume": "stage2", "overrides": {"stages.*.parallel.zero_stage": 0}}
-    return folder, run_jobs(folder, [*pair("stage2", parallel__zero_stage=2), other_layout])
+    two_sizes = [job | {"buckets": True} for job in pair("buckets", parallel__zero_stage=2)]
+    return folder, run_jobs(folder, [*pair("stage2", parallel__zero_stage=2), other_layout, *two_sizes])
 
 
 def test_resumed_records_are_bit_equal(undisturbed_and_resumed):
@@ -59,6 +60,13 @@ def test_resumed_weights_and_moments_are_bit_equal(undisturbed_and_resumed):
     assert names == {"trained.safetensors", "state.json", "rank0.safetensors"}
     for name in ("trained.safetensors", "rank0.safetensors"):
         assert (folder / "stage2-again" / "step6" / name).read_bytes() == (folder / "stage2" / "step6" / name).read_bytes()
+
+
+def test_a_training_on_two_sizes_resumes_to_the_same_bits(undisturbed_and_resumed):
+    folder, found = undisturbed_and_resumed
+    assert facts(found["buckets-again"]) == facts(found["buckets"]) and len(found["buckets"]) == 6
+    for name in ("trained.safetensors", "rank0.safetensors"):
+        assert (folder / "buckets-again" / "step6" / name).read_bytes() == (folder / "buckets" / "step6" / name).read_bytes()
 
 
 def test_records_say_what_happened(undisturbed_and_resumed):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -39,6 +41,81 @@ def test_the_global_batch_does_not_depend_on_the_split(first_step, num_samples, 
     batches = [draws(steps, seed, num_samples, *split) for split in SPLITS]
     assert all(batch == batches[0] for batch in batches[1:])
     assert [d for step in batches[0] for d, _ in step] == list(range(first_step * 8, first_step * 8 + 16)), "draws are numbered without a gap"
+
+
+def queue(epochs: int, seed: int, num_samples: int) -> list[int]:
+    """The epochs' permutations one after the other: what was drawn before there were buckets, position by position."""
+    orders = (torch.randperm(num_samples, generator=torch.Generator().manual_seed(seed_of(seed, "epoch", e))).tolist() for e in range(epochs))
+    return [index for order in orders for index in order]
+
+
+def micro_batches(count: int, seed: int, buckets: tuple[int, ...], size: int, workers: int = 1, accum: int = 1) -> list[list[tuple[int, int]]]:
+    """The run's first micro-batches, in their order."""
+    split = {"seed": seed, "num_samples": len(buckets), "micro_batch": size, "num_workers": workers, "grad_accum": accum, "buckets": buckets}
+    every = [samples_of(step, r, a, **split) for step in range(-(-count // (workers * accum))) for a in range(accum) for r in range(workers)]
+    return every[:count]
+
+
+BUCKETS = st.lists(st.integers(0, 3), min_size=1, max_size=14).map(tuple)
+
+
+@given(BUCKETS, st.integers(1, 6), st.integers(0, 3))
+def test_a_micro_batch_is_of_one_bucket_and_in_the_order_of_the_queue(buckets, size, seed):
+    """Against the docstring's own words: walk along the epochs, hand out a bucket's micro-batch as soon as it is whole."""
+    waiting: dict[int, list[int]] = {}
+    whole = []
+    for index in queue(7, seed, len(buckets)):
+        lot = waiting.setdefault(buckets[index], [])
+        lot.append(index)
+        if len(lot) == size:
+            whole.append(waiting.pop(buckets[index]))
+    got = micro_batches(len(whole), seed, buckets, size)
+    assert [[index for _, index in batch] for batch in got] == whole
+    assert all(len({buckets[index] for _, index in batch}) == 1 for batch in got)
+    assert [draw for batch in got for draw, _ in batch] == list(range(len(whole) * size)), "draws are numbered without a gap"
+
+
+@given(BUCKETS, st.integers(1, 6), st.integers(0, 3))
+def test_nothing_is_lost_but_for_what_waits(buckets, size, seed):
+    """After E epochs each bucket has used what divides by micro_batch; over micro_batch epochs every sample is used exactly that often."""
+    epochs = size * 2
+    whole = sum(epochs * buckets.count(b) // size for b in set(buckets))
+    used = Counter(index for batch in micro_batches(whole, seed, buckets, size) for _, index in batch)
+    assert used == dict.fromkeys(range(len(buckets)), epochs)
+    one = sum(buckets.count(b) // size for b in set(buckets))
+    used = Counter(index for batch in micro_batches(one, seed, buckets, size) for _, index in batch)
+    assert all(n == 1 for n in used.values()), "within the first epoch nothing twice"
+    assert len(buckets) - len(used) == sum(buckets.count(b) % size for b in set(buckets)), "fewer than micro_batch of a bucket wait"
+
+
+@given(st.integers(1, 12), st.integers(1, 5), st.integers(0, 3), st.integers(0, 3))
+def test_one_bucket_draws_as_before_there_were_any(num_samples, size, seed, label):
+    wanted = queue(4, seed, num_samples)
+    count = len(wanted) // size
+    for buckets in (None, (label,) * num_samples):
+        split = {"seed": seed, "num_samples": num_samples, "micro_batch": size, "num_workers": 1, "grad_accum": 1, "buckets": buckets}
+        assert [pair for step in range(count) for pair in samples_of(step, 0, 0, **split)] == list(enumerate(wanted))[: count * size]
+
+
+@given(BUCKETS, st.integers(0, 3))
+def test_single_samples_are_drawn_as_without_buckets(buckets, seed):
+    got = [pair for batch in micro_batches(3 * len(buckets), seed, buckets, 1) for pair in batch]
+    assert got == list(enumerate(queue(3, seed, len(buckets))))
+
+
+@given(BUCKETS, st.integers(1, 4), st.integers(0, 2))
+def test_workers_and_accumulation_share_one_order(buckets, size, seed):
+    alone = micro_batches(24, seed, buckets, size)
+    assert all(micro_batches(24, seed, buckets, size, w, a) == alone for w, a in ((2, 1), (1, 3), (2, 3), (4, 2)))
+
+
+def test_a_step_is_known_without_those_before_it():
+    """A run resumed at step 1000 asks for it first: the caches may not decide what it sees."""
+    buckets = tuple(i % 3 for i in range(50))
+    split = {"seed": 5, "num_samples": 50, "micro_batch": 4, "num_workers": 2, "grad_accum": 2, "buckets": buckets}
+    last = samples_of(1000, 1, 1, **split)
+    walked = [samples_of(step, 1, 1, **split) for step in range(990, 1001)]
+    assert walked[-1] == last
 
 
 @pytest.mark.parametrize(

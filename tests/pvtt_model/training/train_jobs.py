@@ -1,6 +1,7 @@
 """Runs training jobs one after another, each in a process of its own, and writes what they recorded. A script, started by test_loop_resume.py.
 
-    python train_jobs.py FOLDER JOBS     JOBS: JSON list of {"name", "overrides", "steps", "resume": name of an earlier job or null}
+    python train_jobs.py FOLDER JOBS     JOBS: JSON list of {"name", "overrides", "steps", "resume": name of an earlier job or null}, and
+                                         "buckets": true where the clips are to be of two sizes
 
 The parent imports the libraries and forks: a job is a fresh process, without the seconds that importing torch costs.
 """
@@ -12,6 +13,7 @@ import os
 import shutil
 import sys
 import traceback
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -52,19 +54,22 @@ class Keep:
         shutil.copytree(folder, self.folder / f"step{step}")
 
 
-def places(folder: Path) -> list[Place]:
-    """Latents and conditions of `CLIPS` clips of random numbers, with prompts and reference counts of unequal length."""
+def places(folder: Path, portrait: Container[int] = ()) -> list[Place]:
+    """Latents and conditions of `CLIPS` clips of random numbers, with prompts and reference counts of unequal length; some portrait."""
+    folder.mkdir(exist_ok=True)
+    size = [(6, 4) if i in portrait else (4, 4) for i in range(CLIPS)]  # latent height, width
     generator = torch.Generator().manual_seed(0)
     latents, conditions = [], []
     for i in range(CLIPS):
-        z = {k: torch.randn(CHANNELS, 3, 4, 4, generator=generator) for k in ("latents_CFHW", "inactive_CFHW", "reactive_CFHW")}
+        z = {k: torch.randn(CHANNELS, 3, *size[i], generator=generator) for k in ("latents_CFHW", "inactive_CFHW", "reactive_CFHW")}
         c = {"text_LD": torch.randn(3 + i, TEXT, generator=generator), "reference_NPC": torch.randn(1 + i % 2, 4, IMAGE, generator=generator)}
         common = {"clip_key": f"clip{i}", "usable": True, "reason": None}
-        latents.append(common | {"tensors": save(z | {"maskbits_KFHW": torch.full((8, 3, 4, 4), 255, dtype=torch.uint8)})})
+        latents.append(common | {"tensors": save(z | {"maskbits_KFHW": torch.full((8, 3, *size[i]), 255, dtype=torch.uint8)})})
         conditions.append(common | {"tensors": save(c)})
     write_shard(folder / "latents.parquet", latents, SCHEMAS["latents"])
     write_shard(folder / "conditions.parquet", conditions, SCHEMAS["conditions"])
-    return [Place(f"clip{i}", folder / "latents.parquet", folder / "conditions.parquet", i) for i in range(CLIPS)]
+    shards = folder / "latents.parquet", folder / "conditions.parquet"
+    return [Place(f"clip{i}", *shards, i, (8 * width, 8 * height)) for i, (height, width) in enumerate(size)]
 
 
 def run(folder: Path, job: dict[str, Any], clips: list[Place]) -> dict[str, Any]:
@@ -81,12 +86,12 @@ def run(folder: Path, job: dict[str, Any], clips: list[Place]) -> dict[str, Any]
 def main() -> None:
     torch.set_num_threads(1)
     folder, jobs = Path(sys.argv[1]), json.loads(sys.argv[2])
-    clips = places(folder)
+    clips = {False: places(folder), True: places(folder / "two sizes", portrait=(1, 3, 4))}
     for job in jobs:
         child = os.fork()
         if child == 0:
             try:
-                result = run(folder, job, clips)
+                result = run(folder, job, clips[job.get("buckets", False)])
             except Exception:
                 result = {"error": traceback.format_exc()}
             (folder / f"{job['name']}.json").write_text(json.dumps(result))
