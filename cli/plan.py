@@ -52,7 +52,7 @@ def _fingerprint(recipe: RecipeSpec, clips: str | None) -> str:
     home = settings().home
     cache = home / "cache" / "clips"
     uri = clips if is_remote(clips) else str(Path(clips).resolve())
-    return read_source(localise(uri, cache), uri, recipe.clips, lambda u: localise(u, cache), home / "drafts").fingerprint
+    return read_source(localise(uri, cache), uri, recipe.clips, lambda u: localise(u, cache), home / "drafts", home / "cache" / "scans").fingerprint
 
 
 @contextmanager

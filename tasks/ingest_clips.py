@@ -84,8 +84,9 @@ class _Source:
         if self._scan is None:
             manifest = self._world() if self.clips == NANO else localise(self.clips, self.where.cache / "inputs")
             uri = self.clips if is_remote(self.clips) else str(manifest.resolve())
+            inputs = self.where.cache / "inputs"
             self._scan = read_source(
-                manifest, uri, self.recipe.clips, lambda found: localise(found, self.where.cache / "inputs"), self.where.home / "drafts"
+                manifest, uri, self.recipe.clips, lambda found: localise(found, inputs), self.where.home / "drafts", self.where.cache / "scans"
             )
             if self._scan.draft:
                 get_run_logger().info("%s holds no manifest; one was drafted: %s (to correct it: pvtt clips draft)", self.clips, self._scan.draft)

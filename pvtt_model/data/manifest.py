@@ -16,59 +16,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from pvtt_model.artifacts import canonical_json, digest, sha256_of_file
+from pvtt_model.data.checked_line import CheckedLine, Truth
 from pvtt_model.data.locate import Fetch, Root, mask_frames
 from pvtt_model.data.refusals import Refusal, Refused
+from pvtt_model.data.scan_memory import ScanMemory
 from pvtt_model.specs import ClipSpec
 
 FIELDS = ("video_path", "reference_image", "mask_path", "text_prompt", "metadata")
 OPTIONAL = ("mask_path",)
 TRUTH = ("product_id", "video_path", "mask_path")
 SPLITS = ("train", "validation", "eval")
-
-
-@dataclass(frozen=True)
-class Truth:
-    """The files of a clip's right edit; nothing is decoded yet."""
-
-    product_id: str
-    video_path: Path
-    video_sha256: str
-    mask_format: str  # 'video', 'png'
-    mask_paths: tuple[Path, ...]
-    mask_sha256: tuple[str, ...]
-
-    def content(self) -> list[Any]:
-        return [self.product_id, self.video_sha256, self.mask_format, self.mask_sha256]
-
-
-@dataclass(frozen=True)
-class CheckedLine:
-    """A line whose text and files are in order; nothing is decoded yet."""
-
-    line: int  # from 1
-    source: str  # video_path as given
-    video_path: Path
-    video_sha256: str
-    reference_paths: tuple[Path, ...]
-    reference_sha256: tuple[str, ...]
-    mask_format: str  # 'video', 'png', 'none'
-    mask_paths: tuple[Path, ...]  # one mp4, or a PNG a frame, or none
-    mask_sha256: tuple[str, ...]
-    prompt: str
-    metadata: dict[str, Any]
-    product_id: str = field(default="")  # given, or 'ref-' and 12 digits of the first reference's hash
-    truth: Truth | None = None
-
-    @property
-    def clip_key(self) -> str:
-        """Names the clip: the first 20 hex digits of the video's hash, or of the hash of video and task."""
-        task = self.metadata.get("benchmark_task")
-        return self.video_sha256[:20] if task is None else digest("task", self.video_sha256, task)
 
 
 @dataclass(frozen=True)
@@ -80,27 +42,32 @@ class ManifestScan:
     passed_over: tuple[tuple[str, str], ...] = ()  # (file, why it is in no line of the draft)
 
 
-def read_manifest(manifest_path: str | Path, manifest_uri: str, spec: ClipSpec, fetch: Fetch, root: Path | None = None) -> ManifestScan:
+def read_manifest(
+    manifest_path: str | Path, manifest_uri: str, spec: ClipSpec, fetch: Fetch, root: Path | None = None, memory: Path | None = None
+) -> ManifestScan:
     """Check every line of the manifest at `manifest_path`, a local copy of `manifest_uri` (the same path, or s3://bucket/key).
 
     `fetch(uri)` gives the local path of an s3:// object, or of a folder where the uri ends in '/'; FileNotFoundError or KeyError mean
     that there is none, and anything else it raises goes through, so that a network fault never refuses a clip. root: the local folder that
-    paths are relative to and held inside, where it is not the manifest's own. Raises FileNotFoundError where the manifest is missing.
+    paths are relative to and held inside, where it is not the manifest's own. memory: a file to remember hashes in (scan_memory.py). Raises
+    FileNotFoundError where the manifest is missing.
     """
     path = Path(manifest_path)
     if not path.is_file():
         raise FileNotFoundError(f"no manifest at {manifest_path}. Give the path of a JSON Lines file, one clip a line.")
-    scan = _Scan(Root(root / path.name if root else path, manifest_uri, spec.allow_outside_root, fetch))
+    scan = _Scan(Root(root / path.name if root else path, manifest_uri, spec.allow_outside_root, fetch), memory)
     for number, raw in _numbered(path.read_bytes()):
         scan.take(number, raw)
+    scan.memory.keep()
     return scan.result()
 
 
 class _Scan:
     """Lines taken one after the other, with what later ones are held against."""
 
-    def __init__(self, root: Root) -> None:
+    def __init__(self, root: Root, memory: Path | None) -> None:
         self.root = root
+        self.memory = ScanMemory(None if root.prefix is not None else memory, [str(root.folder), root.allow_outside])
         self.lines: list[CheckedLine] = []
         self.refusals: list[Refusal] = []
         self.texts: list[Any] = []
@@ -110,10 +77,15 @@ class _Scan:
     def take(self, number: int, raw: bytes) -> None:
         source = ""
         try:
-            values = parse_line(raw)
-            source = values["video_path"] if isinstance(values.get("video_path"), str) else ""
-            check_fields(values)
-            line = self._files(number, values)
+            line = self.memory.recall(number, raw)
+            if line is None:
+                values = parse_line(raw)
+                source = values["video_path"] if isinstance(values.get("video_path"), str) else ""
+                check_fields(values)
+                line = self._files(number, values)
+                self.memory.remember(raw, line, self._named(values))
+            source = line.source
+            self._beside_the_others(line)
         except Refused as refused:
             self.refusals.append(Refusal(number, refused.kind, refused.reason, source))
             self.texts.append([number, refused.kind, digest(raw.decode("utf-8", "backslashreplace"))])
@@ -126,20 +98,30 @@ class _Scan:
         video = self.root.file(values["video_path"], "video")
         references = tuple(self.root.file(p, "reference") for p in _listed(values["reference_image"]))
         mask_format, masks = self._masks(values["mask_path"]) if values.get("mask_path") is not None else ("none", ())
-        sha, task = sha256_of_file(video), values["metadata"].get("benchmark_task")
-        if (sha, task) in self.seen:
-            raise Refused("duplicate", f"'{values['video_path']}' has the same bytes as line {self.seen[sha, task]}. Remove one of the two lines.")
+        sha = sha256_of_file(video)
         reference_sha = tuple(sha256_of_file(p) for p in references)
         metadata = values["metadata"]
         product = metadata.get("product_id") or "ref-" + reference_sha[0][:12]
-        self._one_split(number, product, metadata.get("split"))
         mask_sha = tuple(sha256_of_file(p) for p in masks)
         truth = self._truth(metadata["truth"]) if metadata.get("truth") is not None else None
-        self.seen[sha, task] = number
         prompt = values["text_prompt"]
         return CheckedLine(
             number, values["video_path"], video, sha, references, reference_sha, mask_format, masks, mask_sha, prompt, metadata, product, truth
         )
+
+    def _named(self, values: dict[str, Any]) -> list[str]:
+        """The paths as the line names them: a link that is led elsewhere then shows."""
+        truth = values["metadata"].get("truth") or {}
+        given = [values["video_path"], *_listed(values["reference_image"]), values.get("mask_path"), truth.get("video_path"), truth.get("mask_path")]
+        return [str(self.root.folder / path) if "://" not in path else path for path in given if path is not None]
+
+    def _beside_the_others(self, line: CheckedLine) -> None:
+        """Raises Refused for the bytes of a line before, or a product in two splits."""
+        sha, task = line.video_sha256, line.metadata.get("benchmark_task")
+        if (sha, task) in self.seen:
+            raise Refused("duplicate", f"'{line.source}' has the same bytes as line {self.seen[sha, task]}. Remove one of the two lines.")
+        self._one_split(line.line, line.product_id, line.metadata.get("split"))
+        self.seen[sha, task] = line.line
 
     def _masks(self, given: str) -> tuple[str, tuple[Path, ...]]:
         place = self.root.file_or_folder(given, "mask")

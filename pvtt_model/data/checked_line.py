@@ -1,0 +1,49 @@
+"""A line of the manifest whose text and files are in order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pvtt_model.artifacts import digest
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The files of a clip's right edit; nothing is decoded yet."""
+
+    product_id: str
+    video_path: Path
+    video_sha256: str
+    mask_format: str  # 'video', 'png'
+    mask_paths: tuple[Path, ...]
+    mask_sha256: tuple[str, ...]
+
+    def content(self) -> list[Any]:
+        return [self.product_id, self.video_sha256, self.mask_format, self.mask_sha256]
+
+
+@dataclass(frozen=True)
+class CheckedLine:
+    """A line whose text and files are in order; nothing is decoded yet."""
+
+    line: int  # from 1
+    source: str  # video_path as given
+    video_path: Path
+    video_sha256: str
+    reference_paths: tuple[Path, ...]
+    reference_sha256: tuple[str, ...]
+    mask_format: str  # 'video', 'png', 'none'
+    mask_paths: tuple[Path, ...]  # one mp4, or a PNG a frame, or none
+    mask_sha256: tuple[str, ...]
+    prompt: str
+    metadata: dict[str, Any]
+    product_id: str = field(default="")  # given, or 'ref-' and 12 digits of the first reference's hash
+    truth: Truth | None = None
+
+    @property
+    def clip_key(self) -> str:
+        """Names the clip: the first 20 hex digits of the video's hash, or of the hash of video and task."""
+        task = self.metadata.get("benchmark_task")
+        return self.video_sha256[:20] if task is None else digest("task", self.video_sha256, task)

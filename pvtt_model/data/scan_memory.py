@@ -1,0 +1,106 @@
+"""What the last scan of a manifest found, so that the next one hashes only files that are new or were touched.
+
+A line is taken from memory where its text is the same and every file and folder it names has the inode, size, modification and change
+time with which it was hashed: as git's index does it. A file touched in the last seconds before it was hashed is not remembered, as a write
+within the clock's grain would not show. The memory is a cache: delete it at any time; an unreadable one is ignored.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import fields
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from pvtt_model.data.checked_line import CheckedLine, Truth
+
+FORM = 1  # raised when a line is checked or kept in another way
+GRAIN_NS = 2_000_000_000
+Stamp = list[int]
+
+
+class ScanMemory:
+    """Of one manifest, in the JSON file `path`; None remembers nothing. under: what the checks hang on beside the line and its files."""
+
+    def __init__(self, path: Path | None, under: Any) -> None:
+        self.path, self._head = path, [FORM, under]
+        self._before: dict[str, Any] = {}
+        self._now: dict[str, Any] = {}
+        if path is not None and path.is_file():
+            try:
+                kept = json.loads(path.read_bytes())
+                self._before = kept["lines"] if kept["head"] == self._head else {}
+            except (ValueError, KeyError, TypeError, OSError):
+                self._before = {}
+
+    def recall(self, number: int, raw: bytes) -> CheckedLine | None:
+        """The line of this text, as it was checked, where none of its files was touched since."""
+        key = sha256(raw).hexdigest()
+        kept = self._before.get(key)
+        if kept is None or any(_stamp(path) != stamp for path, stamp in kept["files"]):
+            return None
+        self._now[key] = kept
+        return _line(number, kept["line"])
+
+    def remember(self, raw: bytes, line: CheckedLine, named: Sequence[str]) -> None:
+        """named: every path that the line names, a mask's folder too; its files are added here."""
+        if self.path is None:
+            return
+        masks = [*line.mask_paths, *(line.truth.mask_paths if line.truth else ())]
+        files = [(path, _stamp(path)) for path in (*named, *map(str, masks))]
+        quiet = time.time_ns() - GRAIN_NS
+        if all(stamp is not None and max(stamp[2:]) < quiet for _, stamp in files):
+            self._now[sha256(raw).hexdigest()] = {"files": files, "line": _kept(line)}
+
+    def keep(self) -> None:
+        """Write what this scan found, whole or not at all."""
+        if self.path is None or self._now.keys() == self._before.keys():
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        part = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}.part")
+        part.write_text(json.dumps({"head": self._head, "lines": self._now}))
+        os.replace(part, self.path)
+
+
+def _stamp(path: str) -> Stamp | None:
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return None
+    return [stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+
+
+def _kept(line: CheckedLine) -> dict[str, Any]:
+    """The line's fields as JSON has them."""
+    kept = {field.name: _plain(getattr(line, field.name)) for field in fields(line) if field.name not in ("line", "truth")}
+    truth = line.truth
+    return kept | {"truth": {field.name: _plain(getattr(truth, field.name)) for field in fields(truth)} if truth else None}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(part) for part in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _line(number: int, kept: dict[str, Any]) -> CheckedLine:
+    truth = kept["truth"]
+    return CheckedLine(line=number, **_typed(kept) | {"truth": Truth(**_typed(truth)) if truth else None})
+
+
+def _typed(kept: dict[str, Any]) -> dict[str, Any]:
+    """Paths and tuples again, by the fields' names."""
+    return {name: _as(name, value) for name, value in kept.items()}
+
+
+def _as(name: str, value: Any) -> Any:
+    if name.endswith("_path"):
+        return Path(value)
+    if name.endswith("_paths"):
+        return tuple(map(Path, value))
+    return tuple(value) if isinstance(value, list) else value
