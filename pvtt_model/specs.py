@@ -192,6 +192,11 @@ class MaskPolicy(Spec):
     jitter_px: Annotated[int, Field(ge=0)] = Field(
         default=0, description="training's augmentation: each further variant of a mask is grown and moved by up to so much"
     )
+    erode_px: Annotated[int, Field(ge=0)] = Added(
+        0,
+        description="and grown by up to so much less than grow_px (precise: than 0). Up to grow_px that uncovers nothing; what goes beyond erodes "
+        "the product's own mask, so that training sees the rim of the old product. Without effect for blocks and full",
+    )
 
 
 class LatentSpec(Spec):
