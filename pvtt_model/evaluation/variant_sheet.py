@@ -25,7 +25,9 @@ def variant_sheet(clips: Iterable[tuple[Mapping[str, Any], Sequence[Found]]], pa
     bands = [_band(clip, found) for clip, found in clips]
     width = max((band.width for band in bands), default=600)
     sheet = Image.new("RGB", (width, HEAD_PX + sum(band.height for band in bands)), PAPER)
-    said = "first, middle and last frame of each video variant; a line for each mask variant" if bands else "no usable training clip in the first shard"
+    said = (
+        "first, middle and last frame of each video variant; a line for each mask variant" if bands else "no usable training clip in the first shard"
+    )
     ImageDraw.Draw(sheet).text((GAP_PX, 8), said, fill=INK, font=font(16))
     top = HEAD_PX
     for band in bands:
