@@ -97,14 +97,14 @@ class DataBytes:
 def data_bytes(recipe: RecipeSpec) -> DataBytes:
     """Bytes of one pair of the largest bucket, at most, with one reference picture:
 
-    latents: F h w (z numbers, and for each mask variant 2 z numbers + 64 mask bytes), z the VAE's channels. conditions: (text tokens x
-    text width + patches x image width) numbers. masks: one bit a pixel at the bucket's size (they are stored as PNG at the source's).
+    latents: F h w (z numbers, and for each mask variant 2 z numbers + 64 mask bytes), z the VAE's channels, for each video variant. conditions:
+    (text tokens x text width + patches x image width) numbers. masks: one bit a pixel at the bucket's size (they are stored as PNG at the source's).
     """
     frames, height, width = latent_size(recipe.latents.video)
     video, conditions = recipe.latents.video, recipe.conditions
     pixels = video.largest[0] * video.largest[1]
     channels, variants = int(architecture(recipe.latents.vae.architecture, "vae").config["z_dim"]), recipe.latents.variants
-    latents = frames * height * width * ((1 + 2 * variants) * channels * BYTES[recipe.latents.dtype] + variants * 64)
+    latents = frames * height * width * ((1 + 2 * variants) * channels * BYTES[recipe.latents.dtype] + variants * 64) * recipe.latents.video_variants
     text = conditions.max_text_tokens * int(architecture(conditions.text_encoder.architecture, "text").config["d_model"])
     patches, image_width = reference_patches(recipe)
     masks = video.num_frames * pixels // 8

@@ -177,6 +177,11 @@ class ClipSpec(Spec):
     allow_outside_root: bool = Field(default=False, description="allow absolute paths outside the manifest's folder")
     decode_timeout_s: float = Field(default=120.0, gt=0, description="a clip that takes longer is refused, so this decides what is in the data")
 
+    @property
+    def cut_value(self) -> float | None:
+        """The content value from which a cut is one; None where cuts are ignored."""
+        return None if self.shots == "ignore" else self.shot_threshold
+
 
 class MaskSpec(Spec):
     """Where a mask comes from and what is believed of it. Values above `threshold` (of 255) are product.
@@ -236,6 +241,22 @@ class MaskPolicy(Spec):
     jitter_px: Annotated[int, Field(ge=0)] = Field(
         default=0, description="training's augmentation: each further variant of a mask is grown and moved by up to so much"
     )
+    erode_px: Annotated[int, Field(ge=0)] = Added(
+        0,
+        description="and grown by up to so much less than grow_px (precise: than 0). Up to grow_px that uncovers nothing; what goes beyond erodes "
+        "the product's own mask, so that training sees the rim of the old product. Without effect for blocks and full",
+    )
+
+
+class VideoAugmentSpec(Spec):
+    """How a clip's variants in time differ from it (the survey's 10.6): see pvtt_model.curation.video_variants."""
+
+    seed: int = 0
+    offset_s: Annotated[float, Field(ge=0)] = Field(default=1.0, description="most that a variant begins before or after the clip, seconds")
+    rate_jitter: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.1,
+        description="most that the rate at which frames are taken differs, share of it; never above the file's own, where frames would repeat",
+    )
 
 
 class LatentSpec(Spec):
@@ -250,6 +271,11 @@ class LatentSpec(Spec):
     )
     fill_scale: Share = Field(default=0.5, description="of the fill 'scaled' alone: 0 is neutral, 1 original; the old product shines through between")
     variants: Positive = Field(default=1, description="contexts a clip: the first by the policy as it is, for editing; all of them for training")
+    video_variants: Positive = Added(
+        1,
+        description="of a training clip whose mask is the manifest's: the clip as it is, and other frames of its shot; fewer where it is short",
+    )
+    augment_video: VideoAugmentSpec = Added(VideoAugmentSpec())
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
 
 

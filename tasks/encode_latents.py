@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import tempfile
+from itertools import islice
+from pathlib import Path
+
 from prefect import task
 
 from infra.artifact_store import ArtifactStore
-from pvtt_model.artifacts import REVISIONS, ArtifactRef, Manifest, Planned, digest
+from pvtt_model.artifacts import REVISIONS, ArtifactRef, Manifest, Planned, StoredFile, digest
 from pvtt_model.chain import latents_artifact
 from pvtt_model.specs import RecipeSpec
 from tasks.clip_table import TABLE, attach_json, map_units, read_json, rows_of_clips
 from tasks.policy import POLICY, produce
 from tasks.shard_work import Unit, latent_shard
-from tasks.ui import show_markdown, table
+from tasks.ui import picture, show_markdown, table
+
+VARIANTS = "variants.png"
+SHOWN_CLIPS = 6
 
 
 @task(task_run_name="encode latents of {clips.version}", description="VAE latents of clip, inactive and reactive frames", **POLICY)
@@ -24,6 +31,8 @@ def encode_latents(clips: ArtifactRef, masks: ArtifactRef, recipe: RecipeSpec, s
 def _make(store: ArtifactStore, planned: Planned, clips: ArtifactRef, masks: ArtifactRef, recipe: RecipeSpec) -> Manifest:
     pairs = list(zip(store.manifest(clips).shards(), store.manifest(masks).shards(), strict=True))
     spec = recipe.latents.identity()
+    if recipe.latents.video_variants > 1:  # their frames are judged by these, too
+        spec |= {"masks": recipe.masks.identity(), "cut_value": recipe.clips.cut_value}
     units = [
         Unit(store.store.uri, "latents", digest("latents", spec, c.sha256, m.sha256, REVISIONS["latents"]), i, recipe, (c, m))
         for i, (c, m) in enumerate(pairs)
@@ -33,13 +42,42 @@ def _make(store: ArtifactStore, planned: Planned, clips: ArtifactRef, masks: Art
     rows = rows_of_clips(store, store.manifest(clips), records, "latents")
     files = [r.files[0].model_copy(update={"name": f"shard-{i:05d}.parquet"}) for i, r in enumerate(records)]
     files.append(attach_json(store, planned, TABLE, rows))
-    return store.commit(planned, files, {"usable": sum(r["usable"] for r in rows), "clips": len(rows), "bytes": sum(f.bytes for f in files)})
+    said = {"usable": sum(r["usable"] for r in rows), "clips": len(rows), "bytes": sum(f.bytes for f in files)}
+    if recipe.latents.video_variants > 1:
+        said |= {"videos": sum(r["videos"] for r in rows), "fewer_videos": sum(r["usable"] and r["reason"] is not None for r in rows)}
+    if recipe.latents.video_variants > 1 or recipe.latents.variants > 1:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / VARIANTS
+            _variants(store, pairs, recipe, path)
+            files.append(store.attach(planned, VARIANTS, path))
+    return store.commit(planned, files, said)
+
+
+def _variants(store: ArtifactStore, pairs: list[tuple[StoredFile, StoredFile]], recipe: RecipeSpec, path: Path) -> None:
+    """The variants of the first usable training clips of the first shard."""
+    from pvtt_model.curation.video_variants import clip_variants
+    from pvtt_model.data.shards import read_row
+    from pvtt_model.evaluation.variant_sheet import variant_sheet
+
+    clips, masks = (store.local_path(file) for file in pairs[0])
+    facts = ((i, read_row(clips, i, ["split"]), read_row(masks, i, ["usable"])) for i in range(pairs[0][0].rows or 0))
+    shown = islice((i for i, clip, mask in facts if mask["usable"] and clip["split"] not in ("validation", "eval")), SHOWN_CLIPS)
+    rows = ((read_row(clips, i), read_row(masks, i)) for i in shown)
+    further = (recipe.latents, recipe.masks, recipe.clips.cut_value, recipe.clips.decode_timeout_s)
+    variant_sheet(((clip, list(clip_variants(clip, mask, *further))) for clip, mask in rows), path)
 
 
 def _show(store: ArtifactStore, manifest: Manifest) -> None:
     said = manifest.summary
     shards = [{"shard": f.name, "rows": f.rows, "bytes": f.bytes, "sha256": f.sha256[:12]} for f in manifest.shards()]
-    unusable = [row for row in read_json(store, manifest) if not row["usable"]]
+    rows = read_json(store, manifest)
     text = f"## Latents of {said['usable']} of {said['clips']} clips, {said['bytes'] / 1e6:.1f} MB\n\n"
     text += table(shards, ["shard", "rows", "bytes", "sha256"])
-    show_markdown("latents", f"{text}\n\n### Not usable\n\n{table(unusable, ['clip_key', 'reason'])}", f"latents {manifest.version}")
+    text += f"\n\n### Not usable\n\n{table([row for row in rows if not row['usable']], ['clip_key', 'reason'])}"
+    if "videos" in said:
+        fewer = [row for row in rows if row["usable"] and row["reason"]]
+        text += f"\n\n### {said['videos']} video variants; fewer than asked for of {len(fewer)} clips\n\n"
+        text += table(fewer, ["clip_key", "videos", "reason"])
+    if VARIANTS in {file.name for file in manifest.files}:
+        text += "\n\n### Variants of the first training clips\n\n" + picture(store.local_path(manifest.file(VARIANTS)), "variants", 1600)
+    show_markdown("latents", text, f"latents {manifest.version}")

@@ -88,12 +88,17 @@ def mask_shard(unit: Unit) -> Derived:
 def latent_shard(unit: Unit) -> Derived:
     """A clips shard and its masks shard -> the latents shard."""
     from pvtt_model.curation.latents import encode_latents
+    from pvtt_model.curation.variants import count_videos
+    from pvtt_model.data.tensor_rows import names_of
 
     def work(inputs: list[list[Row]]) -> tuple[list[Row], Row]:
-        spec = unit.recipe.latents
-        timeout_s = unit.recipe.clips.decode_timeout_s
-        rows = [encode_latents(clip, mask, spec, vae_of(spec.vae), timeout_s) for clip, mask in zip(*inputs, strict=True)]
-        return rows, {"latents": [{k: row[k] for k in ("clip_key", "usable", "reason")} for row in rows]}
+        recipe, spec = unit.recipe, unit.recipe.latents
+        further = (recipe.clips.decode_timeout_s, recipe.masks, recipe.clips.cut_value)
+        rows = [encode_latents(clip, mask, spec, vae_of(spec.vae), *further) for clip, mask in zip(*inputs, strict=True)]
+        table = [{k: row[k] for k in ("clip_key", "usable", "reason")} for row in rows]
+        if spec.video_variants > 1:
+            table = [said | {"videos": count_videos(names_of(row["tensors"]))} for said, row in zip(table, rows, strict=True)]
+        return rows, {"latents": table}
 
     return _shard(unit, work)
 

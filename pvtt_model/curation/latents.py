@@ -17,11 +17,11 @@ from safetensors.torch import save
 from torch import Tensor
 
 from pvtt_model.backbones.vae import VideoAutoencoder
-from pvtt_model.curation.frames import DTYPES, frames_and_mask, to_model
+from pvtt_model.curation.frames import DTYPES, to_model
 from pvtt_model.curation.mask_policy import fill_inside
-from pvtt_model.curation.variants import stored_context, widened_masks
-from pvtt_model.data.video_io import VideoUnreadable
-from pvtt_model.specs import LatentSpec
+from pvtt_model.curation.variants import stored_context, variant_name
+from pvtt_model.curation.video_variants import LeftOut, clip_variants
+from pvtt_model.specs import LatentSpec, MaskSpec
 
 CELL = 8  # pixels of the frame a latent cell stands for, either way
 PIXELS_A_CALL = 1 << 22  # of all frames that go through the VAE together: small clips gain by it, large ones would not fit
@@ -68,26 +68,36 @@ def grey_latents(vae: VideoAutoencoder, shape_CTHW: tuple[int, ...]) -> Tensor:
     return vae.encode(torch.zeros(1, *shape_CTHW))[0]
 
 
-def encode_latents(clip: dict[str, Any], mask: dict[str, Any], spec: LatentSpec, vae: VideoAutoencoder, timeout_s: float = 120.0) -> dict[str, Any]:
+def encode_latents(
+    clip: dict[str, Any],
+    mask: dict[str, Any],
+    spec: LatentSpec,
+    vae: VideoAutoencoder,
+    timeout_s: float = 120.0,
+    masks: MaskSpec = MaskSpec(),  # noqa: B008 - frozen
+    shot_threshold: float | None = None,
+) -> dict[str, Any]:
     """The latents row of one clip; a clip whose mask was refused stays in its row, unusable, with the mask's reason.
 
-    Clips that the manifest holds out are never trained on: they get variant 0 alone. timeout_s: of decoding, seconds; a clip that takes longer is
-    unusable too.
+    Clips that the manifest holds out are never trained on: they get variant 0 alone, of the mask and of the video. Of a usable row, reason says
+    which video variants were left out and why; the others are numbered without a gap. timeout_s: of decoding a file, seconds; a clip that takes
+    longer is unusable too. masks, shot_threshold: see clip_variants(); without video variants neither matters.
     """
     row: dict[str, Any] = {"clip_key": clip["clip_key"], "usable": mask["usable"], "reason": mask["reason"], "tensors": b""}
     if not mask["usable"]:
         return row
-    try:
-        frames, exact = frames_and_mask(clip, mask, spec.video, timeout_s)
-    except VideoUnreadable as error:
-        return row | {"usable": False, "reason": str(error)}
-    masks = widened_masks(exact, spec.mask_policy, clip["clip_key"], 1 if clip["split"] in ("validation", "eval") else spec.variants)
-    if not masks[0].any():
-        return row | {"usable": False, "reason": "the mask is empty once cut to its bucket; use video.fit='stretch', a nearer bucket or another clip"}
-    dtype = DTYPES[spec.dtype]
-    latents, contexts = vace_contexts(frames, masks, spec, vae)
-    tensors = {"latents_CFHW": latents}
-    for i, context in enumerate(contexts):
-        tensors |= stored_context(context, i)
-    stored = {name: (t if t.dtype == torch.uint8 else t.to(dtype)).cpu().clone() for name, t in tensors.items()}
-    return row | {"tensors": save(stored)}
+    stored: dict[str, Tensor] = {}
+    dtype, videos, left_out = DTYPES[spec.dtype], 0, []
+    for found in clip_variants(clip, mask, spec, masks, shot_threshold, timeout_s):
+        if isinstance(found, LeftOut):
+            if found.number == 0:
+                return row | {"usable": False, "reason": found.reason}
+            left_out.append(f"video variant {found.number} is left out: {found.reason}")
+            continue
+        latents, contexts = vace_contexts(found.frames_TCHW, found.masks, spec, vae)
+        tensors = {variant_name("latents_CFHW", 0, videos): latents}
+        for i, context in enumerate(contexts):
+            tensors |= stored_context(context, i, videos)
+        stored |= {name: (t if t.dtype == torch.uint8 else t.to(dtype)).cpu().clone() for name, t in tensors.items()}
+        videos += 1
+    return row | {"tensors": save(stored), "reason": "; ".join(left_out) or None}

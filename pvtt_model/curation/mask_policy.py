@@ -42,21 +42,33 @@ def widen(mask_THW: torch.Tensor, policy: MaskPolicy) -> torch.Tensor:
 
 
 def jittered(mask_THW: torch.Tensor, policy: MaskPolicy, generator: torch.Generator) -> torch.Tensor:
-    """`widen`, then grown by 0 to jitter_px and moved by up to jitter_px either way, one draw for all frames: training's augmentation.
+    """`widen`, but by a radius drawn from grow_px - erode_px to grow_px + jitter_px, and moved by up to jitter_px either way.
 
-    Still a superset of `mask_THW`: a frame's move ends at the frame's edge and where the product's box would come out, so a box stays a
-    box. An empty frame stays empty, a full one full. 'precise' grows by a disc, 'blocks' not at all. The same state of `generator` gives the
-    same mask. Raises as `widen`.
+    Training's augmentation; one draw for all frames. Still a superset of `mask_THW`: a frame's move ends at the frame's edge and where the
+    product's box would come out, so a box stays a box. But where the radius falls below 0, as it can with erode_px above grow_px, the mask, its
+    box or its square is eroded by what is missing, and not moved. An empty frame stays empty, a full one full. 'precise' grows by a disc from 0,
+    'blocks' and 'full' neither grow nor shrink. The same state of `generator` gives the same mask. Raises as `widen`.
     """
     most = policy.jitter_px
-    extra, down, right = (int(torch.randint(low, most + 1, (), generator=generator)) for low in (0, -most, -most))
-    grown = policy.model_copy(update={"grow_px": policy.grow_px + extra})
-    if policy.kind == "precise":
-        grown = grown.model_copy(update={"kind": "grow", "grow_px": extra})
-    elif policy.kind == "blocks":
-        grown = policy
+    extra, down, right = (int(torch.randint(low, most + 1, (), generator=generator)) for low in (-policy.erode_px, -most, -most))
+    radius = extra if policy.kind == "precise" else policy.grow_px + extra
+    grown = policy
+    if policy.kind not in ("blocks", "full"):
+        grown = policy.model_copy(update={"kind": "grow" if policy.kind == "precise" else policy.kind, "grow_px": max(0, radius)})
+        if radius < 0:
+            return eroded(widen(mask_THW, grown), -radius)
     wide = widen(mask_THW, grown)
     return mask_THW | (wide if policy.kind == "full" else _moved(wide, mask_THW, down, right))
+
+
+def eroded(mask_THW: torch.Tensor, radius: int) -> torch.Tensor:
+    """The pixels of which everything within `radius` (Euclidean, pixels) is in the mask: a square of side s becomes one of s - 2 radius.
+
+    What lies outside the frame counts as masked: a product cut by the frame's edge is not eroded there. A frame that would come out empty stays
+    as it is.
+    """
+    inner = ~_grow(~mask_THW, radius)
+    return torch.where(inner.flatten(1).any(1)[:, None, None], inner, mask_THW)
 
 
 def _grow(mask_THW: torch.Tensor, radius: int) -> torch.Tensor:

@@ -125,6 +125,12 @@ def tensors_of(data: np.ndarray) -> dict[str, Tensor]:
         raise ValueError(f"{size} bytes are no safetensors ({error!r}): they are cut off or altered. Fetch the shard again.") from None
 
 
+def names_of(data: bytes) -> set[str]:
+    """The names of the tensors in safetensors bytes that were just written; of none of an unusable row's."""
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")] or b"{}")
+    return set(header) - {"__metadata__"}
+
+
 def _tensor(data: np.ndarray, entry: dict[str, Any]) -> Tensor:
     start, end = entry["data_offsets"]
     if end > len(data):

@@ -120,7 +120,7 @@ def _step(
 
 
 def _loss(stage: StageSpec, engine: Engine, kept: KeptSamples, empty_text_LD: Tensor, max_text_tokens: int, draws: list[tuple[int, int]]) -> Tensor:
-    """Mean loss of one micro-batch. Noise, level, dropped conditions and mask variant hang on the draw's number alone; LoRA's dropout too."""
+    """Mean loss of one micro-batch. Noise, level, dropped conditions and the variants hang on the draw's number alone; LoRA's dropout too."""
     objective, seed = stage.objective, stage.train.seed
     generators = [torch.Generator().manual_seed(seed_of(seed, "noise", draw)) for draw, _ in draws]
     torch.manual_seed(seed_of(seed, "dropout", draws[0][0]))
@@ -131,6 +131,7 @@ def _loss(stage: StageSpec, engine: Engine, kept: KeptSamples, empty_text_LD: Te
     noise = torch.stack([torch.randn(s.x0_CFHW.shape, generator=g) for s, g in zip(samples, generators, strict=True)])
     variants = [int(torch.randint(len(s.control_VMFHW), (), generator=g)) for s, g in zip(samples, generators, strict=True)]
     pictures = [_one_of(len(s.reference_VPC), g) for s, g in zip(samples, generators, strict=True)]
+    samples = [s.of_video(_one_of(s.num_videos, g)) for s, g in zip(samples, generators, strict=True)]
     dtype = torch.bfloat16 if stage.parallel.precision == "bfloat16" else torch.float32
     batch: Batch = collate(samples, max_text_tokens, empty_text_LD, keep_text, variants, pictures).to(engine.device, dtype)
     x0, noise, sigma = batch.x0_BCFHW.float(), noise.to(engine.device), sigma.to(engine.device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pvtt_model.curation.augment import reference_name
-from pvtt_model.curation.variants import control_of
+from pvtt_model.curation.variants import control_of, count_videos, variant_name
 from pvtt_model.data.tensor_rows import TensorRows
 
 #: A local file, or what opens one elsewhere; of one shard always the same object, so that it is opened once.
@@ -40,12 +40,17 @@ class Batch(NamedTuple):
         return Batch(*(t.to(device) if t.dtype == torch.bool else t.to(device, dtype) for t in self))
 
 
+NONE = torch.zeros(0)
+
+
 class Sample(NamedTuple):
     x0_CFHW: Tensor
     control_VMFHW: Tensor  # VACE's context (inactive, reactive, mask) for each variant of the mask; variant 0 is the policy's own
     text_LD: Tensor
     reference_VPC: Tensor  # by variant: the pictures as they are, then augmented
     words_LD: Tensor  # the product's words alone; none (0, D) where the manifest names none
+    more_x0_NCFHW: Tensor = NONE  # of the video's further variants,
+    more_control_NVMFHW: Tensor = NONE  # and their contexts
 
     @property
     def num_variants(self) -> int:
@@ -55,9 +60,17 @@ class Sample(NamedTuple):
         """The context of a variant, modulo those there."""
         return self.control_VMFHW[variant % self.num_variants]
 
+    @property
+    def num_videos(self) -> int:
+        return 1 + len(self.more_x0_NCFHW)
+
+    def of_video(self, video: int) -> Sample:
+        """The sample with a variant of the video in the clip's place; 0 is the clip as it is."""
+        return self if video == 0 else self._replace(x0_CFHW=self.more_x0_NCFHW[video - 1], control_VMFHW=self.more_control_NVMFHW[video - 1])
+
 
 def read_sample(place: Place) -> Sample:
-    """One clip, with all variants of its mask. Raises ValueError where the shards' rows are not of the clip they should be, or of another bucket."""
+    """One clip, with all variants of its mask and video. Raises ValueError where the shards' rows are of another clip or another bucket."""
     latents, conditions = _opened(place.latents_shard), _opened(place.conditions_shard)
     keys = [shard.places[place.row].clip_key if place.row < len(shard) else "none" for shard in (latents, conditions)]
     if keys != [place.clip_key] * 2:
@@ -68,15 +81,25 @@ def read_sample(place: Place) -> Sample:
     height, width = (8 * side for side in z["latents_CFHW"].shape[-2:])
     if place.bucket not in (None, (width, height)):
         raise ValueError(f"clip {place.clip_key} was encoded at {width}x{height}, its bucket is {place.bucket}. Re-run curation with this recipe.")
-    controls: list[Tensor] = []
-    while (control := control_of(z, len(controls))) is not None:
-        controls.append(control)
+    controls = [_controls(z, video) for video in range(count_videos(z))]
     text_LD = c["text_LD"].float()
     words_LD = c["words_LD"].float() if "words_LD" in c else text_LD[:0]
     references: list[Tensor] = []
     while (name := reference_name(len(references))) in c:
         references.append(c[name].float().flatten(0, 1))
-    return Sample(z["latents_CFHW"].float(), torch.stack(controls), text_LD, torch.stack(references), words_LD)
+    sample = Sample(z["latents_CFHW"].float(), controls[0], text_LD, torch.stack(references), words_LD)
+    if len(controls) == 1:
+        return sample
+    more = [z[variant_name("latents_CFHW", 0, video)].float() for video in range(1, len(controls))]
+    return sample._replace(more_x0_NCFHW=torch.stack(more), more_control_NVMFHW=torch.stack(controls[1:]))
+
+
+def _controls(row: Mapping[str, Tensor], video: int) -> Tensor:
+    """The contexts (V, M, F, H, W) of a variant of the video, one for each variant of the mask."""
+    controls: list[Tensor] = []
+    while (control := control_of(row, len(controls), video)) is not None:
+        controls.append(control)
+    return torch.stack(controls)
 
 
 def _opened(shard: Shard) -> TensorRows:

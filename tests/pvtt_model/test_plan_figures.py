@@ -89,6 +89,8 @@ def test_data_bytes_follow_the_vae_and_the_mask_variants():
     z, (frames, height, width) = architecture("nano-vae").config["z_dim"], latent_size(recipe.latents.video)
     clip, halves, mask = z * 4, 2 * z * 4, 64  # the clip's own latents; of each mask variant VACE's two halves and the mask itself
     assert data_bytes(recipe).latents == frames * height * width * (clip + 3 * (halves + mask))
+    twice = recipe_by_name("nano", {"latents.variants": 3, "latents.dtype": "float32", "latents.video_variants": 2})
+    assert data_bytes(twice).latents == 2 * data_bytes(recipe).latents
 
 
 def test_memory_by_hand(full):

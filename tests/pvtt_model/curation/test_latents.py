@@ -14,10 +14,12 @@ from pvtt_model.curation import latents
 from pvtt_model.curation.frames import frames_and_mask, to_model
 from pvtt_model.curation.latents import encode_latents, grey_latents, pack_mask, vace_contexts
 from pvtt_model.curation.mask_policy import fill_inside, widen
-from pvtt_model.curation.variants import CONTEXT, control_of, variant_name, widened_masks
+from pvtt_model.curation.variants import CONTEXT, control_of, count_videos, variant_name, widened_masks
+from pvtt_model.curation.video_variants import LeftOut, VideoVariant, clip_variants
+from pvtt_model.data.tensor_rows import names_of
 from pvtt_model.data.video_io import png_bytes, write_mp4
 from pvtt_model.nano.world import render_clip
-from pvtt_model.specs import LatentSpec, MaskPolicy, ModelSpec, NanoWorldSpec, VideoSpec
+from pvtt_model.specs import LatentSpec, MaskPolicy, MaskSpec, ModelSpec, NanoWorldSpec, VideoAugmentSpec, VideoSpec
 
 VAE = ModelSpec(architecture="nano-vae", weights="seed:0")
 POLICY = MaskPolicy(kind="square", grow_px=3, jitter_px=4)
@@ -118,3 +120,36 @@ def test_unusable_masks_stay_in_their_row(rows: Any, vae: VideoAutoencoder) -> N
     assert refused == {"clip_key": "a" * 20, "usable": False, "reason": "why", "tensors": b""}
     empty = rows[1] | {"mask": [png_bytes(torch.zeros(64, 64, dtype=torch.bool))] * 5}
     assert "stretch" in encode_latents(rows[0], empty, SPEC, vae)["reason"]
+
+
+def test_a_row_holds_the_video_variants_without_a_gap(tmp_path: Path, vae: VideoAutoencoder) -> None:
+    world = render_clip(NanoWorldSpec(num_frames=13), 0)
+    write_mp4(tmp_path / "v.mp4", world.frames_TCHW, 8)
+    pictures = [png_bytes(m) for m in world.mask_THW]
+    clip = {"clip_key": "a" * 20, "video": (tmp_path / "v.mp4").read_bytes(), "split": "train", "mask_format": "png", "mask": pictures}
+    mask = {"usable": True, "reason": None, "mask": pictures[:5], "provenance": "manifest"}
+    spec = SPEC.model_copy(update={"video_variants": 7, "augment_video": VideoAugmentSpec(offset_s=0.5)})
+    row = encode_latents(clip, mask, spec, vae)
+    z, found = load(row["tensors"]), list(clip_variants(clip, mask, spec, MaskSpec(), None, 60))
+    kept = [f for f in found if isinstance(f, VideoVariant)]
+    assert 3 <= len(kept) < 7 == len(found) and row["usable"]
+    assert row["reason"] == "; ".join(f"video variant {f.number} is left out: {f.reason}" for f in found if isinstance(f, LeftOut))
+    assert count_videos(names_of(row["tensors"])) == count_videos(z) == len(kept)
+    assert variant_name("latents_CFHW", 0, 1) == "latents_v1_CFHW" and variant_name("mask_MFHW", 2, 1) == "maskbits_v1_2_KFHW" in z
+    for video, variant in enumerate(kept):
+        assert close(z[variant_name("latents_CFHW", 0, video)], vae.encode(to_model(variant.frames_TCHW)[None])[0])
+        for i in range(3):
+            assert torch.equal(control_of(z, i, video)[-64:], pack_mask(variant.masks[i]).float())
+        assert control_of(z, 3, video) is None
+    assert len({z[variant_name("mask_MFHW", 1, video)].numpy().tobytes() for video in range(len(kept))}) == len(kept), "each has draws of its own"
+    alone = load(encode_latents(clip, mask, SPEC, vae)["tensors"])
+    assert set(alone) == {name for name in z if "_v" not in name} and all(torch.equal(alone[name], z[name]) for name in alone)
+    held_out = encode_latents(clip | {"split": "eval"}, mask, spec, vae)
+    assert count_videos(names_of(held_out["tensors"])) == 1 and held_out["reason"] is None
+
+
+def test_what_was_made_before_keeps_its_name() -> None:
+    assert not {"video_variants", "augment_video"} & set(SPEC.identity()) and "erode_px" not in SPEC.identity()["mask_policy"]
+    more = SPEC.model_copy(update={"video_variants": 2, "mask_policy": POLICY.model_copy(update={"erode_px": 1})}).identity()
+    assert more["video_variants"] == 2 and more["mask_policy"]["erode_px"] == 1
+    assert names_of(b"") == set()

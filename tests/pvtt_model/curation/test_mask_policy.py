@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pvtt_model.curation.mask_policy import box_of, fill_inside, jittered, widen
+from pvtt_model.curation.mask_policy import box_of, eroded, fill_inside, jittered, widen
 from pvtt_model.specs import MaskPolicy
 
 kinds = st.sampled_from(["precise", "grow", "blocks", "box", "square", "full"])
@@ -112,6 +112,55 @@ def test_jitter_varies_size_and_place() -> None:
     boxes = [box_of(jittered(mask, policy, torch.Generator().manual_seed(i))[1]) for i in range(60)]
     sides = {b[2] - b[0] for b in boxes if b}
     assert sides == set(range(24, 37, 2)) and len({(b[0] + b[2], b[1] + b[3]) for b in boxes if b}) > 20
+
+
+def test_a_square_eroded_is_a_square_smaller_by_twice_the_radius() -> None:
+    mask = torch.zeros(3, 40, 40, dtype=torch.bool)
+    mask[0, 10:31, 5:26] = True
+    mask[1, 0:21, 5:26] = True  # the product goes on beyond the frame's upper edge
+    for r in range(0, 11):
+        got = eroded(mask, r)
+        assert box_of(got[0]) == (10 + r, 5 + r, 31 - r, 26 - r) and int(got[0].sum()) == (21 - 2 * r) ** 2
+        assert box_of(got[1]) == (0, 5 + r, 21 - r, 26 - r) and not got[2].any(), "what is empty stays empty"
+    assert torch.equal(eroded(mask, 11), mask), "nothing would be left of either square: they stay"
+    assert eroded(torch.ones(1, 5, 7, dtype=torch.bool), 3).all()
+
+
+@given(masks(), st.integers(0, 9))
+@settings(deadline=None)
+def test_erosion_is_the_disc_by_brute_force_and_empties_no_frame(mask: torch.Tensor, radius: int) -> None:
+    y, x = torch.meshgrid(torch.arange(mask.shape[1]), torch.arange(mask.shape[2]), indexing="ij")
+    wanted = mask.clone()
+    for t, i, j in torch.nonzero(~mask).tolist():
+        wanted[t] &= (y - i) ** 2 + (x - j) ** 2 > radius**2
+    for frame, got, plain in zip(mask, eroded(mask, radius), wanted, strict=True):
+        assert torch.equal(got, plain if plain.any() else frame)
+
+
+@given(masks(), kinds, st.integers(1, 9), st.integers(0, 6), st.integers(0, 9), st.integers(0, 99))
+@settings(deadline=None)
+def test_eroding_up_to_what_was_grown_uncovers_nothing(mask: torch.Tensor, kind: str, px: int, jitter: int, erode: int, seed: int) -> None:
+    policy = MaskPolicy(kind=kind, grow_px=px, jitter_px=jitter, erode_px=min(erode, px) if kind != "precise" else 0)
+    varied = jittered(mask, policy, torch.Generator().manual_seed(seed))
+    assert bool((varied | ~mask).all())
+    free = jittered(mask, policy.model_copy(update={"erode_px": 50}), torch.Generator().manual_seed(seed))
+    assert bool((free.flatten(1).any(1) | ~mask.flatten(1).any(1)).all()), "no mask is emptied, whatever the bound"
+
+
+def test_erosion_varies_the_size_both_ways() -> None:
+    mask = torch.zeros(1, 64, 64, dtype=torch.bool)
+    mask[:, 20:44, 22:42] = True  # 24 high, 20 wide
+
+    def sizes(**changes: object) -> set[tuple[int, int]]:
+        policy = MaskPolicy.model_validate({"kind": "box", "grow_px": 3, "jitter_px": 2, **changes})
+        boxes = [box_of(jittered(mask, policy, torch.Generator().manual_seed(i))[0]) for i in range(200)]
+        return {(b[2] - b[0], b[3] - b[1]) for b in boxes if b}
+
+    assert sizes() == {(24 + 2 * r, 20 + 2 * r) for r in range(3, 6)}
+    assert sizes(erode_px=3) == {(24 + 2 * r, 20 + 2 * r) for r in range(0, 6)}
+    assert sizes(erode_px=5) == {(24 + 2 * r, 20 + 2 * r) for r in range(-2, 6)}
+    assert sizes(kind="precise", erode_px=4, jitter_px=0) == {(24 + 2 * r, 20 + 2 * r) for r in range(-4, 1)}
+    assert sizes(kind="full", erode_px=4) == {(64, 64)}
 
 
 def test_fill_is_defined_in_normalised_space() -> None:

@@ -88,3 +88,29 @@ def test_the_words_weigh(shown):
     """The engine's tokens are zeros, whose distance from any words is 1."""
     draws = [(0, 0), (1, 1)]
     assert shown(draws, 1, words_weight=0.25)[2] == pytest.approx(shown(draws, 1, words_weight=0.0)[2] + 0.25, rel=1e-5)
+
+
+def test_a_variant_of_the_video_a_draw(monkeypatch):
+    """The clip's own latents are 0, those of variant v are v: at the clip's level the model sees more by (1 - sigma) v."""
+
+    def shown(draws: list[tuple[int, int]], videos: int) -> list[tuple[torch.Tensor, float, float]]:
+        def read(place: Place) -> Sample:
+            x0 = torch.arange(videos).float().view(-1, 1, 1, 1, 1).expand(-1, 16, 1, 2, 2)
+            control = x0[:, None, :1].expand(-1, 2, 96, 1, 2, 2).clone()
+            sample = Sample(x0[0], control[0], torch.zeros(2, 4), torch.zeros(1, 3, 4), torch.zeros(0, 4))
+            return sample._replace(more_x0_NCFHW=x0[1:], more_control_NVMFHW=control[1:]) if videos > 1 else sample
+
+        monkeypatch.setattr(kept_samples, "read_sample", read)
+        engine = Recorder()
+        loop._loss(STAGE.model_copy(update={"objective": STAGE.objective.model_copy(update={"words_weight": 0.0})}), engine,
+                   kept_samples.KeptSamples([Place(str(i), None, None, i) for i in range(40)]), torch.zeros(1, 4), 4, draws)  # fmt: skip
+        ((noisy, sigma, _, control, *_),) = engine.shown
+        return [(x, float(s), float(c[0, 0, 0, 0])) for x, s, c in zip(noisy, sigma, control, strict=True)]
+
+    draws = [(d, d) for d in range(40)]
+    plain, varied = shown(draws, 1), shown(draws, 3)
+    assert {v for _, _, v in varied} == {0, 1, 2} and {v for _, _, v in plain} == {0}
+    for (noisy, sigma, video), (alone, sigma_alone, _) in zip(varied, plain, strict=True):
+        assert sigma == sigma_alone, "drawn last: noise and level are those of a clip without variants"
+        assert torch.allclose(noisy, alone + (1 - sigma) * video, atol=1e-5)
+    assert [v for _, _, v in shown(draws[7:8], 3)] == [varied[7][2]], "it hangs on the draw's number alone"

@@ -75,11 +75,17 @@ def shards(tmp_path):
     c = {"text_LD": torch.ones(2, 4).bfloat16(), "reference_NPC": torch.arange(12.0).view(2, 3, 2)}
     c["reference_1_NPC"] = c["reference_NPC"] + 100
 
-    def write(latents_keys: str, conditions_keys: str) -> tuple:
+    def write(latents_keys: str, conditions_keys: str, videos: int = 1) -> tuple:
+        for video in range(1, videos):
+            name = f"v{video}"
+            z[f"latents_{name}_CFHW"] = z["latents_CFHW"] + video
+            for i in ("", "_1"):
+                z[f"maskbits_{name}{i}_KFHW"] = z[f"maskbits{i}_KFHW"].clone()
+                z.update({f"{half}_{name}{i}_CFHW": z[f"{half}{i}_CFHW"] + 100 * video for half in ("inactive", "reactive")})
         common = {"usable": True, "reason": None}
-        write_shard(tmp_path / "l", [common | {"clip_key": k, "tensors": save(z)} for k in latents_keys], SCHEMAS["latents"])
+        write_shard(tmp_path / f"l{videos}", [common | {"clip_key": k, "tensors": save(z)} for k in latents_keys], SCHEMAS["latents"])
         write_shard(tmp_path / "c", [common | {"clip_key": k, "tensors": save(c)} for k in conditions_keys], SCHEMAS["conditions"])
-        return tmp_path / "l", tmp_path / "c"
+        return tmp_path / f"l{videos}", tmp_path / "c"
 
     return write
 
@@ -98,3 +104,15 @@ def test_a_sample_is_read_from_its_row(shards):
 def test_shards_of_different_data_sets_are_refused(shards, latents, conditions):
     with pytest.raises(ValueError, match="row 0 holds clips . and ., not a. The shards are of different data sets; re-run curation"):
         read_sample(Place("a", *shards(latents, conditions), 0))
+
+
+def test_a_sample_has_the_videos_variants_with_their_contexts(shards):
+    plain = read_sample(Place("b", *shards("ab", "ab"), 1))
+    assert plain.num_videos == 1 and plain.of_video(0) is plain and not plain.more_x0_NCFHW.numel()
+    got = read_sample(Place("b", *shards("ab", "ab", videos=3), 1))
+    assert got.num_videos == 3 and got.more_x0_NCFHW.shape == (2, 16, 1, 2, 2) and got.more_control_NVMFHW.shape == (2, 2, 96, 1, 2, 2)
+    assert torch.equal(got.x0_CFHW, plain.x0_CFHW) and torch.equal(got.control_VMFHW, plain.control_VMFHW)
+    second = got.of_video(2)
+    assert (second.x0_CFHW == 3).all() and second.control_MFHW(1)[[0, 16, 32], 0, 0, 0].tolist() == [212, 213, 0]
+    batch = collate([got, second], 2, torch.zeros(1, 4), [True] * 2)
+    assert batch.x0_BCFHW[:, 0, 0, 0, 0].tolist() == [1, 3] and batch.control_BMFHW[:, 0, 0, 0, 0].tolist() == [2, 202]
