@@ -18,6 +18,7 @@ from pvtt_model.data.video_io import png_bytes, write_mp4
 from pvtt_model.nano.world import render_clip
 from pvtt_model.recipes import recipe_by_name
 from pvtt_model.specs import NanoWorldSpec, RecipeSpec
+from tasks.clip_table import TABLE, attach_json
 from tasks.shard_work import latent_shard
 
 
@@ -45,7 +46,9 @@ def encoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         refs = []
         for kind, of_kind in zip(("clips", "masks"), kinds, strict=True):
             write_shard(tmp_path / kind, of_kind, SCHEMAS[kind])
-            made = store.commit(plan_artifact(kind, {"of": "this test"}), [store.pool(tmp_path / kind, "shard-00000.parquet", rows=3)], {})
+            planned = plan_artifact(kind, {"of": "this test"})
+            table = attach_json(store, planned, TABLE, [{"clip_key": row["clip_key"]} for row in of_kind])
+            made = store.commit(planned, [store.pool(tmp_path / kind, "shard-00000.parquet", rows=3), table], {})
             refs.append(ArtifactRef(kind=kind, version=made.version, uri=store.store.uri))
         manifest = task._make(store, latents_artifact(recipe, refs[0].name, refs[1].name), *refs, recipe)
         task._show(store, manifest)
