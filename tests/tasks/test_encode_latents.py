@@ -47,8 +47,10 @@ def encoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         for kind, of_kind in zip(("clips", "masks"), kinds, strict=True):
             write_shard(tmp_path / kind, of_kind, SCHEMAS[kind])
             planned = plan_artifact(kind, {"of": "this test"})
-            table = attach_json(store, planned, TABLE, [{"clip_key": row["clip_key"]} for row in of_kind])
-            made = store.commit(planned, [store.pool(tmp_path / kind, "shard-00000.parquet", rows=3), table], {})
+            made = store.find(planned)
+            if made is None:
+                table = attach_json(store, planned, TABLE, [{"clip_key": row["clip_key"]} for row in of_kind])
+                made = store.commit(planned, [store.pool(tmp_path / kind, "shard-00000.parquet", rows=3), table], {})
             refs.append(ArtifactRef(kind=kind, version=made.version, uri=store.store.uri))
         manifest = task._make(store, latents_artifact(recipe, refs[0].name, refs[1].name), *refs, recipe)
         task._show(store, manifest)
