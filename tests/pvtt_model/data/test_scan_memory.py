@@ -1,0 +1,119 @@
+"""What a second scan hashes again, and what it believes."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import pvtt_model.data.manifest as manifest
+import pvtt_model.data.scan_memory as scan_memory
+from pvtt_model.data.manifest import ManifestScan, read_manifest
+from pvtt_model.specs import ClipSpec
+
+
+class House:
+    """Two clips with all that a line can name, and what was hashed in the last scan."""
+
+    def __init__(self, at: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.at, self.hashed = at, []
+        real: Callable[[Path], str] = manifest.sha256_of_file
+        monkeypatch.setattr(manifest, "sha256_of_file", lambda path: self.hashed.append(Path(path).name) or real(path))
+        monkeypatch.setattr(scan_memory, "GRAIN_NS", 0)
+        lines = []
+        for i in range(2):
+            for name in (f"v{i}.mp4", f"r{i}.png", f"t{i}.mp4", f"tm{i}.mp4"):
+                (at / name).write_bytes(name.encode())
+            (at / f"m{i}").mkdir()
+            for k in range(3):
+                (at / f"m{i}" / f"{k:05d}.png").write_bytes(b"%d %d" % (i, k))
+            metadata = {"resolution": None, "fps": None, "num_frames": None, "product_id": f"p{i}"}
+            metadata |= {"truth": {"product_id": "q", "video_path": f"t{i}.mp4", "mask_path": f"tm{i}.mp4"}} if i else {}
+            lines.append(
+                {"video_path": f"v{i}.mp4", "reference_image": f"r{i}.png", "mask_path": f"m{i}", "text_prompt": "A cup.", "metadata": metadata}
+            )
+        self.write(lines)
+
+    def write(self, lines: list[dict]) -> None:  # type: ignore[type-arg]
+        self.lines = lines
+        (self.at / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    def scan(self, memory: bool = True, spec: ClipSpec | None = None) -> ManifestScan:
+        self.hashed.clear()
+        path = self.at / "manifest.jsonl"
+        return read_manifest(path, str(path), spec or ClipSpec(), Path, memory=self.at / ".memory" / "m.json" if memory else None)
+
+
+@pytest.fixture
+def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> House:
+    return House(tmp_path, monkeypatch)
+
+
+def test_what_was_not_touched_is_not_hashed_and_comes_back_as_it_was(house: House) -> None:
+    first = house.scan()
+    assert len(house.hashed) == 12
+    again = house.scan()
+    assert again == first == house.scan(memory=False)
+    house.scan()
+    assert house.hashed == []
+
+
+def test_a_line_put_first_is_hashed_alone_and_the_numbers_follow(house: House) -> None:
+    house.scan()
+    for name in ("v2.mp4", "r2.png"):
+        (house.at / name).write_bytes(name.encode())
+    house.write([{k: v for k, v in house.lines[0].items() if k != "mask_path"} | {"video_path": "v2.mp4", "reference_image": "r2.png"}, *house.lines])
+    scan = house.scan()
+    assert sorted(house.hashed) == ["r2.png", "v2.mp4"] and [line.line for line in scan.lines] == [1, 2, 3]
+    assert scan == house.scan(memory=False)
+
+
+@pytest.mark.parametrize("name", ["v0.mp4", "r0.png", "m0/00001.png"])
+def test_other_bytes_of_the_same_size_and_date_are_noticed(house: House, name: str) -> None:
+    before = house.scan()
+    stat = (house.at / name).stat()
+    (house.at / name).write_bytes((house.at / name).read_bytes()[::-1])
+    os.utime(house.at / name, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    after = house.scan()
+    assert Path(name).name in house.hashed and "v1.mp4" not in house.hashed
+    assert after.fingerprint != before.fingerprint and after == house.scan(memory=False)
+
+
+def test_a_link_led_elsewhere_a_frame_more_and_a_file_gone_are_noticed(house: House) -> None:
+    (house.at / "v0.mp4").rename(house.at / "real.mp4")
+    (house.at / "v0.mp4").symlink_to("real.mp4")
+    before = house.scan()
+    (house.at / "other.mp4").write_bytes(b"other")
+    (house.at / "v0.mp4").unlink()
+    (house.at / "v0.mp4").symlink_to("other.mp4")
+    (house.at / "tm1.mp4").unlink()
+    after = house.scan()
+    assert after.lines[0].video_sha256 != before.lines[0].video_sha256 and [r.kind for r in after.refusals] == ["missing_mask"]
+    (house.at / "m0" / "mine.png").write_bytes(b"x")
+    assert [r.kind for r in house.scan().refusals] == ["mask_numbering", "missing_mask"]
+
+
+def test_a_file_written_just_now_is_not_remembered(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scan_memory, "GRAIN_NS", 10**12)
+    house.scan()
+    house.scan()
+    assert len(house.hashed) == 12
+
+
+def test_a_torn_memory_or_one_under_other_rules_is_ignored(house: House) -> None:
+    first = house.scan()
+    house.scan(spec=ClipSpec(allow_outside_root=True))
+    assert len(house.hashed) == 12
+    (house.at / ".memory" / "m.json").write_text('{"head": [1')
+    assert house.scan() == first and len(house.hashed) == 12
+    assert [p.name for p in (house.at / ".memory").iterdir()] == ["m.json"]
+
+
+def test_two_lines_of_the_same_bytes_are_refused_from_memory_too(house: House) -> None:
+    (house.at / "copy.mp4").write_bytes(b"v0.mp4")
+    house.write([*house.lines, house.lines[0] | {"video_path": "copy.mp4"}])
+    assert [(r.line, r.kind, r.source) for r in house.scan().refusals] == [(3, "duplicate", "copy.mp4")]
+    assert house.scan() == house.scan(memory=False) and [r.line for r in house.scan().refusals] == [3] and house.hashed == []
