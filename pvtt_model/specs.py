@@ -206,6 +206,11 @@ class LatentSpec(Spec):
     )
     fill_scale: Share = Field(default=0.5, description="of the fill 'scaled' alone: 0 is neutral, 1 original; the old product shines through between")
     variants: Positive = Field(default=1, description="contexts a clip: the first by the policy as it is, for editing; all of them for training")
+    references: Literal["none", "white", "own"] = Added(
+        "none",
+        description="the reference pictures as VACE takes them, through the VAE: letterboxed to the video's size on white, as diffusers does, or on "
+        "their own border's colour, on which alpha is laid too; none: they are not encoded",
+    )
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
 
 

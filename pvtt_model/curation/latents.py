@@ -19,11 +19,13 @@ from torch import Tensor
 from pvtt_model.backbones.vae import VideoAutoencoder
 from pvtt_model.curation.frames import DTYPES, frames_and_mask, to_model
 from pvtt_model.curation.mask_policy import fill_inside
+from pvtt_model.curation.vace_references import reference_latents
 from pvtt_model.curation.variants import stored_context, widened_masks
-from pvtt_model.data.video_io import VideoUnreadable
+from pvtt_model.data.video_io import PictureUnreadable, VideoUnreadable
 from pvtt_model.specs import LatentSpec
 
 CELL = 8  # pixels of the frame a latent cell stands for, either way
+REFERENCES = "references_NCFHW"  # a row's tensor of the reference pictures, one frame each, where LatentSpec.references asks for it
 PIXELS_A_CALL = 1 << 22  # of all frames that go through the VAE together: small clips gain by it, large ones would not fit
 
 
@@ -89,5 +91,10 @@ def encode_latents(clip: dict[str, Any], mask: dict[str, Any], spec: LatentSpec,
     tensors = {"latents_CFHW": latents}
     for i, context in enumerate(contexts):
         tensors |= stored_context(context, i)
+    if spec.references != "none":
+        try:
+            tensors[REFERENCES] = reference_latents(clip["references"], (frames.shape[-2], frames.shape[-1]), spec.references, vae)
+        except PictureUnreadable as error:
+            return row | {"usable": False, "reason": f"reference picture: {error}"}
     stored = {name: (t if t.dtype == torch.uint8 else t.to(dtype)).cpu().clone() for name, t in tensors.items()}
     return row | {"tensors": save(stored)}
