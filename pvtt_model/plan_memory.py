@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pvtt_model.backbones.architectures import architecture
 from pvtt_model.plan_flops import latent_size
 from pvtt_model.plan_parameters import Parameters, dit_width
-from pvtt_model.specs import RecipeSpec, StageSpec
+from pvtt_model.specs import ConditionSpec, RecipeSpec, StageSpec
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 BUCKET = 50_000_000  # elements; deepspeed_config's reduce and allgather buckets
@@ -97,18 +97,30 @@ class DataBytes:
 def data_bytes(recipe: RecipeSpec) -> DataBytes:
     """Bytes of one pair of the largest bucket, at most, with one reference picture:
 
-    latents: F h w (z numbers, and for each mask variant 2 z numbers + 64 mask bytes), z the VAE's channels, for each video variant. conditions:
-    (text tokens x text width + patches x image width) numbers. masks: one bit a pixel at the bucket's size (they are stored as PNG at the source's).
+    latents: F h w (z numbers, and for each mask variant 2 z numbers + 8 mask bytes), z the VAE's channels, for each video variant; h w z numbers
+    more where references are encoded. conditions: (text tokens x text width + patches x image width + a CLIP's tokens x width + its embedding)
+    numbers. masks: one bit a pixel at the bucket's size (they are stored as PNG at the source's).
     """
     frames, height, width = latent_size(recipe.latents.video)
     video, conditions = recipe.latents.video, recipe.conditions
     pixels = video.largest[0] * video.largest[1]
     channels, variants = int(architecture(recipe.latents.vae.architecture, "vae").config["z_dim"]), recipe.latents.variants
-    latents = frames * height * width * ((1 + 2 * variants) * channels * BYTES[recipe.latents.dtype] + variants * 64) * recipe.latents.video_variants
+    latents = frames * height * width * ((1 + 2 * variants) * channels * BYTES[recipe.latents.dtype] + variants * 8) * recipe.latents.video_variants
+    if recipe.latents.references != "none":
+        latents += height * width * channels * BYTES[recipe.latents.dtype]
     text = conditions.max_text_tokens * int(architecture(conditions.text_encoder.architecture, "text").config["d_model"])
     patches, image_width = reference_patches(recipe)
     masks = video.num_frames * pixels // 8
-    return DataBytes(latents, (text + patches * image_width) * BYTES[conditions.dtype], masks)
+    return DataBytes(latents, (text + patches * image_width + _clip_numbers(conditions)) * BYTES[conditions.dtype], masks)
+
+
+def _clip_numbers(conditions: ConditionSpec) -> int:
+    """Numbers that a CLIP leaves of one reference picture: 1 + P tokens, and the embedding; 0 without one."""
+    if conditions.clip_encoder is None:
+        return 0
+    config = architecture(conditions.clip_encoder.architecture, "clip").config
+    vision = config["vision_cfg"]
+    return (1 + (vision["image_size"] // vision["patch_size"]) ** 2) * vision["width"] + config["embed_dim"]
 
 
 def reference_patches(recipe: RecipeSpec) -> tuple[int, int]:

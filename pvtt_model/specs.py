@@ -276,6 +276,11 @@ class LatentSpec(Spec):
         description="of a training clip whose mask is the manifest's: the clip as it is, and other frames of its shot; fewer where it is short",
     )
     augment_video: VideoAugmentSpec = Added(VideoAugmentSpec())
+    references: Literal["none", "white", "own"] = Added(
+        "none",
+        description="the reference pictures as VACE takes them, through the VAE: letterboxed to the video's size on white, as diffusers does, or on "
+        "their own border's colour, on which alpha is laid too; none: they are not encoded",
+    )
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
 
 
@@ -308,6 +313,14 @@ class ConditionSpec(Spec):
     image_size: Positive = Field(default=224, description="side of the letterboxed reference, pixels")
     reference_variants: Positive = Field(default=1, description="of each reference picture of a training clip: as it is, and augmented ones")
     augment: AugmentSpec = AugmentSpec()
+    clip_encoder: ModelSpec | None = Added(
+        None, description="a CLIP whose tokens and embedding of each reference picture are kept beside the image encoder's; null: none"
+    )
+    captions: tuple[str, ...] = Added(
+        (),
+        description="sources of metadata.captions, the preferred first, e.g. ['human', 'qwen2.5-vl-7b']; a model without its @revision is any "
+        "revision of it. A clip that has none of them falls back on its text_prompt; empty takes that of all clips",
+    )
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
 
 

@@ -10,11 +10,12 @@ from prefect import task
 
 from infra.artifact_store import ArtifactStore
 from pvtt_model.artifacts import ArtifactRef, Manifest, Planned
+from pvtt_model.backbones.weight_record import ENCODER_COLUMNS, ENCODERS, encoder_rows
 from pvtt_model.chain import card_artifact
 from tasks.clip_table import read_json
 from tasks.ingest_clips import DUPLICATES, REFUSALS
 from tasks.policy import POLICY, produce
-from tasks.ui import picture, show_markdown
+from tasks.ui import picture, show_markdown, table
 
 CARD, PAGE, SHEET = "data_card.json", "data_card.html", "contact_sheet.png"
 SHEET_CLIPS = 24
@@ -38,14 +39,16 @@ def _make(store: ArtifactStore, planned: Planned, data: dict[str, ArtifactRef]) 
     stored = {kind: sum(shard.bytes for shard in m.shards()) for kind, m in manifests.items()}
     refusals, twins = (read_json(store, manifests["clips"], name) for name in (REFUSALS, DUPLICATES))
     video = VideoSpec.model_validate(manifests["latents"].spec["latents"]["video"])
-    card = data_card(facts, refusals, masks, later, stored, twins, video)
+    used = {kind: manifests[kind].summary.get(ENCODERS, {}) for kind in ("masks", "latents", "conditions")}
+    encoders = [row | {"encoder": f"{kind}: {row['encoder']}"} for kind, found in used.items() for row in encoder_rows(found)]
+    card = data_card(facts, refusals, masks, later, stored, twins, video, encoders)
     with tempfile.TemporaryDirectory() as folder:
         paths = {name: Path(folder) / name for name in (CARD, PAGE, SHEET)}
         paths[CARD].write_text(card.model_dump_json(indent=1))
         _sheet(store, manifests, facts, masks, paths[SHEET])
         card_html(card, data["clips"].name, paths[SHEET], paths[PAGE])
         files = [store.attach(planned, name, path) for name, path in paths.items()]
-    return store.commit(planned, files, {"headline": headline(card), "warnings": list(card.warnings)})
+    return store.commit(planned, files, {"headline": headline(card), "warnings": list(card.warnings), ENCODERS: encoders})
 
 
 def _sheet(store: ArtifactStore, manifests: dict[str, Manifest], facts: list[Any], masks: list[Any], path: Path) -> None:
@@ -71,4 +74,5 @@ def _show(store: ArtifactStore, manifest: Manifest) -> None:
     warned = "".join(f"- {w}\n" for w in said["warnings"])
     sheet = picture(store.local_path(manifest.file(SHEET)), "a sample of the clips", 900)
     where = f"{store.store.uri}/{manifest.name}/{PAGE}"
-    show_markdown("data-card", f"## Data card\n\n{said['headline']}\n\n{warned}\n{sheet}\n\nThe whole card: `{where}`", f"card {manifest.version}")
+    text = f"## Data card\n\n{said['headline']}\n\n{warned}\n{sheet}\n\n{table(said[ENCODERS], ENCODER_COLUMNS)}\n\nThe whole card: `{where}`"
+    show_markdown("data-card", text, f"card {manifest.version}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from itertools import islice
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from prefect import task
 
 from infra.artifact_store import ArtifactStore
 from pvtt_model.artifacts import REVISIONS, ArtifactRef, Manifest, Planned, digest
+from pvtt_model.backbones.weight_record import ENCODER_COLUMNS, ENCODERS, agreed, encoder_rows
 from pvtt_model.chain import conditions_artifact
 from pvtt_model.specs import RecipeSpec
 from tasks.clip_table import TABLE, attach_json, map_units, rows_of_clips
@@ -37,6 +39,7 @@ def _make(store: ArtifactStore, planned: Planned, clips: ArtifactRef, recipe: Re
     records = map_units(store, condition_shard, units, kind="conditions", what="embedding conditions", num_gpus=gpus)
     nothing = Unit(store.store.uri, "conditions", digest("empty text", spec, REVISIONS["conditions"]), 0, recipe)
     (empty,) = map_units(store, empty_text, [nothing], kind="conditions", what="embedding the empty prompt", num_gpus=gpus)
+    encoders = agreed([record.summary for record in (*records, empty)], planned.name)
     rows = rows_of_clips(store, store.manifest(clips), records, "conditions")
     files = [r.files[0].model_copy(update={"name": f"shard-{i:05d}.parquet"}) for i, r in enumerate(records)]
     files += [attach_json(store, planned, TABLE, rows), empty.files[0].model_copy(update={"name": EMPTY_TEXT})]
@@ -45,9 +48,9 @@ def _make(store: ArtifactStore, planned: Planned, clips: ArtifactRef, recipe: Re
             path = Path(folder) / AUGMENTED
             _augmented(store, store.manifest(clips), recipe, path)
             files.append(store.attach(planned, AUGMENTED, path))
-    names = {"text": recipe.conditions.text_encoder, "image": recipe.conditions.image_encoder}
-    encoders = {kind: f"{model.architecture} ({model.weights})" for kind, model in names.items()}
-    return store.commit(planned, files, {"clips": len(rows), "encoders": encoders, "bytes": sum(f.bytes for f in files)})
+    captions = Counter(row["caption_source"] for row in rows)
+    summary = {"clips": len(rows), "bytes": sum(f.bytes for f in files), "captions": dict(captions.most_common())}
+    return store.commit(planned, files, summary | {"fallback_captions": sum(row["caption_fallback"] for row in rows), ENCODERS: encoders})
 
 
 def _augmented(store: ArtifactStore, clips: Manifest, recipe: RecipeSpec, path: Path) -> None:
@@ -69,8 +72,10 @@ def _augmented(store: ArtifactStore, clips: Manifest, recipe: RecipeSpec, path: 
 def _show(store: ArtifactStore, manifest: Manifest) -> None:
     said = manifest.summary
     shards = [{"shard": f.name, "rows": f.rows, "bytes": f.bytes, "sha256": f.sha256[:12]} for f in manifest.files if f.rows is not None]
-    encoders = table([{"encoder": k, "weights": v} for k, v in said["encoders"].items()], ["encoder", "weights"])
-    text = f"## Conditions of {said['clips']} clips\n\n{encoders}\n\n{table(shards, ['shard', 'rows', 'bytes', 'sha256'])}"
+    encoders = table(encoder_rows(said[ENCODERS]), ENCODER_COLUMNS)
+    captions = table([{"captions from": source, "clips": n} for source, n in said["captions"].items()], ["captions from", "clips"])
+    text = f"## Conditions of {said['clips']} clips\n\n{encoders}\n\n{captions}\n\n{said['fallback_captions']} captions are fallbacks."
+    text += f"\n\n{table(shards, ['shard', 'rows', 'bytes', 'sha256'])}"
     if AUGMENTED in {file.name for file in manifest.files}:
         text += "\n\n### Reference pictures as they are, and their variants\n\n" + picture(store.local_path(manifest.file(AUGMENTED)), "variants")
     show_markdown("conditions", text, f"conditions {manifest.version}")

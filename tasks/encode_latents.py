@@ -5,11 +5,13 @@ from __future__ import annotations
 import tempfile
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from prefect import task
 
 from infra.artifact_store import ArtifactStore
 from pvtt_model.artifacts import REVISIONS, ArtifactRef, Manifest, Planned, StoredFile, digest
+from pvtt_model.backbones.weight_record import ENCODER_COLUMNS, ENCODERS, agreed, encoder_rows
 from pvtt_model.chain import latents_artifact
 from pvtt_model.specs import RecipeSpec
 from tasks.clip_table import TABLE, attach_json, map_units, read_json, rows_of_clips
@@ -39,10 +41,12 @@ def _make(store: ArtifactStore, planned: Planned, clips: ArtifactRef, masks: Art
     ]
     gpus = 0.0 if recipe.stages[0].parallel.accelerator == "cpu" else 1.0
     records = map_units(store, latent_shard, units, kind="latents", what="encoding latents", num_gpus=gpus)
+    encoders = agreed([record.summary for record in records], planned.name)
     rows = rows_of_clips(store, store.manifest(clips), records, "latents")
     files = [r.files[0].model_copy(update={"name": f"shard-{i:05d}.parquet"}) for i, r in enumerate(records)]
     files.append(attach_json(store, planned, TABLE, rows))
-    said = {"usable": sum(r["usable"] for r in rows), "clips": len(rows), "bytes": sum(f.bytes for f in files)}
+    said: dict[str, Any] = {"usable": sum(r["usable"] for r in rows), "clips": len(rows), "bytes": sum(f.bytes for f in files)}
+    said[ENCODERS] = encoders
     if recipe.latents.video_variants > 1:
         said |= {"videos": sum(r["videos"] for r in rows), "fewer_videos": sum(r["usable"] and r["reason"] is not None for r in rows)}
     if recipe.latents.video_variants > 1 or recipe.latents.variants > 1:
@@ -72,6 +76,7 @@ def _show(store: ArtifactStore, manifest: Manifest) -> None:
     shards = [{"shard": f.name, "rows": f.rows, "bytes": f.bytes, "sha256": f.sha256[:12]} for f in manifest.shards()]
     rows = read_json(store, manifest)
     text = f"## Latents of {said['usable']} of {said['clips']} clips, {said['bytes'] / 1e6:.1f} MB\n\n"
+    text += table(encoder_rows(said[ENCODERS]), ENCODER_COLUMNS) + "\n\n"
     text += table(shards, ["shard", "rows", "bytes", "sha256"])
     text += f"\n\n### Not usable\n\n{table([row for row in rows if not row['usable']], ['clip_key', 'reason'])}"
     if "videos" in said:

@@ -10,6 +10,7 @@ from prefect import task
 
 from infra.artifact_store import ArtifactStore
 from pvtt_model.artifacts import REVISIONS, ArtifactRef, Manifest, Planned, StoredFile, digest
+from pvtt_model.backbones.weight_record import ENCODER_COLUMNS, ENCODERS, agreed, encoder_rows
 from pvtt_model.chain import masks_artifact
 from pvtt_model.specs import RecipeSpec
 from tasks.clip_table import TABLE, attach_json, map_units, read_json, rows_of_clips
@@ -33,6 +34,7 @@ def _make(store: ArtifactStore, planned: Planned, clips: ArtifactRef, recipe: Re
     units = [Unit(store.store.uri, "masks", digest("masks", spec, s.sha256, REVISIONS["masks"]), i, recipe, (s,)) for i, s in enumerate(shards)]
     on_gpu = recipe.masks.finds_with_a_model and recipe.stages[0].parallel.accelerator == "gpu"
     records = map_units(store, mask_shard, units, kind="masks", what="extracting masks", num_gpus=float(on_gpu))
+    encoders = agreed([record.summary for record in records], planned.name)
     rows = rows_of_clips(store, store.manifest(clips), records, "masks")
     files = [r.files[0].model_copy(update={"name": f"shard-{i:05d}.parquet"}) for i, r in enumerate(records)]
     usable = sum(row["usable"] for row in rows)
@@ -47,7 +49,8 @@ def _make(store: ArtifactStore, planned: Planned, clips: ArtifactRef, recipe: Re
     files.append(attach_json(store, planned, TABLE, rows))
     provenance = {p: sum(row["provenance"] == p for row in rows) for p in sorted({row["provenance"] for row in rows})}
     risky = sum(row["usable"] and row["risk"] is not None for row in rows)
-    return store.commit(planned, files, {"usable": usable, "refused": len(rows) - usable, "risky": risky, "provenance": provenance})
+    summary = {"usable": usable, "refused": len(rows) - usable, "risky": risky, "provenance": provenance, ENCODERS: encoders}
+    return store.commit(planned, files, summary)
 
 
 def _overlay(store: ArtifactStore, clips_shard: StoredFile, masks_shard: StoredFile, recipe: RecipeSpec, path: Path) -> None:
@@ -83,5 +86,7 @@ def _show(store: ArtifactStore, manifest: Manifest) -> None:
     columns += ["compared_with", "risk", "reason"]
     text = f"## {said['usable']} masks usable, {said['risky']} of them at risk, {said['refused']} refused\n\n"
     text += picture(store.local_path(manifest.file(OVERLAY)), "masks", 700) + "\n\n"
+    if said[ENCODERS]:
+        text += table(encoder_rows(said[ENCODERS]), ENCODER_COLUMNS) + "\n\n"
     text += table(sorted(read_json(store, manifest), key=lambda row: (row["usable"], row["risk"] is None)), columns)
     show_markdown("masks", text, f"masks {manifest.version}")

@@ -17,6 +17,7 @@ from infra.settings import settings
 from infra.weights import local_weights
 from pvtt_model.artifacts import Kind, StoredFile
 from pvtt_model.backbones.architectures import files_wanted
+from pvtt_model.backbones.weight_record import ENCODERS, WeightRecord, weight_record
 from pvtt_model.data.manifest import CheckedLine
 from pvtt_model.data.refusals import Refusal
 from pvtt_model.data.shards import SCHEMAS, read_rows, write_shard
@@ -50,6 +51,10 @@ def opened(uri: str) -> ArtifactStore:
     return ArtifactStore.open(uri, settings(uri).cache)
 
 
+#: What this process loaded, by spec.
+_records: dict[ModelSpec, WeightRecord] = {}
+
+
 def weights_of(spec: ModelSpec) -> Path | None:
     """The local weights of a frozen model, only the files it wants; None where they are made from a seed."""
     if spec.weights.startswith("nano:"):
@@ -78,9 +83,19 @@ def mask_shard(unit: Unit) -> Derived:
     from pvtt_model.curation.providers import MaskModels
 
     def work(inputs: list[list[Row]]) -> tuple[list[Row], Row]:
-        models, recipe = MaskModels(image_of, sam2_of), unit.recipe
+        recipe = unit.recipe
+        asked: dict[str, ModelSpec] = {}  # no model is loaded that no clip needs
+
+        def noted(name: str, load: Callable[[ModelSpec], Any]) -> Callable[[ModelSpec], Any]:
+            def model_of(spec: ModelSpec) -> Any:
+                asked[name] = spec
+                return load(spec)
+
+            return model_of
+
+        models = MaskModels(noted("image", image_of), noted("sam2", sam2_of))
         rows = [mask_of(as_seen(clip), recipe.latents.video, recipe.masks, recipe.clips.decode_timeout_s, models) for clip in inputs[0]]
-        return rows, {"masks": [{k: v for k, v in row.items() if k != "mask"} for row in rows]}
+        return rows, {"masks": [{k: v for k, v in row.items() if k != "mask"} for row in rows], ENCODERS: _recorded(asked)}
 
     return _shard(unit, work)
 
@@ -98,20 +113,24 @@ def latent_shard(unit: Unit) -> Derived:
         table = [{k: row[k] for k in ("clip_key", "usable", "reason")} for row in rows]
         if spec.video_variants > 1:
             table = [said | {"videos": count_videos(names_of(row["tensors"]))} for said, row in zip(table, rows, strict=True)]
-        return rows, {"latents": table}
+        return rows, {"latents": table, ENCODERS: _recorded({"vae": spec.vae})}
 
     return _shard(unit, work)
 
 
 def condition_shard(unit: Unit) -> Derived:
     """A clips shard -> its conditions shard."""
-    from pvtt_model.curation.conditions import embed_conditions
+    from pvtt_model.curation.conditions import embed_conditions, embedded_caption
 
     def work(inputs: list[list[Row]]) -> tuple[list[Row], Row]:
         spec = unit.recipe.conditions
-        text, image = text_of(spec.text_encoder), image_of(spec.image_encoder)
-        rows = embed_conditions(inputs[0], spec, text, image)
-        return rows, {"conditions": [{k: row[k] for k in ("clip_key", "usable", "reason")} for row in rows]}
+        used = {"text": spec.text_encoder, "image": spec.image_encoder} | ({"clip": spec.clip_encoder} if spec.clip_encoder else {})
+        clip_model = clip_of(spec.clip_encoder) if spec.clip_encoder else None
+        rows = embed_conditions(inputs[0], spec, text_of(spec.text_encoder), image_of(spec.image_encoder), clip_model)
+        captions = [embedded_caption(clip, spec) for clip in inputs[0]]
+        said = [{"caption": c.text, "caption_source": c.source, "caption_fallback": c.fallback} for c in captions]
+        table = [{k: row[k] for k in ("clip_key", "usable", "reason")} | caption for row, caption in zip(rows, said, strict=True)]
+        return rows, {"conditions": table, ENCODERS: _recorded(used)}
 
     return _shard(unit, work)
 
@@ -129,7 +148,7 @@ def empty_text(unit: Unit) -> Derived:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "empty_text.safetensors"
         save_file({"text_LD": tokens.contiguous()}, path)
-        return store.record_derived(unit.kind, unit.key, [store.pool(path, path.name)])
+        return store.record_derived(unit.kind, unit.key, [store.pool(path, path.name)], {ENCODERS: _recorded({"text": spec.text_encoder})})
 
 
 def _shard(unit: Unit, work: Callable[[list[list[Row]]], tuple[list[Row], Row]]) -> Derived:
@@ -144,6 +163,19 @@ def _shard(unit: Unit, work: Callable[[list[list[Row]]], tuple[list[Row], Row]])
         path = Path(folder) / f"{unit.kind}.parquet"
         write_shard(path, rows, SCHEMAS[unit.kind])
         return store.record_derived(unit.kind, unit.key, [store.pool(path, f"shard-{unit.number:05d}.parquet", rows=len(rows))], summary)
+
+
+def _recorded(used: dict[str, ModelSpec]) -> dict[str, WeightRecord]:
+    """What the models in use were loaded from; a shard without clips may have loaded none."""
+    return {name: _records[spec] for name, spec in used.items() if spec in _records}
+
+
+def _loaded(spec: ModelSpec, load: Callable[[ModelSpec, Path | None], Any]) -> Any:
+    """The model on this worker's device, and in _records what it was loaded from."""
+    folder = weights_of(spec)
+    model = load(spec, folder).to(device())
+    _records[spec] = weight_record(spec, folder)
+    return model
 
 
 def few_threads() -> None:
@@ -163,32 +195,32 @@ def device() -> str:
 def vae_of(spec: ModelSpec) -> Any:
     from pvtt_model.backbones.vae import load_vae
 
-    return load_vae(spec, weights_of(spec)).to(device())
+    return _loaded(spec, load_vae)
 
 
 @lru_cache(maxsize=1)
 def text_of(spec: ModelSpec) -> Any:
     from pvtt_model.backbones.text import load_text_encoder
 
-    return load_text_encoder(spec, weights_of(spec)).to(device())
+    return _loaded(spec, load_text_encoder)
 
 
 @lru_cache(maxsize=2)
 def image_of(spec: ModelSpec) -> Any:
     from pvtt_model.backbones.image import load_image_encoder
 
-    return load_image_encoder(spec, weights_of(spec)).to(device())
+    return _loaded(spec, load_image_encoder)
 
 
 @lru_cache(maxsize=1)
 def sam2_of(spec: ModelSpec) -> Any:
     from pvtt_model.backbones.sam2 import load_sam2
 
-    return load_sam2(spec, weights_of(spec)).to(device())
+    return _loaded(spec, load_sam2)
 
 
 @lru_cache(maxsize=1)
 def clip_of(spec: ModelSpec) -> Any:
     from pvtt_model.backbones.clip import load_clip
 
-    return load_clip(spec, weights_of(spec)).to(device())
+    return _loaded(spec, load_clip)

@@ -121,7 +121,11 @@ ARCHITECTURES: dict[str, Architecture] = {
     "sam2.1-hiera-b+": _sam2("b+"),
     "sam2.1-hiera-l": _sam2("l"),
     "nano-sam2": _sam2("t", *_NANO_SAM2),
-    "openclip-vit-h14": Architecture("clip", "open_clip.create_model", {"model_name": "ViT-H-14"}),
+    "openclip-vit-h14": Architecture(  # open_clip knows the rest by the model's name; the plan counts by these
+        "clip",
+        "open_clip.create_model",
+        {"model_name": "ViT-H-14", "embed_dim": 1024, "vision_cfg": {"layers": 32, "width": 1280, "patch_size": 14, "image_size": 224}},
+    ),
     "nano-openclip": Architecture(
         "clip",
         "open_clip.CLIP",

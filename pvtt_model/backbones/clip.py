@@ -1,4 +1,4 @@
-"""OpenCLIP for CLIP-I and CLIP-T. arXiv:2103.00020, 2212.07143."""
+"""OpenCLIP for CLIP-I and CLIP-T, and for reference tokens. arXiv:2103.00020, 2212.07143."""
 
 from __future__ import annotations
 
@@ -33,6 +33,24 @@ class ClipModel:
 
         Raises ValueError for images that are not square: the caller chooses between cutting and letterbox.
         """
+        images = self._prepared(images_BCHW)
+        return normalize(self.model.encode_image(images), dim=-1)
+
+    @torch.no_grad()
+    def reference_tokens(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Of images as `embed_images` takes them, the tokens before the last block (B, 1 + P, C), class token first and the P patches in rows,
+        and `embed_images` (B, D), in one pass.
+
+        The tokens are what IP-Adapter-Plus reads (arXiv:2308.06721; hidden_states[-2] in transformers), no norm applied: more of the picture is
+        left in them than after the block that gathers it into the embedding.
+        """
+        before_last = len(self.model.visual.transformer.resblocks) - 2
+        found = self.model.forward_intermediates(
+            self._prepared(images_BCHW), image_indices=[before_last], image_output_fmt="NLC", image_output_extra_tokens=True
+        )
+        return torch.cat([found["image_intermediates_prefix"][0], found["image_intermediates"][0]], dim=1), found["image_features"]
+
+    def _prepared(self, images_BCHW: Tensor) -> Tensor:
         if images_BCHW.dim() != 4 or images_BCHW.shape[1] != 3 or images_BCHW.shape[2] != images_BCHW.shape[3]:
             raise ValueError(f"images have shape {tuple(images_BCHW.shape)}; {self.name} takes (B, 3, S, S). Use letterbox(image, {self.side}).")
         low, high = images_BCHW.aminmax()
@@ -41,7 +59,7 @@ class ClipModel:
         images = images_BCHW.to(self.model.logit_scale)
         if images.shape[-1] != self.side:
             images = interpolate(images, size=(self.side, self.side), mode="bicubic", antialias=True).clamp(0, 1)
-        return normalize(self.model.encode_image((images - self._mean.to(images)) / self._std.to(images)), dim=-1)
+        return (images - self._mean.to(images)) / self._std.to(images)
 
     @torch.no_grad()
     def embed_texts(self, texts: list[str]) -> Tensor:
@@ -69,8 +87,7 @@ def load_clip(spec: ModelSpec, folder: Path | None, dtype: torch.dtype = torch.f
     else:
         assert folder is not None
         part = part_folder(folder, "clip")
-        both = part / "open_clip_model.safetensors"  # LAION's repositories hold transformers' model.safetensors beside it
-        state = read_safetensors(weight_files(both if both.is_file() else part, spec.sha256))
+        state = read_safetensors(weight_files(part, spec.sha256))
         model = open_clip.CLIP(**config)
         load_strictly(model, state, part)
     context = int(config["text_cfg"].get("context_length", 77))

@@ -139,17 +139,26 @@ def letterbox(image: Image.Image, side: int) -> Tensor:
     Transparency is laid on the image's own border colour (the median of its opaque border pixels; white where the border is
     transparent), and the square is filled up with it. EXIF rotation is applied. Raises ValueError for 16-bit or float images.
     """
+    flat, colour = opaque(image)
+    scale = side / max(flat.size)
+    width, height = (max(1, round(s * scale)) for s in flat.size)
+    square = Image.new("RGB", (side, side), colour)
+    square.paste(flat.resize((width, height), Image.Resampling.BICUBIC), ((side - width) // 2, (side - height) // 2))
+    return torch.from_numpy(np.array(square)).permute(2, 0, 1).float() / 255
+
+
+def opaque(image: Image.Image, ground: tuple[int, int, int] | None = None) -> tuple[Image.Image, tuple[int, int, int]]:
+    """The upright image as RGB, its transparency laid on `ground` (its own border colour where that is None), and the ground's colour.
+
+    Raises ValueError for 16-bit or float images.
+    """
     if image.mode.startswith("I") or image.mode == "F":
         raise ValueError(f"image has mode {image.mode}; its range is not known. Save the reference as 8-bit RGB or RGBA.")
     rgba = ImageOps.exif_transpose(image).convert("RGBA")
-    colour = border_colour(rgba)
+    colour = border_colour(rgba) if ground is None else ground
     flat = Image.new("RGBA", rgba.size, (*colour, 255))
     flat.alpha_composite(rgba)
-    scale = side / max(rgba.size)
-    width, height = (max(1, round(s * scale)) for s in rgba.size)
-    square = Image.new("RGB", (side, side), colour)
-    square.paste(flat.convert("RGB").resize((width, height), Image.Resampling.BICUBIC), ((side - width) // 2, (side - height) // 2))
-    return torch.from_numpy(np.array(square)).permute(2, 0, 1).float() / 255
+    return flat.convert("RGB"), colour
 
 
 def border_colour(rgba: Image.Image) -> tuple[int, int, int]:

@@ -118,12 +118,17 @@ def load_sam2(spec: ModelSpec, folder: Path | None) -> VideoSegmenter:
     return VideoSegmenter(frozen(model), label(spec))
 
 
-def _checkpoint(place: Path, sha256: str | None) -> dict[str, Tensor]:
-    """The tensors of sam2*.safetensors or sam2*.pt in a folder, or of the file itself. A .pt only by its hash, and of it only tensors."""
+def checkpoint_file(place: Path) -> Path:
+    """sam2*.safetensors or sam2*.pt in a folder, or the file itself. Raises FileNotFoundError."""
     files = [place] if place.is_file() else [*sorted(place.glob("sam2*.safetensors")), *sorted(place.glob("sam2*.pt"))]
-    pickle = files[0] if files and files[0].suffix == ".pt" else None
-    if pickle is None:
-        return read_safetensors(weight_files(files[0] if files else place, sha256))
+    return files[0] if files else weight_files(place)[0]
+
+
+def _checkpoint(place: Path, sha256: str | None) -> dict[str, Tensor]:
+    """The tensors of the checkpoint. A .pt only by its hash, and of it only tensors."""
+    pickle = checkpoint_file(place)
+    if pickle.suffix != ".pt":
+        return read_safetensors(weight_files(pickle, sha256))
     if sha256 is None:
         raise ValueError(
             f"{pickle} is a pickle and is read only by its hash. Set masks.sam2.sha256 to the one published, or convert it to safetensors."

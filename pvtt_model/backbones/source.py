@@ -5,6 +5,7 @@ Real weights are read from safetensors only: a pickle can run code. What is miss
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,8 @@ from pvtt_model.specs import ModelSpec
 
 #: The folder a part has in a diffusers checkpoint.
 SUBFOLDERS: dict[Family, str] = {"dit": "transformer", "vae": "vae", "text": "text_encoder"}
+#: What diffusers, open_clip and transformers or timm call a weight file. LAION's folders hold transformers' beside open_clip's, which is read.
+WEIGHT_NAMES = ("diffusion_pytorch_model.safetensors", "open_clip_model.safetensors", "model.safetensors")
 
 
 def seed_of(spec: ModelSpec) -> int | None:
@@ -66,13 +69,14 @@ def part_folder(folder: Path, family: Family) -> Path:
 
 
 def weight_files(folder: Path, sha256: str | None = None) -> list[Path]:
-    """The .safetensors of `folder` (or `folder` itself, a file), sorted; never a pickle.
+    """The .safetensors of `folder` that are loaded (or `folder` itself, a file), sorted; never a pickle.
 
-    sha256: of the single weight file, checked here. Raises FileNotFoundError where there is none, ValueError for a wrong
-    or ambiguous hash.
+    Where an index names the parts, or a file has its library's own name, those alone: other precisions, or another library's copy, may lie
+    beside them and are not read. sha256: of the single weight file, checked here. Raises FileNotFoundError where there is none, ValueError
+    for a wrong or ambiguous hash.
     """
     folder = Path(folder)
-    files = [folder] if folder.is_file() and folder.suffix == ".safetensors" else sorted(folder.glob("*.safetensors"))
+    files = [folder] if folder.is_file() and folder.suffix == ".safetensors" else _by_name(folder)
     if not files:
         pickles = [folder.name] if folder.is_file() else sorted(p.name for s in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in folder.glob(s))
         cure = f"It holds {pickles}, which are pickles and are not read: convert them to safetensors." if pickles else "Check `weights`."
@@ -84,6 +88,17 @@ def weight_files(folder: Path, sha256: str | None = None) -> list[Path]:
         if got != sha256.lower():
             raise ValueError(f"{files[0]} has SHA-256 {got}; the spec says {sha256}. Fetch the file again, or correct `sha256`.")
     return files
+
+
+def _by_name(folder: Path) -> list[Path]:
+    for name in WEIGHT_NAMES:
+        index = folder / f"{name}.index.json"
+        if index.is_file():
+            parts = set(json.loads(index.read_text())["weight_map"].values())
+            return [folder / part for part in sorted(parts)]
+        if (folder / name).is_file():
+            return [folder / name]
+    return sorted(folder.glob("*.safetensors"))
 
 
 def load_strictly(model: torch.nn.Module, state: Mapping[str, torch.Tensor], where: Path) -> None:

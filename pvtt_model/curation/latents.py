@@ -19,11 +19,14 @@ from torch import Tensor
 from pvtt_model.backbones.vae import VideoAutoencoder
 from pvtt_model.curation.frames import DTYPES, to_model
 from pvtt_model.curation.mask_policy import fill_inside
+from pvtt_model.curation.vace_references import reference_latents
 from pvtt_model.curation.variants import stored_context, variant_name
 from pvtt_model.curation.video_variants import LeftOut, clip_variants
+from pvtt_model.data.video_io import PictureUnreadable
 from pvtt_model.specs import LatentSpec, MaskSpec
 
 CELL = 8  # pixels of the frame a latent cell stands for, either way
+REFERENCES = "references_NCFHW"  # a row's tensor of the reference pictures, one frame each, where LatentSpec.references asks for it
 PIXELS_A_CALL = 1 << 22  # of all frames that go through the VAE together: small clips gain by it, large ones would not fit
 
 
@@ -98,6 +101,12 @@ def encode_latents(
         tensors = {variant_name("latents_CFHW", 0, videos): latents}
         for i, context in enumerate(contexts):
             tensors |= stored_context(context, i, videos)
+        if spec.references != "none" and videos == 0:
+            try:
+                height, width = found.frames_TCHW.shape[-2:]
+                tensors[REFERENCES] = reference_latents(clip["references"], (height, width), spec.references, vae)
+            except PictureUnreadable as error:
+                return row | {"usable": False, "reason": f"reference picture: {error}"}
         stored |= {name: (t if t.dtype == torch.uint8 else t.to(dtype)).cpu().clone() for name, t in tensors.items()}
         videos += 1
     return row | {"tensors": save(stored), "reason": "; ".join(left_out) or None}

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pvtt_model.data.captions import UNSTATED, Caption, templates
 from pvtt_model.specs import VideoSpec
 
 Row = Mapping[str, Any]
@@ -20,6 +21,7 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 SAME_CAPTION, SAME_PRODUCT, UNUSABLE = 0.2, 0.2, 0.2  # shares above which the card warns; ours
 KEPT = 0.6  # a clip of whose picture the crop keeps less is warned of; ours. A square one keeps 58 % at 832 x 480, a 9:16 one 32 %
+ONE_TEMPLATE, FALLBACK = 0.5, 0.5
 
 
 class _Frozen(BaseModel):
@@ -58,6 +60,9 @@ class DataCard(_Frozen):
     caption_words: Spread | None
     distinct_captions: int
     commonest_caption: tuple[str, int] | None
+    caption_sources: dict[str, int] = Field(description="what the embedded captions came from")
+    fallback_captions: int = Field(description="embedded captions that stand in for a better one")
+    commonest_template: tuple[str, int] | None = Field(description="captions that differ in slots alone: captions.templates")
     product_words: int = Field(description="clips whose product is named in words")
     mask_area: Spread | None = Field(description="mean share of the frame, of clips with a mask")
     mask_jitter_px: Spread | None
@@ -65,6 +70,7 @@ class DataCard(_Frozen):
     licences: dict[str, int]
     near_duplicates: int = Field(description="pairs")
     stored_bytes: dict[str, int] = Field(description="kind -> bytes of its shards")
+    encoders: tuple[dict[str, str], ...] = Field(description="the frozen models behind it: weight_record.encoder_rows")
     warnings: tuple[str, ...]
 
 
@@ -76,10 +82,12 @@ def data_card(
     stored_bytes: Mapping[str, int],
     twins: Sequence[Row] = (),
     video: VideoSpec | None = None,
+    encoders: Sequence[dict[str, str]] = (),
 ) -> DataCard:
     """facts, refusals: of the clips artifact; masks: the masks' table; later: kind -> its table (usable, clip_key), in order. A table may have
     clips that were refused after their shard was written. twins: the pairs of near-duplicates; counted are those of two files still in. video: of the
-    latents, for the clips' buckets; None leaves them out.
+    latents, for the clips' buckets; None leaves them out. Captions are those embedded, by the table of conditions, as they were before any words
+    were hidden. encoders: for the page, as they are.
 
     Raises ValueError where a table lacks a clip.
     """
@@ -91,7 +99,10 @@ def data_card(
             if not row["usable"]:
                 lost.setdefault(row["clip_key"], kind)
     seen = [row for row in masks if row["usable"]]
-    captions = Counter(str(f["prompt"]) for f in facts)
+    said = _captions(facts, tables.get("conditions", ()))
+    captions = Counter(caption.text for caption in said)
+    alike = templates([caption.text for caption in said], [f.get("product_words") for f in facts])
+    template = next(iter(Counter(a for a in alike if a).most_common(1)), None)
     products = Counter(str(f["product_id"]) for f in facts)
     card: dict[str, Any] = {
         "clips": len(facts),
@@ -109,9 +120,12 @@ def data_card(
         "buckets": _counts("{} x {}".format(*video.bucket_of(f["width"], f["height"])) for f in facts) if video else {},
         "fps": _counts(f"{f['fps']:.4g}" for f in facts),
         "frames": _spread([f["num_frames"] for f in facts]),
-        "caption_words": _spread([len(str(f["prompt"]).split()) for f in facts]),
+        "caption_words": _spread([len(caption.text.split()) for caption in said]),
         "distinct_captions": len(captions),
         "commonest_caption": captions.most_common(1)[0] if captions else None,
+        "caption_sources": _counts(caption.source for caption in said),
+        "fallback_captions": sum(caption.fallback for caption in said),
+        "commonest_template": template,
         "product_words": sum(bool(f.get("product_words")) for f in facts),
         "mask_area": _spread([row["area"] for row in seen]),
         "mask_jitter_px": _spread([row["jitter_px"] for row in seen]),
@@ -119,8 +133,18 @@ def data_card(
         "licences": _counts(str(f.get("licence") or "not stated") for f in facts),
         "near_duplicates": _twins(facts, twins),
         "stored_bytes": dict(stored_bytes),
+        "encoders": tuple(encoders),
     }
-    return DataCard(**card, warnings=(*_warnings(card, captions, products), *_cut_away(facts, video)))
+    return DataCard(**card, warnings=(*_warnings(card, captions, products), *_caption_warnings(card, said, alike), *_cut_away(facts, video)))
+
+
+def _captions(facts: Sequence[Row], conditions: Sequence[Row]) -> list[Caption]:
+    """Of each clip the caption that was embedded; its prompt where the table is of before and does not say."""
+    rows = conditions or [{}] * len(facts)
+    return [
+        Caption(str(row.get("caption", fact["prompt"])), row.get("caption_source", UNSTATED), bool(row.get("caption_fallback")))
+        for fact, row in zip(facts, rows, strict=True)
+    ]
 
 
 def _of(facts: Sequence[Row], rows: Sequence[Row], kind: str) -> list[Row]:
@@ -176,6 +200,18 @@ def _cut_away(facts: Sequence[Row], video: VideoSpec | None) -> list[str]:
         f"{len(far)} of {len(facts)} clips are far from every bucket in aspect: at worst ({worst['width']}x{worst['height']} seen at {size}) {done}. "
         "Add a bucket near theirs (latents.video.buckets)."
     ]
+
+
+def _caption_warnings(card: Mapping[str, Any], captions: Sequence[Caption], alike: Sequence[str | None]) -> list[str]:
+    clips, said = card["clips"], []
+    if clips > 1 and card["fallback_captions"] / clips > FALLBACK:
+        sources = ", ".join(sorted({caption.source for caption in captions if caption.fallback}))
+        said.append(f"{card['fallback_captions']} of {clips} captions are fallbacks, from {sources}: what they stand in for is missing.")
+    template, count = card["commonest_template"] or ("", 0)
+    if clips > 1 and count / clips > ONE_TEMPLATE and count > card["commonest_caption"][1]:
+        sources = ", ".join(sorted({caption.source for caption, one in zip(captions, alike, strict=True) if one == template}))
+        said.append(f"{count} of {clips} captions are one template, '{template[:80]}', given as from {sources}. Did what they are from really run?")
+    return said
 
 
 def _splits(facts: Sequence[Row]) -> dict[str, int]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 
+from pvtt_model.backbones.weight_record import ENCODER_COLUMNS
 from pvtt_model.data.card import DataCard, Spread
 from pvtt_model.page import bar, number, picture, table, warnings, write_page
 
@@ -23,17 +24,23 @@ def card_html(card: DataCard, name: str, contact_sheet_png: str | Path | None, p
     counts: dict[str, Mapping[str, int]] = {
         "Splits": card.splits, "Refused, by reason": card.refused_by, "Accepted, but unusable, by step": card.unusable_by,
         "Sizes of the sources": card.sizes, "Aspects": card.aspects, "Buckets": card.buckets, "Frames a second": card.fps,
-        "Masks from": card.mask_provenance, "Licences": card.licences, "Products with most clips": card.most_clips_of_a_product,
+        "Masks from": card.mask_provenance, "Captions from": card.caption_sources,
+        "Licences": card.licences, "Products with most clips": card.most_clips_of_a_product,
     }  # fmt: skip
     for title, found in counts.items():
         body += [f"<h2>{escape(title)}</h2>", _counts(found)]
     if card.commonest_caption is not None:
         text, count = card.commonest_caption
         body.append(f"<h2>Captions</h2><p>{card.distinct_captions} distinct; the commonest, {count} times: {escape(text)}</p>")
+    if card.commonest_template is not None:
+        text, count = card.commonest_template
+        body.append(f"<p>{card.fallback_captions} are fallbacks. The commonest template, {count} times: {escape(text)}</p>")
     if contact_sheet_png is not None:
         body += ["<h2>A sample</h2>", picture(contact_sheet_png, "Clips with their masks and reference pictures")]
     stored = [[escape(kind), number(f"{n / 1e6:.1f} MB"), number(f"{n / max(1, card.clips) / 1e3:.1f} kB")] for kind, n in card.stored_bytes.items()]
     body += ["<h2>Stored</h2>", table(["shards", "bytes", "a clip"], stored)]
+    if card.encoders:
+        body += ["<h2>Encoders</h2>", table(ENCODER_COLUMNS, [[escape(row[column]) for column in ENCODER_COLUMNS] for row in card.encoders])]
     return write_page(path, f"PVTT data card: {name}", body)
 
 

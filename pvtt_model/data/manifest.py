@@ -3,6 +3,7 @@
     {"video_path": "v.mp4", "reference_image": "p.jpg" or ["p.jpg", ..], "mask_path": "m.mp4" or "folder", "text_prompt": "..",
      "metadata": {"resolution": [w, h], "fps": 16, "num_frames": 81, "product_id": "..", "split": "train", "validation" or "eval",
                   "product_words": "what the prompt calls the product", "look_alikes": "name of a group of similar products",
+                  "captions": [{"text": "..", "source": "qwen2.5-vl-7b@..", "fallback": false}, ..] (captions.py),
                   "benchmark_task": "name of one of several edits asked of the same video",
                   "truth": {"product_id": "..", "video_path": "..", "mask_path": ".."}, ..}}
 
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pvtt_model.artifacts import canonical_json, digest, sha256_of_file
+from pvtt_model.data.captions import check_captions
 from pvtt_model.data.checked_line import CheckedLine, Truth
 from pvtt_model.data.locate import Fetch, Root, mask_frames
 from pvtt_model.data.refusals import Refusal, Refused
@@ -197,6 +199,7 @@ def check_fields(values: dict[str, Any]) -> None:
     _typed("metadata", values["metadata"], isinstance(values["metadata"], dict), "an object")
     _check_metadata(values["metadata"])
     _check_product(values["metadata"], values["text_prompt"])
+    check_captions(values["metadata"].get("captions"))
 
 
 def _check_metadata(metadata: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ KINDS: dict[str, str] = {
     "wrong_type": "a field holds another type",
     "bad_value": "a field holds a value out of its range",
     "bad_prompt": "the prompt is empty",
+    "bad_caption": "a caption without text or source, or one that claims a model without its revision",
     "no_prompt": "no prompt is given, and none could be drafted",
     "no_reference": "no reference picture is given, and none was found",
     "split_conflict": "the product is in one split by one line and in another by another",

@@ -9,6 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from pvtt_model.backbones.architectures import architecture
+from pvtt_model.backbones.clip import clip_config
 from pvtt_model.backbones.dit import build_on_meta, load_transformer
 from pvtt_model.plan import plan_recipe, planned_chain
 from pvtt_model.plan_flops import latent_size, sample_flops, video_tokens
@@ -91,6 +92,17 @@ def test_data_bytes_follow_the_vae_and_the_mask_variants():
     assert data_bytes(recipe).latents == frames * height * width * (clip + 3 * (halves + mask))
     twice = recipe_by_name("nano", {"latents.variants": 3, "latents.dtype": "float32", "latents.video_variants": 2})
     assert data_bytes(twice).latents == 2 * data_bytes(recipe).latents
+
+
+def test_data_bytes_of_clip_tokens_and_of_vaces_references():
+    plain = recipe_by_name("full")
+    clip = {"architecture": "openclip-vit-h14", "weights": "/models/clip"}
+    more = recipe_by_name("full", {"conditions.clip_encoder": clip, "latents.references": "white"})
+    assert data_bytes(more).latents - data_bytes(plain).latents == 60 * 104 * 16 * 2
+    assert data_bytes(more).conditions - data_bytes(plain).conditions == (257 * 1280 + 1024) * 2
+    known, ours = clip_config(architecture("openclip-vit-h14").config), architecture("openclip-vit-h14").config
+    assert known["embed_dim"] == ours["embed_dim"] and ours["vision_cfg"].items() <= known["vision_cfg"].items()
+    assert plain.conditions.identity().keys() & {"clip_encoder", "captions"} == set() and "references" not in plain.latents.identity()
 
 
 def test_memory_by_hand(full):

@@ -55,7 +55,10 @@ def test_the_table_shows_provider_agreement_and_risk(tmp_path: Path, monkeypatch
     assert [row["provenance"] for row in rows] == ["manifest", "nano-sam2 (random weights, seed 6) by nano-dinov2"]
     assert [row["compared_with"] for row in rows] == ["grabcut by nano-dinov2"] * 2
     assert rows[0]["agreement"] > 0.3 and rows[1]["risk"] is not None and rows[1]["match"] is not None and rows[0]["match"] is None
-    assert manifest.summary == {"usable": 2, "refused": 0, "risky": sum(row["risk"] is not None for row in rows), "provenance": {
+    encoders = manifest.summary["encoders"]
+    assert set(encoders) == {"image", "sam2"} and encoders["sam2"]["files"] == {} and list(encoders["image"]["files"]) == ["model.safetensors"]
+    risky = sum(row["risk"] is not None for row in rows)
+    assert {k: v for k, v in manifest.summary.items() if k != "encoders"} == {"usable": 2, "refused": 0, "risky": risky, "provenance": {
         "manifest": 1, "nano-sam2 (random weights, seed 6) by nano-dinov2": 1,
     }}  # fmt: skip
     assert f"2 masks usable, {manifest.summary['risky']} of them at risk, 0 refused" in shown[0]

@@ -139,6 +139,62 @@ def test_clip_gives_unit_vectors():
         clip.embed_images(torch.rand(1, 3, 90, 64))
 
 
+def test_clips_reference_tokens_are_what_its_last_block_reads():
+    """The last block, the last norm and the projection make of them the embedding; the class token is first, and no norm was applied."""
+    clip = load_clip(nano("nano-openclip", 3), None)
+    pictures = torch.rand(2, 3, 64, 64)
+    tokens, vectors = clip.reference_tokens(pictures)
+    vision = config("nano-openclip")["vision_cfg"]
+    assert tokens.shape == (2, 1 + (vision["image_size"] // vision["patch_size"]) ** 2, vision["width"])
+    assert torch.allclose(vectors, clip.embed_images(pictures), atol=1e-6)
+    visual, read = clip.model.visual, []
+    handle = visual.transformer.resblocks[-1].register_forward_pre_hook(lambda module, args: read.append(args[0]))
+    clip.embed_images(pictures)
+    handle.remove()
+    assert torch.equal(read[0] if visual.transformer.batch_first else read[0].transpose(0, 1), tokens)
+    rebuilt = visual.ln_post(visual.transformer.resblocks[-1](read[0]))
+    pooled = (rebuilt if visual.transformer.batch_first else rebuilt.transpose(0, 1))[:, 0] @ visual.proj
+    assert torch.allclose(torch.nn.functional.normalize(pooled, dim=-1), vectors, atol=1e-6)
+    with pytest.raises(ValueError, match="letterbox"):
+        clip.reference_tokens(torch.rand(1, 3, 90, 64))
+
+
+def test_clips_reference_tokens_are_transformers_hidden_states():
+    """As IP-Adapter-Plus takes them, hidden_states[-2], from the same weights in transformers' CLIP."""
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    clip, vision = load_clip(nano("nano-openclip", 3), None), config("nano-openclip")["vision_cfg"]
+    heads = vision["width"] // vision["head_width"]
+    theirs = CLIPVisionModelWithProjection(
+        CLIPVisionConfig(
+            hidden_size=vision["width"], intermediate_size=4 * vision["width"], num_hidden_layers=vision["layers"], num_attention_heads=heads,
+            image_size=vision["image_size"], patch_size=vision["patch_size"], projection_dim=config("nano-openclip")["embed_dim"], hidden_act="gelu",
+        )
+    ).eval()  # fmt: skip
+    ours = clip.model.visual.state_dict()
+    state = {
+        "embeddings.class_embedding": ours["class_embedding"], "embeddings.patch_embedding.weight": ours["conv1.weight"],
+        "embeddings.position_embedding.weight": ours["positional_embedding"],
+    }  # fmt: skip
+    names = {"ln_1": "layer_norm1", "ln_2": "layer_norm2", "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2", "attn.out_proj": "self_attn.out_proj"}
+    for end in ("weight", "bias"):
+        state |= {f"pre_layrnorm.{end}": ours[f"ln_pre.{end}"], f"post_layernorm.{end}": ours[f"ln_post.{end}"]}
+        for i in range(vision["layers"]):
+            block, theirs_block = f"transformer.resblocks.{i}", f"encoder.layers.{i}"
+            state |= {f"{theirs_block}.{b}.{end}": ours[f"{block}.{a}.{end}"] for a, b in names.items()}
+            for part, piece in zip("qkv", ours[f"{block}.attn.in_proj_{end}"].chunk(3), strict=True):
+                state[f"{theirs_block}.self_attn.{part}_proj.{end}"] = piece
+    state = {f"vision_model.{name}": tensor for name, tensor in state.items()} | {"visual_projection.weight": ours["proj"].T}
+    missing, unexpected = theirs.load_state_dict(state, strict=False)
+    assert not unexpected and set(missing) <= {"vision_model.embeddings.position_ids"}
+    pictures = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        wanted = theirs(clip._prepared(pictures), output_hidden_states=True)
+    tokens, vectors = clip.reference_tokens(pictures)
+    assert torch.allclose(tokens, wanted.hidden_states[-2], atol=1e-5)
+    assert torch.allclose(vectors, torch.nn.functional.normalize(wanted.image_embeds, dim=-1), atol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["nano-s", "nano-m"])
 def test_the_random_transformer_answers_to_every_input(name):
     model = load_transformer(BackboneSpec(architecture=name, weights="seed:10"), None)

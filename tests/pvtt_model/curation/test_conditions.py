@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import io
+import json
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load
 
+from pvtt_model.backbones.clip import load_clip
 from pvtt_model.backbones.image import load_image_encoder
 from pvtt_model.backbones.text import load_text_encoder
 from pvtt_model.curation import conditions
-from pvtt_model.curation.conditions import embed_conditions, embedded_prompt
+from pvtt_model.curation.conditions import embed_conditions, embedded_caption, embedded_prompt, reference_pictures
 from pvtt_model.data.video_io import png_bytes
 from pvtt_model.specs import ConditionSpec, ModelSpec
 
@@ -45,8 +49,8 @@ def encoders() -> tuple[Any, Any]:
     ],
 )
 def test_hiding_leaves_the_sentence_whole(prompt: str, words: str | None, hidden: str) -> None:
-    assert embedded_prompt(clip(0, prompt, words, 0), "hide") == hidden
-    assert embedded_prompt(clip(0, prompt, words, 0), "keep") == prompt
+    assert embedded_prompt(clip(0, prompt, words, 0), SPEC.model_copy(update={"product_words": "hide"})) == hidden
+    assert embedded_prompt(clip(0, prompt, words, 0), SPEC) == prompt
 
 
 def test_rows_are_as_if_each_clip_came_alone(encoders: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,3 +77,64 @@ def test_what_is_hidden_does_not_reach_the_text(encoders: tuple[Any, Any]) -> No
     )
     assert torch.equal(hidden[0], hidden[1]) and not torch.equal(kept[0], kept[1])
     assert embed_conditions([], SPEC, *encoders) == []
+
+
+CLIP = ModelSpec(architecture="nano-openclip", weights="seed:3")
+
+
+def test_clips_tokens_of_every_picture_and_variant(encoders: tuple[Any, Any]) -> None:
+    spec = SPEC.model_copy(update={"clip_encoder": CLIP, "reference_variants": 2})
+    clip_model = load_clip(CLIP, None)
+    clips = [clip(0, "A mug.", None, pictures=2) | {"split": "train"}, clip(1, "A bag.", None, pictures=3) | {"split": "eval"}]
+    first, second = (load(row["tensors"]) for row in embed_conditions(clips, spec, *encoders, clip_model))
+    names = {"clip_NPC", "clip_ND", "clip_1_NPC", "clip_1_ND"}
+    assert {n for n in first if n.startswith("clip")} == names and {n for n in second if n.startswith("clip")} == {"clip_NPC", "clip_ND"}
+    for i in range(2):
+        tokens, vectors = clip_model.reference_tokens(reference_pictures(clips[0], i, spec, clip_model.side))
+        stem = "clip_" if i == 0 else f"clip_{i}_"
+        assert first[f"{stem}NPC"].shape == (2, 65, 96) and torch.allclose(first[f"{stem}NPC"], tokens, atol=1e-5)
+        assert first[f"{stem}ND"].shape == (2, 64) and torch.allclose(first[f"{stem}ND"], vectors, atol=1e-6)
+    assert second["clip_NPC"].shape == (3, 65, 96) and not torch.allclose(first["clip_ND"], first["clip_1_ND"], atol=1e-4)
+    plain = [load(row["tensors"]) for row in embed_conditions(clips, spec.model_copy(update={"clip_encoder": None}), *encoders)]
+    for with_clip, without in zip((first, second), plain, strict=True):
+        assert all(torch.equal(with_clip[name], without[name]) for name in without) and set(with_clip) - set(without) <= names
+
+
+def test_clip_reads_a_cut_out_on_its_own_ground(encoders: tuple[Any, Any]) -> None:
+    cut = Image.new("RGBA", (40, 64), (255, 0, 0, 0))
+    cut.paste((0, 0, 255, 255), (10, 10, 30, 30))
+    flat = Image.new("RGBA", cut.size, (255, 255, 255, 255))
+    flat.alpha_composite(cut)
+    spec = SPEC.model_copy(update={"clip_encoder": CLIP})
+    clips = [clip(0, "A mug.", None) | {"references": [png(picture)]} for picture in (cut, flat.convert("RGB"))]
+    one, other = (load(row["tensors"]) for row in embed_conditions(clips, spec, *encoders, load_clip(CLIP, None)))
+    assert all(torch.allclose(one[name], other[name], atol=1e-5) for name in ("clip_NPC", "clip_ND", "reference_NPC"))
+    with pytest.raises(ValueError, match="8-bit RGB"):
+        embed_conditions([clips[0] | {"references": [png(Image.new("I;16", (40, 40)))]}], spec, *encoders, load_clip(CLIP, None))
+
+
+def test_a_clip_is_given_where_it_is_named_and_only_there(encoders: tuple[Any, Any]) -> None:
+    with pytest.raises(ValueError, match="conditions.clip_encoder is None, and the CLIP given"):
+        embed_conditions([clip(0, "A mug.", None)], SPEC, *encoders, load_clip(CLIP, None))
+    with pytest.raises(ValueError, match="nano-openclip.* and the CLIP given None"):
+        embed_conditions([clip(0, "A mug.", None)], SPEC.model_copy(update={"clip_encoder": CLIP}), *encoders)
+
+
+def test_the_caption_that_the_setting_chooses_is_embedded(encoders: tuple[Any, Any]) -> None:
+    captions = [{"text": "Steam over a red mug.", "source": "qwen2.5-vl-7b@abc1"}, {"text": "A cup.", "source": "human"}]
+    one = clip(0, "A red mug moves.", "red mug") | {"metadata": json.dumps({"captions": captions})}
+    for order, hide, text in (
+        ((), "keep", "A red mug moves."), (("human",), "keep", "A cup."), (("qwen2.5-vl-7b", "human"), "keep", "Steam over a red mug."),
+        (("human", "qwen2.5-vl-7b"), "hide", "Steam over a product."), (("human",), "hide", "A product moves."),
+    ):  # fmt: skip
+        spec = SPEC.model_copy(update={"captions": order, "product_words": hide})
+        (row,) = embed_conditions([one], spec, *encoders)
+        assert embedded_prompt(one, spec) == text
+        assert torch.equal(load(row["tensors"])["text_LD"], encoders[0].embed([text], SPEC.max_text_tokens)[0])
+    assert embedded_caption(one, spec) == ("A red mug moves.", "the manifest, which does not say", True), "no human caption holds the words"
+
+
+def png(picture: Image.Image) -> bytes:
+    out = io.BytesIO()
+    picture.save(out, "PNG")
+    return out.getvalue()

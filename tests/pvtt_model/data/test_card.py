@@ -96,6 +96,31 @@ def test_buckets_are_counted_and_far_aspects_warned_of():
     assert card_of(facts).buckets == {}, "where the latents' settings are not known"
 
 
+def test_captions_are_counted_by_source_and_templates_warned_of():
+    """176 of 200 captions one template, all labelled with a model that never ran."""
+    facts = [fact(i, licence="ours", held_out=i > 198, prompt="of the manifest") for i in range(200)]
+    own = ["rain", "a shelf", "steam over", "old hands", "waves"]
+    texts = [f"A video of a thing{i} on a white table." if i < 176 else f"{own[i % 5]} and number{i} word{i} more{i} here{i}" for i in range(200)]
+    table = [
+        row | {"caption": text, "caption_source": "qwen2.5-vl-7b@cc59", "caption_fallback": False} for row, text in zip(used(200), texts, strict=True)
+    ]
+    card = card_of(facts, [mask(i, area=0.1) for i in range(200)], latents=used(200), conditions=table)
+    assert card.caption_sources == {"qwen2.5-vl-7b@cc59": 200} and card.fallback_captions == 0 and card.distinct_captions == 200
+    assert card.commonest_template == ("a video of a * on a white table", 176)
+    assert [w.split("'")[:2] for w in card.warnings] == [["176 of 200 captions are one template, ", "a video of a * on a white table"]]
+    assert "given as from qwen2.5-vl-7b@cc59" in card.warnings[0]
+
+
+def test_fallbacks_are_warned_of_and_tables_of_before_are_read():
+    facts = [fact(i, licence="ours", held_out=i > 8) for i in range(10)]
+    said = [{"caption": f["prompt"], "caption_source": "file name" if i < 6 else "human", "caption_fallback": i < 6} for i, f in enumerate(facts)]
+    card = card_of(facts, latents=used(10), conditions=[row | caption for row, caption in zip(used(10), said, strict=True)])
+    assert card.fallback_captions == 6 and card.caption_sources == {"file name": 6, "human": 4}
+    assert card.warnings == ("6 of 10 captions are fallbacks, from file name: what they stand in for is missing.",)
+    before = card_of(facts)
+    assert before.caption_sources == {"the manifest, which does not say": 10} and before.fallback_captions == 0 and before.encoders == ()
+
+
 def test_good_data_is_not_warned_of():
     facts = [fact(i, licence="ours", held_out=i > 8) for i in range(10)]
     assert card_of(facts).warnings == ()
@@ -150,10 +175,15 @@ def test_the_page_escapes_and_needs_nothing_else(tmp_path):
     row = fact(0, video=path.read_bytes(), references=[png_bytes(frames[0])])
     shown = clip_sheet([(row, mask(0, mask=[mask_png] * 5)), (row | {"video": b"none"}, mask(0, mask=[mask_png] * 5))], 2, 9, tmp_path / "sheet.png")
     nasty = "<script>alert('x')</script> & co"
-    card = card_of([fact(i, prompt=nasty, product_id=nasty, licence=nasty) for i in range(3)])
+    facts = [fact(i, prompt=nasty, product_id=nasty, licence=nasty) for i in range(3)]
+    model = dict.fromkeys(("encoder", "model", "weights", "revision"), nasty) | {"files": "model.safetensors " + "f" * 64}
+    said = {"caption": nasty, "caption_source": nasty, "caption_fallback": True}
+    later = {"latents": used(3), "conditions": [row | said for row in used(3)]}
+    card = data_card(facts, [], [mask(i) for i in range(3)], later, {}, (), [model])
+    assert DataCard.model_validate_json(card.model_dump_json()) == card
     page = card_html(card, "clips/abc", shown, tmp_path / "card.html").read_text()
     tags = _Tags()
     tags.feed(page)
-    assert "script" not in {tag for tag, _ in tags.seen} and "&lt;script&gt;" in page
+    assert "script" not in {tag for tag, _ in tags.seen} and "&lt;script&gt;" in page and "f" * 64 in page
     sources = [attrs.get("src") or attrs.get("href") for _, attrs in tags.seen if attrs.get("src") or attrs.get("href")]
     assert sources and all(s.startswith("data:image/png;base64,") for s in sources)

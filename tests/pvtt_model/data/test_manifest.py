@@ -31,6 +31,22 @@ def truth(**changes: Any) -> dict[str, Any]:
     return {"product_id": "b", "video_path": "whole.mp4", "mask_path": "masks", **changes}
 
 
+BAD_CAPTIONS: list[tuple[Any, str]] = [
+    ("A mug.", "Give a list"),
+    (["A mug."], "Give a list"),
+    ({"human": "A mug."}, "Give a list"),
+    ([{"text": "A mug."}], "has the fields ['text']"),
+    ([{"text": "A mug.", "source": "human", "model": "x"}], "Give a list"),
+    ([{"text": 1, "source": "human"}], "Give a list"),
+    ([{"text": "A mug.", "source": "human", "fallback": "no"}], "Give a list"),
+    ([{"text": "A mug.", "source": "human"}, {"text": " ", "source": "human"}], "caption 2 of metadata.captions has an empty text"),
+    ([{"text": "A mug.", "source": "qwen2.5-vl-7b"}], "NAME@REVISION"),
+    ([{"text": "A mug.", "source": "qwen2.5-vl-7b@"}], "NAME@REVISION"),
+    ([{"text": "A mug.", "source": "qwen2.5-vl-7b@main"}], "main, master, latest, head move"),
+    ([{"text": "A mug.", "source": ""}], "Write 'human'"),
+]
+
+
 def bad_lines(folder: Any) -> list[tuple[str, Any, str]]:
     """(kind, line, a word of its cure)"""
     at: Path = folder.path
@@ -98,6 +114,7 @@ def bad_lines(folder: Any) -> list[tuple[str, Any, str]]:
         ("bad_prompt", folder.line(text_prompt="  "), "Describe"),
         ("no_prompt", folder.line(text_prompt=None), "Describe the product"),
         ("no_reference", folder.line(reference_image=None), "Put a picture"),
+        *[("bad_caption", folder.line(metadata={"captions": captions}), cure) for captions, cure in BAD_CAPTIONS],
         ("bad_value", folder.line(metadata={"benchmark_task": "1", "split": "train"}), "set split to 'eval'"),
         ("wrong_type", folder.line(metadata={"benchmark_task": 1, "split": "eval"}), "must be"),
         ("path_trick", folder.line(video_path="../outside.mp4"), "Put the manifest"),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from safetensors.torch import save
+from safetensors.torch import load, save
 
-from pvtt_model.data.shards import SCHEMAS, write_shard
+from pvtt_model.data.shards import SCHEMAS, read_rows, write_shard
 from pvtt_model.training.samples import Place, Sample, collate, pad_rows, read_sample, stack_references
 
 
@@ -98,6 +98,18 @@ def test_a_sample_is_read_from_its_row(shards):
     assert (got.x0_CFHW == 1).all() and got.text_LD.dtype == torch.float32
     wanted = torch.arange(12.0).view(6, 2)
     assert torch.equal(got.reference_VPC, torch.stack([wanted, wanted + 100])), "pictures of a clip stand behind one another"
+
+
+def test_what_training_does_not_read_yet_changes_no_sample(shards, tmp_path):
+    """A row with CLIP's tokens and VACE's references is read as one of before, without them."""
+    plain = read_sample(Place("a", *shards("a", "a"), 0))
+    latents, conditions = ({**load(read_rows(tmp_path / name)[0]["tensors"])} for name in "lc")
+    latents["references_NCFHW"] = torch.ones(2, 16, 1, 2, 2)
+    conditions |= {"clip_NPC": torch.ones(2, 5, 3), "clip_ND": torch.ones(2, 4), "clip_1_NPC": torch.ones(2, 5, 3), "clip_1_ND": torch.ones(2, 4)}
+    for name, tensors in (("latents", latents), ("conditions", conditions)):
+        write_shard(tmp_path / name, [{"usable": True, "reason": None, "clip_key": "a", "tensors": save(tensors)}], SCHEMAS[name])
+    more = read_sample(Place("a", tmp_path / "latents", tmp_path / "conditions", 0))
+    assert all(torch.equal(a, b) for a, b in zip(plain, more, strict=True))
 
 
 @pytest.mark.parametrize(("latents", "conditions"), [("ab", "ba"), ("ba", "ab"), ("ba", "ba")])
