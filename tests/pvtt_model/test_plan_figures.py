@@ -80,7 +80,7 @@ def test_tokens_and_bytes_by_hand(full):
     recipe = recipe_by_name("full")
     assert full.tokens == 21 * 30 * 52 == 32_760
     data = data_bytes(recipe)
-    assert data.latents == 21 * 60 * 104 * (3 * 16 * 2 + 64)
+    assert data.latents == 21 * 60 * 104 * (3 * 16 * 2 + 8)
     assert data.conditions == (512 * 4096 + 16 * 16 * 1024) * 2
     assert data.masks == 81 * 480 * 832 // 8
 
@@ -88,7 +88,7 @@ def test_tokens_and_bytes_by_hand(full):
 def test_data_bytes_follow_the_vae_and_the_mask_variants():
     recipe = recipe_by_name("nano", {"latents.variants": 3, "latents.dtype": "float32"})
     z, (frames, height, width) = architecture("nano-vae").config["z_dim"], latent_size(recipe.latents.video)
-    clip, halves, mask = z * 4, 2 * z * 4, 64  # the clip's own latents; of each mask variant VACE's two halves and the mask itself
+    clip, halves, mask = z * 4, 2 * z * 4, 8  # the clip's own latents; of each mask variant VACE's two halves and the mask's bits
     assert data_bytes(recipe).latents == frames * height * width * (clip + 3 * (halves + mask))
     twice = recipe_by_name("nano", {"latents.variants": 3, "latents.dtype": "float32", "latents.video_variants": 2})
     assert data_bytes(twice).latents == 2 * data_bytes(recipe).latents

@@ -72,7 +72,7 @@ def test_variants_are_counted_said_and_shown(encoded: Any) -> None:
 
 def test_without_video_variants_nothing_is_new_but_the_picture(encoded: Any) -> None:
     store, manifest, shown = encoded(recipe_by_name("nano"))
-    assert set(manifest.summary) == {"usable", "clips", "bytes"} and "video variants" not in shown and "![variants]" in shown
+    assert set(manifest.summary) == {"usable", "clips", "bytes", "encoders"} and "video variants" not in shown and "![variants]" in shown
     assert {frozenset(row) for row in task.read_json(store, manifest)} == {frozenset({"clip_key", "usable", "reason"})}
     _, manifest, shown = encoded(recipe_by_name("nano", {"latents.variants": 1}))
     assert task.VARIANTS not in {file.name for file in manifest.files} and "![variants]" not in shown

@@ -179,7 +179,7 @@ def test_the_page_escapes_and_needs_nothing_else(tmp_path):
     model = dict.fromkeys(("encoder", "model", "weights", "revision"), nasty) | {"files": "model.safetensors " + "f" * 64}
     said = {"caption": nasty, "caption_source": nasty, "caption_fallback": True}
     later = {"latents": used(3), "conditions": [row | said for row in used(3)]}
-    card = data_card(facts, [], [mask(i) for i in range(3)], later, {}, (), [model])
+    card = data_card(facts, [], [mask(i) for i in range(3)], later, {}, encoders=[model])
     assert DataCard.model_validate_json(card.model_dump_json()) == card
     page = card_html(card, "clips/abc", shown, tmp_path / "card.html").read_text()
     tags = _Tags()
