@@ -33,6 +33,9 @@ REVISIONS: dict[Kind, int] = {
     "releases": 1,
 }
 
+#: The same for the clips of clips.shots=split alone. 2: a file's bytes once, the truth's hashes of each shot.
+SPLIT_REVISION = 2
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -8,8 +8,9 @@ Each identity holds just the fields that change the output; a name of an input (
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from pvtt_model.artifacts import Planned, plan_artifact
+from pvtt_model.artifacts import SPLIT_REVISION, Planned, plan_artifact
 from pvtt_model.specs import RecipeSpec, StageSpec
 
 
@@ -19,7 +20,9 @@ def clips_artifact(recipe: RecipeSpec, fingerprint: str, base: str | None = None
     fingerprint: an opaque string naming the source's content (a manifest's and its files' hashes, or the nano world's spec).
     base: an earlier clips artifact, whose shards are listed again when data is added. latents.video is in, as too short is refused here.
     """
-    spec = {"clips": recipe.clips.identity(), "video": recipe.latents.video.identity(), "fingerprint": fingerprint}
+    spec: dict[str, Any] = {"clips": recipe.clips.identity(), "video": recipe.latents.video.identity(), "fingerprint": fingerprint}
+    if recipe.clips.shots == "split":
+        spec["split"] = SPLIT_REVISION
     return plan_artifact("clips", spec, () if base is None else (base,))
 
 

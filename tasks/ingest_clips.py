@@ -15,7 +15,7 @@ from prefect import get_run_logger, task
 from infra.artifact_store import ArtifactStore
 from infra.settings import settings
 from infra.uris import is_remote, localise
-from pvtt_model.artifacts import REVISIONS, ArtifactRef, Manifest, Planned, digest
+from pvtt_model.artifacts import REVISIONS, SPLIT_REVISION, ArtifactRef, Manifest, Planned, digest
 from pvtt_model.chain import clips_artifact
 from pvtt_model.data.manifest import CheckedLine, ManifestScan
 from pvtt_model.data.source import read_source
@@ -178,6 +178,8 @@ def _unit(store: ArtifactStore, recipe: RecipeSpec, lines: list[CheckedLine], in
     contents = [[line.line, line.source, *_content(line)] for line in lines]
     clips, video = recipe.clips, recipe.latents.video
     decides = [clips.min_side_px, clips.shots, clips.shot_threshold, clips.decode_timeout_s, video.num_frames, video.fps]
+    if clips.shots == "split":
+        decides.append(SPLIT_REVISION)
     key = digest("clips", decides, contents, REVISIONS["clips"])
     return Unit(store.store.uri, "clips", key, index, recipe, lines=tuple(lines))
 
