@@ -22,10 +22,10 @@ Kind = Literal["clips", "masks", "latents", "conditions", "cards", "checkpoints"
 #: One table instead of a constant a module, so that `pvtt plan` and a run that reuses everything import no torch.
 REVISIONS: dict[Kind, int] = {
     "clips": 4,
-    "masks": 2,
+    "masks": 3,
     "latents": 3,
     "conditions": 4,
-    "cards": 1,
+    "cards": 2,
     "checkpoints": 3,
     "edits": 4,
     "reports": 2,

@@ -41,9 +41,9 @@ def conditions_artifact(recipe: RecipeSpec, clips_name: str) -> Planned:
     return plan_artifact("conditions", {"conditions": recipe.conditions.identity()}, (clips_name,))
 
 
-def card_artifact(clips_name: str, masks_name: str, latents_name: str, conditions_name: str) -> Planned:
-    """The card of what was curated. Nothing is behind it: it is for people."""
-    return plan_artifact("cards", {}, (clips_name, masks_name, latents_name, conditions_name))
+def card_artifact(recipe: RecipeSpec, clips_name: str, masks_name: str, latents_name: str, conditions_name: str) -> Planned:
+    """The card of what was curated, with what is risky by the recipe's thresholds. Nothing is behind it: it is for people."""
+    return plan_artifact("cards", recipe.masks.risky(), (clips_name, masks_name, latents_name, conditions_name))
 
 
 def checkpoint_artifact(

@@ -81,7 +81,6 @@ SCHEMAS: dict[str, pa.Schema] = {
             "match": pa.float64(),  # cosine of frame 0's best cell and the reference, where that pointed at the product
             "compared_with": pa.string(),  # the second provider, where one was asked,
             "agreement": pa.float64(),  # and its mask's IoU with this one
-            "risk": pa.string(),  # why an edit of this clip is likely to fail
         },
     ),
     "latents": _schema(_USABLE, {**_REASON, "tensors": pa.binary()}),
