@@ -65,7 +65,7 @@ def curated(recipe: RecipeSpec, clips: str, store: str, base: ArtifactRef | None
     latents = encode_latents(found, masks, recipe, store)
     conditions = embed_conditions(found, recipe, store)
     data = {"clips": found, "masks": masks, "latents": latents, "conditions": conditions}
-    describe_data(data, store)
+    describe_data(data, recipe, store)
     return data
 
 

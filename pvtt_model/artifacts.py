@@ -25,13 +25,16 @@ REVISIONS: dict[Kind, int] = {
     "masks": 3,
     "latents": 4,
     "conditions": 5,
-    "cards": 3,
+    "cards": 4,
     "checkpoints": 3,
     "edits": 4,
     "reports": 2,
     "gates": 1,
     "releases": 1,
 }
+
+#: The same for the clips of clips.shots=split alone. 2: a file's bytes once, the truth's hashes of each shot.
+SPLIT_REVISION = 2
 
 
 class _Frozen(BaseModel):

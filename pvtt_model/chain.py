@@ -8,8 +8,9 @@ Each identity holds just the fields that change the output; a name of an input (
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from pvtt_model.artifacts import Planned, plan_artifact
+from pvtt_model.artifacts import SPLIT_REVISION, Planned, plan_artifact
 from pvtt_model.specs import RecipeSpec, StageSpec
 
 
@@ -21,7 +22,9 @@ def clips_artifact(recipe: RecipeSpec, fingerprint: str, base: str | None = None
     buckets are not: they decide nothing before the latents.
     """
     video = {name: value for name, value in recipe.latents.video.identity().items() if name != "buckets"}
-    spec = {"clips": recipe.clips.identity(), "video": video, "fingerprint": fingerprint}
+    spec: dict[str, Any] = {"clips": recipe.clips.identity(), "video": video, "fingerprint": fingerprint}
+    if recipe.clips.shots == "split":
+        spec["split"] = SPLIT_REVISION
     return plan_artifact("clips", spec, () if base is None else (base,))
 
 
@@ -40,9 +43,9 @@ def conditions_artifact(recipe: RecipeSpec, clips_name: str) -> Planned:
     return plan_artifact("conditions", {"conditions": recipe.conditions.identity()}, (clips_name,))
 
 
-def card_artifact(clips_name: str, masks_name: str, latents_name: str, conditions_name: str) -> Planned:
-    """The card of what was curated. Nothing is behind it: it is for people."""
-    return plan_artifact("cards", {}, (clips_name, masks_name, latents_name, conditions_name))
+def card_artifact(recipe: RecipeSpec, clips_name: str, masks_name: str, latents_name: str, conditions_name: str) -> Planned:
+    """The card of what was curated, with what is risky by the recipe's thresholds. Nothing is behind it: it is for people."""
+    return plan_artifact("cards", recipe.masks.risky(), (clips_name, masks_name, latents_name, conditions_name))
 
 
 def checkpoint_artifact(

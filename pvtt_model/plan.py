@@ -96,7 +96,7 @@ def planned_chain(recipe: RecipeSpec, fingerprint: str) -> list[tuple[str | None
     masks = chain.masks_artifact(recipe, clips.name)
     latents = chain.latents_artifact(recipe, clips.name, masks.name)
     conditions = chain.conditions_artifact(recipe, clips.name)
-    card = chain.card_artifact(clips.name, masks.name, latents.name, conditions.name)
+    card = chain.card_artifact(recipe, clips.name, masks.name, latents.name, conditions.name)
     planned: list[tuple[str | None, Planned]] = [(None, p) for p in (clips, masks, latents, conditions, card)]
     previous: str | None = None
     reports, gates = [], []

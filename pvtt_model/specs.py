@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 
 def Execution(default: Any, **kwargs: Any) -> Any:
-    """A field of how, not what: left out of `identity()`."""
+    """A field of how, not what, or one that stored figures are judged by where they are shown: left out of `identity()`."""
     return Field(default=default, json_schema_extra={"execution": True}, **kwargs)
 
 
@@ -213,11 +213,16 @@ class MaskSpec(Spec):
     compare: Literal["none", "given", "grabcut", "sam2"] = Field(
         default="none", description="a second provider, asked too: the row then says how far the two agree"
     )
+    # What is shown as risky (mask_risk.py); nothing is made anew for another threshold.
     # Seen by teams on VACE at 832x480: 18 % and 10 px are fine, 37 % and 30 px are noise; the first two lie midway. The others are ours.
-    risky_area: Share = Field(default=0.275, description="a mean share of the frame above it predicts failure: the clip is flagged, not refused")
-    risky_jitter: Share = Field(default=0.042, description="so does jitter above this share of the frame's height: 20 px of 480")
-    risky_temporal_iou: Share = Field(default=0.6, description="so does a lower IoU of neighbouring frames' masks, one shift compensated")
-    risky_agreement: Share = Field(default=0.5, description="so does a lower IoU of the two providers")
+    risky_area: Share = Execution(0.275, description="a mean share of the frame above it predicts failure: the clip is flagged, not refused")
+    risky_jitter: Share = Execution(0.042, description="so does jitter above this share of the frame's height: 20 px of 480")
+    risky_temporal_iou: Share = Execution(0.6, description="so does a lower IoU of neighbouring frames' masks, one shift compensated")
+    risky_agreement: Share = Execution(0.5, description="so does a lower IoU of the two providers")
+
+    def risky(self) -> dict[str, float]:
+        """The thresholds of risk, by their names."""
+        return {name: getattr(self, name) for name in type(self).model_fields if name.startswith("risky_")}
 
     @property
     def finds_with_a_model(self) -> bool:

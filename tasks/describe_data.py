@@ -12,6 +12,7 @@ from infra.artifact_store import ArtifactStore
 from pvtt_model.artifacts import ArtifactRef, Manifest, Planned
 from pvtt_model.backbones.weight_record import ENCODER_COLUMNS, ENCODERS, encoder_rows
 from pvtt_model.chain import card_artifact
+from pvtt_model.specs import RecipeSpec
 from tasks.clip_table import read_json
 from tasks.ingest_clips import DUPLICATES, REFUSALS
 from tasks.policy import POLICY, produce
@@ -22,19 +23,21 @@ SHEET_CLIPS = 24
 
 
 @task(task_run_name="describe {data[clips].version}", description="The data card of what was curated", **POLICY)
-def describe_data(data: dict[str, ArtifactRef], store: str) -> ArtifactRef:
-    """The card of the four curated artifacts (clips, masks, latents, conditions)."""
-    planned = card_artifact(*(data[kind].name for kind in ("clips", "masks", "latents", "conditions")))
-    return produce(planned, store, lambda s, p: _make(s, p, data), _show)
+def describe_data(data: dict[str, ArtifactRef], recipe: RecipeSpec, store: str) -> ArtifactRef:
+    """The card of the four curated artifacts (clips, masks, latents, conditions); what is risky by the recipe's masks.risky_*."""
+    planned = card_artifact(recipe, *(data[kind].name for kind in ("clips", "masks", "latents", "conditions")))
+    return produce(planned, store, lambda s, p: _make(s, p, data, recipe), _show)
 
 
-def _make(store: ArtifactStore, planned: Planned, data: dict[str, ArtifactRef]) -> Manifest:
+def _make(store: ArtifactStore, planned: Planned, data: dict[str, ArtifactRef], recipe: RecipeSpec) -> Manifest:
+    from pvtt_model.curation.mask_risk import judged
     from pvtt_model.data.card import data_card
     from pvtt_model.data.card_html import card_html, headline
     from pvtt_model.specs import VideoSpec
 
     manifests = {kind: store.manifest(ref) for kind, ref in data.items()}
-    facts, masks = read_json(store, manifests["clips"]), read_json(store, manifests["masks"])
+    facts = read_json(store, manifests["clips"])
+    masks = judged(read_json(store, manifests["masks"]), facts, recipe.masks)
     later = {kind: read_json(store, manifests[kind]) for kind in ("latents", "conditions")}
     stored = {kind: sum(shard.bytes for shard in m.shards()) for kind, m in manifests.items()}
     refusals, twins = (read_json(store, manifests["clips"], name) for name in (REFUSALS, DUPLICATES))

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from infra.artifact_store import ArtifactStore
-from pvtt_model.artifacts import REVISIONS, Manifest, StoredFile
+from pvtt_model.artifacts import REVISIONS, SPLIT_REVISION, Manifest, StoredFile
 from pvtt_model.specs import RecipeSpec
 from tasks.clip_table import read_json
 from tasks.twins import LEAKS
@@ -82,12 +82,14 @@ def leaked_facts(store: ArtifactStore, version: Manifest) -> list[Fact]:
 def decides(recipe: RecipeSpec) -> list[Any]:
     """The settings that a line's rows hang on."""
     clips, video = recipe.clips, recipe.latents.video
-    return [clips.min_side_px, clips.shots, clips.shot_threshold, clips.decode_timeout_s, video.num_frames, video.fps]
+    split = [SPLIT_REVISION] if clips.shots == "split" else []
+    return [*split, clips.min_side_px, clips.shots, clips.shot_threshold, clips.decode_timeout_s, video.num_frames, video.fps]
 
 
 def _same(version: Manifest, recipe: RecipeSpec) -> bool:
     clips, video = version.spec["clips"], version.spec["video"]
-    said = [clips.get(name) for name in ("min_side_px", "shots", "shot_threshold", "decode_timeout_s")] + [video["num_frames"], video.get("fps")]
+    said = [version.spec["split"]] if "split" in version.spec else []
+    said += [clips.get(name) for name in ("min_side_px", "shots", "shot_threshold", "decode_timeout_s")] + [video["num_frames"], video.get("fps")]
     return version.revision == REVISIONS["clips"] and said == decides(recipe)
 
 

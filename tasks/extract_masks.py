@@ -12,6 +12,7 @@ from infra.artifact_store import ArtifactStore
 from pvtt_model.artifacts import REVISIONS, ArtifactRef, Manifest, Planned, StoredFile, digest
 from pvtt_model.backbones.weight_record import ENCODER_COLUMNS, ENCODERS, agreed, encoder_rows
 from pvtt_model.chain import masks_artifact
+from pvtt_model.curation.mask_risk import judged
 from pvtt_model.specs import RecipeSpec
 from tasks.clip_table import TABLE, attach_json, map_units, read_json, rows_of_clips
 from tasks.policy import POLICY, produce
@@ -25,7 +26,7 @@ OVERLAY_CLIPS = 6
 @task(task_run_name="extract masks of {clips.version}", description="One mask a frame, measured", **POLICY)
 def extract_masks(clips: ArtifactRef, recipe: RecipeSpec, store: str) -> ArtifactRef:
     """The masks artifact: one shard a clips shard, row by row; a clip without a usable mask stays, marked, with its reason."""
-    return produce(masks_artifact(recipe, clips.name), store, lambda s, p: _make(s, p, clips, recipe), _show)
+    return produce(masks_artifact(recipe, clips.name), store, lambda s, p: _make(s, p, clips, recipe), lambda s, m: _show(s, m, clips, recipe))
 
 
 def _make(store: ArtifactStore, planned: Planned, clips: ArtifactRef, recipe: RecipeSpec) -> Manifest:
@@ -48,9 +49,7 @@ def _make(store: ArtifactStore, planned: Planned, clips: ArtifactRef, recipe: Re
         files.append(store.attach(planned, OVERLAY, path))
     files.append(attach_json(store, planned, TABLE, rows))
     provenance = {p: sum(row["provenance"] == p for row in rows) for p in sorted({row["provenance"] for row in rows})}
-    risky = sum(row["usable"] and row["risk"] is not None for row in rows)
-    summary = {"usable": usable, "refused": len(rows) - usable, "risky": risky, "provenance": provenance, ENCODERS: encoders}
-    return store.commit(planned, files, summary)
+    return store.commit(planned, files, {"usable": usable, "refused": len(rows) - usable, "provenance": provenance, ENCODERS: encoders})
 
 
 def _overlay(store: ArtifactStore, clips_shard: StoredFile, masks_shard: StoredFile, recipe: RecipeSpec, path: Path) -> None:
@@ -80,13 +79,16 @@ def _overlay(store: ArtifactStore, clips_shard: StoredFile, masks_shard: StoredF
     save_image(pictures.repeat_interleave(factor, 2).repeat_interleave(factor, 3), path, nrow=3, padding=4, pad_value=1.0)
 
 
-def _show(store: ArtifactStore, manifest: Manifest) -> None:
+def _show(store: ArtifactStore, manifest: Manifest, clips: ArtifactRef, recipe: RecipeSpec) -> None:
+    """The table with `risk` by the recipe's thresholds as they are now; the artifact holds the figures alone."""
     said = manifest.summary
+    rows = judged(read_json(store, manifest), read_json(store, store.manifest(clips)), recipe.masks)
+    rows = [row | {"risk": "; ".join(row["risks"].values()) or None} for row in rows]
     columns = ["clip_key", "usable", "provenance", "area", "area_max", "jitter_px", "gaps", "temporal_iou", "quality", "match", "agreement"]
     columns += ["compared_with", "risk", "reason"]
-    text = f"## {said['usable']} masks usable, {said['risky']} of them at risk, {said['refused']} refused\n\n"
+    text = f"## {said['usable']} masks usable, {sum(row['risk'] is not None for row in rows)} of them at risk, {said['refused']} refused\n\n"
     text += picture(store.local_path(manifest.file(OVERLAY)), "masks", 700) + "\n\n"
     if said[ENCODERS]:
         text += table(encoder_rows(said[ENCODERS]), ENCODER_COLUMNS) + "\n\n"
-    text += table(sorted(read_json(store, manifest), key=lambda row: (row["usable"], row["risk"] is None)), columns)
+    text += table(sorted(rows, key=lambda row: (row["usable"], row["risk"] is None)), columns)
     show_markdown("masks", text, f"masks {manifest.version}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ from pvtt_model.backbones.architectures import files_wanted
 from pvtt_model.backbones.weight_record import ENCODERS, WeightRecord, weight_record
 from pvtt_model.data.manifest import CheckedLine
 from pvtt_model.data.refusals import Refusal
-from pvtt_model.data.shards import SCHEMAS, read_rows, write_shard
+from pvtt_model.data.shards import BYTES, SCHEMAS, iter_rows, write_shard
 from pvtt_model.nano.shipped import shipped_folder
 from pvtt_model.specs import ModelSpec, RecipeSpec
 
@@ -66,12 +66,21 @@ def ingest_chunk(unit: Unit) -> Derived:
     """Checked lines -> one clips shard, and the refusals."""
     from pvtt_model.data.ingest import inspect
 
-    def work(_: list[list[Row]]) -> tuple[list[Row], Row]:
-        found = [r for line in unit.lines for r in inspect(line, unit.recipe.clips, unit.recipe.latents.video)]
-        rows = [r for r in found if not isinstance(r, Refusal)]
-        of = {line.line: {"video_sha256": line.video_sha256, "line_key": line.clip_key} for line in unit.lines}
-        facts = [{k: r[k] for k in FACTS} | of[r["line"]] | {"licence": json.loads(r["metadata"]).get("licence")} for r in rows]
-        return rows, {"clips": facts, "refusals": [r._asdict() for r in found if isinstance(r, Refusal)]}
+    def work(_: list[Iterator[Row]]) -> tuple[Iterator[Row], Row]:
+        facts: list[Row] = []
+        refusals: list[Row] = []
+
+        def rows() -> Iterator[Row]:  # as they are written: a worker holds the files of one line
+            for line in unit.lines:
+                of_line = {"video_sha256": line.video_sha256, "line_key": line.clip_key}
+                for r in inspect(line, unit.recipe.clips, unit.recipe.latents.video):
+                    if isinstance(r, Refusal):
+                        refusals.append(r._asdict())
+                        continue
+                    facts.append({k: r[k] for k in FACTS} | of_line | {"licence": json.loads(r["metadata"]).get("licence")})
+                    yield r
+
+        return rows(), {"clips": facts, "refusals": refusals}
 
     return _shard(unit, work)
 
@@ -82,7 +91,7 @@ def mask_shard(unit: Unit) -> Derived:
     from pvtt_model.curation.masks import mask_of
     from pvtt_model.curation.providers import MaskModels
 
-    def work(inputs: list[list[Row]]) -> tuple[list[Row], Row]:
+    def work(inputs: list[Iterator[Row]]) -> tuple[list[Row], Row]:
         recipe = unit.recipe
         asked: dict[str, ModelSpec] = {}  # no model is loaded that no clip needs
 
@@ -106,14 +115,21 @@ def latent_shard(unit: Unit) -> Derived:
     from pvtt_model.curation.variants import count_videos
     from pvtt_model.data.tensor_rows import names_of
 
-    def work(inputs: list[list[Row]]) -> tuple[list[Row], Row]:
+    def work(inputs: list[Iterator[Row]]) -> tuple[Iterator[Row], Row]:
         recipe, spec = unit.recipe, unit.recipe.latents
         further = (recipe.clips.decode_timeout_s, recipe.masks, recipe.clips.cut_value)
-        rows = [encode_latents(clip, mask, spec, vae_of(spec.vae), *further) for clip, mask in zip(*inputs, strict=True)]
-        table = [{k: row[k] for k in ("clip_key", "usable", "reason")} for row in rows]
-        if spec.video_variants > 1:
-            table = [said | {"videos": count_videos(names_of(row["tensors"]))} for said, row in zip(table, rows, strict=True)]
-        return rows, {"latents": table, ENCODERS: _recorded({"vae": spec.vae})}
+        table: list[Row] = []
+        summary: Row = {"latents": table}
+
+        def rows() -> Iterator[Row]:
+            for clip, mask in zip(*inputs, strict=True):
+                row = encode_latents(clip, mask, spec, vae_of(spec.vae), *further)
+                said = {k: row[k] for k in ("clip_key", "usable", "reason")}
+                table.append(said | ({"videos": count_videos(names_of(row["tensors"]))} if spec.video_variants > 1 else {}))
+                yield row
+            summary[ENCODERS] = _recorded({"vae": spec.vae})
+
+        return rows(), summary
 
     return _shard(unit, work)
 
@@ -122,12 +138,13 @@ def condition_shard(unit: Unit) -> Derived:
     """A clips shard -> its conditions shard."""
     from pvtt_model.curation.conditions import embed_conditions, embedded_caption
 
-    def work(inputs: list[list[Row]]) -> tuple[list[Row], Row]:
+    def work(inputs: list[Iterator[Row]]) -> tuple[list[Row], Row]:
         spec = unit.recipe.conditions
         used = {"text": spec.text_encoder, "image": spec.image_encoder} | ({"clip": spec.clip_encoder} if spec.clip_encoder else {})
         clip_model = clip_of(spec.clip_encoder) if spec.clip_encoder else None
-        rows = embed_conditions(inputs[0], spec, text_of(spec.text_encoder), image_of(spec.image_encoder), clip_model)
-        captions = [embedded_caption(clip, spec) for clip in inputs[0]]
+        clips = [{k: v for k, v in clip.items() if k == "references" or k not in BYTES} for clip in inputs[0]]  # no video is held
+        rows = embed_conditions(clips, spec, text_of(spec.text_encoder), image_of(spec.image_encoder), clip_model)
+        captions = [embedded_caption(clip, spec) for clip in clips]
         said = [{"caption": c.text, "caption_source": c.source, "caption_fallback": c.fallback} for c in captions]
         table = [{k: row[k] for k in ("clip_key", "usable", "reason")} | caption for row, caption in zip(rows, said, strict=True)]
         return rows, {"conditions": table, ENCODERS: _recorded(used)}
@@ -151,18 +168,21 @@ def empty_text(unit: Unit) -> Derived:
         return store.record_derived(unit.kind, unit.key, [store.pool(path, path.name)], {ENCODERS: _recorded({"text": spec.text_encoder})})
 
 
-def _shard(unit: Unit, work: Callable[[list[list[Row]]], tuple[list[Row], Row]]) -> Derived:
-    """Find the unit's shard, or make it: read the input shards, work, pool the Parquet file, record it last."""
+def _shard(unit: Unit, work: Callable[[list[Iterator[Row]]], tuple[Iterable[Row], Row]]) -> Derived:
+    """Find the unit's shard, or make it: read the input shards row by row, work, pool the Parquet file, record it last.
+
+    The summary that `work` gives is complete when its rows have been taken.
+    """
     few_threads()
     store = opened(unit.store)
     found = store.find_derived(unit.kind, unit.key)
     if found is not None:
         return found
-    rows, summary = work([read_rows(store.local_path(file)) for file in unit.inputs])
+    rows, summary = work([iter_rows(store.local_path(file)) for file in unit.inputs])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{unit.kind}.parquet"
-        write_shard(path, rows, SCHEMAS[unit.kind])
-        return store.record_derived(unit.kind, unit.key, [store.pool(path, f"shard-{unit.number:05d}.parquet", rows=len(rows))], summary)
+        count = write_shard(path, rows, SCHEMAS[unit.kind])
+        return store.record_derived(unit.kind, unit.key, [store.pool(path, f"shard-{unit.number:05d}.parquet", rows=count)], summary)
 
 
 def _recorded(used: dict[str, ModelSpec]) -> dict[str, WeightRecord]:

@@ -81,7 +81,7 @@ class LocalStore:
 
     def link_file(self, key: str, path: str | Path) -> None:
         """As get_file, by hard link where the file system can, else by copy: no bytes are moved. For read-only use."""
-        self._take(key, Path(path), _link_or_copy)
+        self._take(key, Path(path), link_or_copy)
 
     def exists(self, key: str) -> bool:
         return self.path_of(key).is_file()
@@ -182,7 +182,8 @@ def _copy(source: str | Path, path: Path) -> None:
         os.fsync(out.fileno())
 
 
-def _link_or_copy(source: Path, path: Path) -> None:
+def link_or_copy(source: Path, path: Path) -> None:
+    """A second name for the same bytes where the file system can, else a copy, read-only. Raises FileExistsError."""
     try:
         os.link(source, path)
     except FileNotFoundError:

@@ -1,8 +1,6 @@
-"""How good a mask looks without knowing the truth, and whether it predicts that the edit will fail.
+"""How good a mask looks without knowing the truth; whether it predicts that the edit will fail: mask_risk.py.
 
-Failures follow geometry: teams that ran VACE on a benchmark got usable video at 18 % of the frame and 10 px of jitter, and noise at 37 % and
-30 px (of 480 px height). The thresholds of MaskSpec lie between. None of these figures can tell the right thing from the wrong one,
-steadily followed: for that look at `match`, at `agreement`, or at the overlay.
+None of these figures can tell the right thing from the wrong one, steadily followed: for that look at `match`, at `agreement`, or at the overlay.
 """
 
 from __future__ import annotations
@@ -68,24 +66,6 @@ def iou(a: torch.Tensor, b: torch.Tensor) -> float:
         raise ValueError(f"masks of shapes {tuple(a.shape)} and {tuple(b.shape)} cannot be compared. Give both at the video's size and length.")
     union = int((a | b).sum())
     return int((a & b).sum()) / union if union else 1.0
-
-
-def risk_of(figures: dict[str, Any], height: int, spec: MaskSpec) -> str | None:
-    """Why an edit of this clip is likely to fail, each reason with its figure and threshold; None where nothing says so.
-
-    figures: of measure(), and 'agreement' where a second provider ran. height: of the frame, pixels, for jitter's share of it.
-    """
-    jitter, agreement = figures["jitter_px"] / height, figures.get("agreement")
-    reasons = []
-    if figures["area"] > spec.risky_area:
-        reasons.append(f"area {figures['area']:.1%} above {spec.risky_area:.1%}")
-    if jitter > spec.risky_jitter:
-        reasons.append(f"jitter {figures['jitter_px']:.0f} px, {jitter:.1%} of the height, above {spec.risky_jitter:.1%}")
-    if figures["temporal_iou"] < spec.risky_temporal_iou:
-        reasons.append(f"temporal IoU {figures['temporal_iou']:.2f} below {spec.risky_temporal_iou:.2f}")
-    if agreement is not None and agreement < spec.risky_agreement:
-        reasons.append(f"two providers agree by {agreement:.2f}, below {spec.risky_agreement:.2f}")
-    return "; ".join(reasons) or None
 
 
 def fault_of(mask_THW: torch.Tensor, figures: dict[str, Any], spec: MaskSpec) -> str | None:

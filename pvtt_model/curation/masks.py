@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 
-from pvtt_model.curation.mask_quality import fault_of, iou, measure, risk_of
+from pvtt_model.curation.mask_quality import fault_of, iou, measure
 from pvtt_model.curation.providers import Found, MaskModels, MaskRefused, provide, provider_of
 from pvtt_model.data import video_io
 from pvtt_model.specs import MaskSpec, VideoSpec
 
 _NOTHING: dict[str, Any] = {
     "mask": [], "area": 0.0, "area_max": 0.0, "jitter_px": 0.0, "gaps": 0, "temporal_iou": 0.0, "quality": 0.0, "match": None, "compared_with": None,
-    "agreement": None, "risk": None,
+    "agreement": None,
 }  # fmt: skip
 
 
@@ -25,8 +25,7 @@ def mask_of(clip_row: dict[str, Any], video: VideoSpec, spec: MaskSpec, timeout_
 
     The mask covers the first video.num_frames frames at the source's size. Unusable, with the reason: no mask where spec says 'reject', a
     mask or video that does not decode within timeout_s (seconds a file), a product that is not found, a frame without product, a mean area out
-    of spec's range. Usable and yet with a `risk`: see risk_of(). models: the loaders of what spec names; raises ValueError where one is
-    needed and not given.
+    of spec's range. models: the loaders of what spec names; raises ValueError where one is needed and not given.
     """
     row = {"clip_key": clip_row["clip_key"]}
     provider = provider_of(clip_row, spec)
@@ -37,7 +36,6 @@ def mask_of(clip_row: dict[str, Any], video: VideoSpec, spec: MaskSpec, timeout_
     figures = measure(found.mask_THW, spec) | {"match": found.match}
     reason = fault_of(found.mask_THW, figures, spec)
     figures |= _second_opinion(provider, found, clip_row, spec, timeout_s, models)
-    figures["risk"] = risk_of(figures, found.mask_THW.shape[1], spec)
     pictures = [video_io.png_bytes(m) for m in found.mask_THW]
     return row | {"usable": reason is None, "reason": reason, "mask": pictures, "provenance": found.provenance} | figures
 

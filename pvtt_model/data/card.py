@@ -67,6 +67,8 @@ class DataCard(_Frozen):
     mask_area: Spread | None = Field(description="mean share of the frame, of clips with a mask")
     mask_jitter_px: Spread | None
     mask_provenance: dict[str, int]
+    at_risk: int = Field(description="clips with a mask whose figures predict a failed edit, by the recipe's masks.risky_*")
+    at_risk_by: dict[str, int] = Field(description="figure -> how many of them; a clip may have several")
     licences: dict[str, int]
     near_duplicates: int = Field(description="pairs")
     stored_bytes: dict[str, int] = Field(description="kind -> bytes of its shards")
@@ -84,10 +86,10 @@ def data_card(
     video: VideoSpec | None = None,
     encoders: Sequence[dict[str, str]] = (),
 ) -> DataCard:
-    """facts, refusals: of the clips artifact; masks: the masks' table; later: kind -> its table (usable, clip_key), in order. A table may have
-    clips that were refused after their shard was written. twins: the pairs of near-duplicates; counted are those of two files still in. video: of the
-    latents, for the clips' buckets; None leaves them out. Captions are those embedded, by the table of conditions, as they were before any words
-    were hidden. encoders: for the page, as they are.
+    """facts, refusals: of the clips artifact; masks: the masks' table, judged (mask_risk.py); later: kind -> its table (usable, clip_key), in
+    order. A table may have clips that were refused after their shard was written. twins: the pairs of near-duplicates; counted are those of two
+    files still in. video: of the latents, for the clips' buckets; None leaves them out. Captions are those embedded, by the table of conditions,
+    as they were before any words were hidden. encoders: for the page, as they are.
 
     Raises ValueError where a table lacks a clip.
     """
@@ -130,6 +132,8 @@ def data_card(
         "mask_area": _spread([row["area"] for row in seen]),
         "mask_jitter_px": _spread([row["jitter_px"] for row in seen]),
         "mask_provenance": _counts(row["provenance"] for row in masks),
+        "at_risk": sum(bool(row.get("risks")) for row in seen),
+        "at_risk_by": _counts(name for row in seen for name in row.get("risks", ())),
         "licences": _counts(str(f.get("licence") or "not stated") for f in facts),
         "near_duplicates": _twins(facts, twins),
         "stored_bytes": dict(stored_bytes),
@@ -184,6 +188,9 @@ def _warnings(card: Mapping[str, Any], captions: Counter[str], products: Counter
     found = {name: n for name, n in card["mask_provenance"].items() if name not in ("manifest", "none")}
     if found:
         said.append(f"{sum(found.values())} of {clips} masks were found, not given ({', '.join(found)}): look at the overlay.")
+    if card["at_risk"]:
+        why = ", ".join(f"{n} for their {name}" for name, n in card["at_risk_by"].items())
+        said.append(f"{card['at_risk']} of {clips} clips are at risk of a failed edit by their masks (masks.risky_*): {why}.")
     return said
 
 

@@ -24,7 +24,7 @@ def card_html(card: DataCard, name: str, contact_sheet_png: str | Path | None, p
     counts: dict[str, Mapping[str, int]] = {
         "Splits": card.splits, "Refused, by reason": card.refused_by, "Accepted, but unusable, by step": card.unusable_by,
         "Sizes of the sources": card.sizes, "Aspects": card.aspects, "Buckets": card.buckets, "Frames a second": card.fps,
-        "Masks from": card.mask_provenance, "Captions from": card.caption_sources,
+        "Masks from": card.mask_provenance, "At risk, by the mask's figure": card.at_risk_by, "Captions from": card.caption_sources,
         "Licences": card.licences, "Products with most clips": card.most_clips_of_a_product,
     }  # fmt: skip
     for title, found in counts.items():

@@ -49,7 +49,7 @@ def _rows(line: CheckedLine, spec: ClipSpec, video: VideoSpec) -> list[Row | Ref
             video_io.read_reference(reference)
         except video_io.PictureUnreadable as error:
             raise Refused("unreadable_reference", f"reference {i + 1} of {len(references)}: {error}") from None
-    true_video, true_mask, true_hashes = _truth(line.truth, facts, video, spec.decode_timeout_s) if line.truth else (None, None, None)
+    true_video, true_mask, true = _truth(line.truth, facts, spec, video) if line.truth else (None, None, None)
     row = {
         "video": data,
         "mask": mask,
@@ -67,9 +67,8 @@ def _rows(line: CheckedLine, spec: ClipSpec, video: VideoSpec) -> list[Row | Ref
         "truth_product_id": line.truth.product_id if line.truth else None,
         "truth_video": true_video,
         "truth_mask": true_mask,
-        "truth_frame_hashes": true_hashes,
     }
-    return [_of_shot(row, line, found, shot, len(shots) > 1, video) for shot in shots]
+    return [_of_shot(row, line, found, true, shot, len(shots) > 1, video) for shot in shots]
 
 
 def _shots(found: video_io.Look, spec: ClipSpec, video: VideoSpec) -> list[Shot]:
@@ -94,18 +93,22 @@ def _shots(found: video_io.Look, spec: ClipSpec, video: VideoSpec) -> list[Shot]
     return shots
 
 
-def _of_shot(row: Row, line: CheckedLine, found: video_io.Look, shot: Shot, is_part: bool, video: VideoSpec) -> Row | Refusal:
-    """The row of one shot; a shot of several that will not do is refused by itself."""
+def _of_shot(
+    row: Row, line: CheckedLine, found: video_io.Look, true: video_io.Look | None, shot: Shot, is_part: bool, video: VideoSpec
+) -> Row | Refusal:
+    """The row of one shot; a shot of several that will not do is refused by itself. true: the right edit, whose frames are the video's."""
     if is_part:
         try:
             _shot_will_do(found, shot, video)
         except Refused as refused:
             return Refusal(line.line, refused.kind, refused.reason, line.source)
+    true_frames = (shot.used if is_part else true.used) if true else []
     return row | {
         "clip_key": digest("shot", line.clip_key, shot.first) if is_part else line.clip_key,
         "used_frames": shot.used if is_part or video.fps else None,
         "start_s": shot.start_s if is_part else None,
         "frame_hashes": frame_hashes(_shown(found, shot.used)),
+        "truth_frame_hashes": frame_hashes(_shown(true, true_frames)) if true and true_frames else None,
     }
 
 
@@ -132,15 +135,15 @@ def _mask(kind: str, paths: Sequence[Path], hashes: Sequence[str], facts: video_
     return mask
 
 
-def _truth(truth: Truth, facts: video_io.VideoFacts, video: VideoSpec, timeout_s: float) -> tuple[bytes, list[bytes], str | None]:
-    """The right edit's video, its mask (a picture a frame) and its hashes: as long and as large as the clip, or the clip is refused."""
+def _truth(truth: Truth, facts: video_io.VideoFacts, spec: ClipSpec, video: VideoSpec) -> tuple[bytes, list[bytes], video_io.Look]:
+    """The right edit's video, its mask (a picture a frame) and its look: as long and as large as the clip, or the clip is refused."""
+    timeout_s = spec.decode_timeout_s
     data = _unchanged(truth.video_path, truth.video_sha256)
     try:
-        found = video_io.look(data, video.num_frames, video.fps, False, timeout_s)
+        found = video_io.look(data, video.num_frames, video.fps, spec.shots == "split", timeout_s)
     except video_io.VideoUnreadable as error:
         raise Refused("unreadable_video", f"truth: {error} Re-encode or copy the file again.") from None
     own = found.facts
-    hashes = frame_hashes(_shown(found, found.used)) if found.used else None
     size, true_size = (facts.width, facts.height), (own.width, own.height)
     if true_size != size:
         raise Refused("size_mismatch", f"truth is {true_size[0]}x{true_size[1]}; the video {size[0]}x{size[1]}. Give the edit at the video's size.")
@@ -153,9 +156,9 @@ def _truth(truth: Truth, facts: video_io.VideoFacts, video: VideoSpec, timeout_s
     except Refused as refused:
         raise Refused(refused.kind, f"truth: {refused.reason}") from None
     if truth.mask_format == "png":
-        return data, mask, hashes
+        return data, mask, found
     try:
-        return data, [video_io.png_bytes(frame) for frame in video_io.decode(mask[0], None, timeout_s)], hashes
+        return data, [video_io.png_bytes(frame) for frame in video_io.decode(mask[0], None, timeout_s)], found
     except video_io.VideoUnreadable as error:
         raise Refused("unreadable_mask", f"truth: mask: {error} Re-encode or copy the file again.") from None
 

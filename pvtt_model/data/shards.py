@@ -1,21 +1,27 @@
 """Parquet shards: one row a row group, so that one row can be read alone; the same rows give the same bytes.
 
-Rows of one clip sit at the same shard index and row in clips, masks, latents and conditions.
+Rows of one clip sit at the same shard index and row in clips, masks, latents and conditions. The shots of one file are rows of one line; the
+file's bytes, and its references', masks' and truth's, stand in the first of them alone, and the footer says which row that is.
 """
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pvtt_model.data.tensor_rows import COLUMN, footer_entry
+from pvtt_model.data.tensor_rows import COLUMN, entry, footer_entry
 
 Row = dict[str, Any]
+
+#: Of a clips row, the files' bytes; and what stands there in a row whose bytes another one has.
+BYTES: Row = {"video": b"", "mask": [], "references": [], "truth_video": None, "truth_mask": None}
+HELD_BY = b"pvtt.held_by"  # in the footer, where there is any such row: JSON {row: the row that has its bytes}
 
 
 def _schema(required: dict[str, pa.DataType], optional: dict[str, pa.DataType] | None = None) -> pa.Schema:
@@ -31,7 +37,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     "clips": _schema(
         {
             "clip_key": pa.string(),  # first 20 hex digits of the video's SHA-256; of a shot, or of one of several tasks on it, a digest of its own
-            "video": pa.binary(),  # the source file's bytes
+            "video": pa.binary(),  # the source file's bytes (of a file's later shots: see BYTES)
             "mask": _PNGS,  # 'video': one mp4; 'png': one picture a frame; 'none': empty
             "mask_format": pa.string(),
             "references": _PNGS,  # the picture files' bytes
@@ -75,7 +81,6 @@ SCHEMAS: dict[str, pa.Schema] = {
             "match": pa.float64(),  # cosine of frame 0's best cell and the reference, where that pointed at the product
             "compared_with": pa.string(),  # the second provider, where one was asked,
             "agreement": pa.float64(),  # and its mask's IoU with this one
-            "risk": pa.string(),  # why an edit of this clip is likely to fail
         },
     ),
     "latents": _schema(_USABLE, {**_REASON, "tensors": pa.binary()}),
@@ -111,22 +116,37 @@ SCHEMAS: dict[str, pa.Schema] = {
 def write_shard(path: str | Path, rows: Iterable[Row], schema: pa.Schema) -> int:
     """Write `rows`, in order, whole or not at all; returns their number. Raises ValueError for a row unlike `schema`.
 
-    zstd but for the column 'tensors', which tensor_rows.py reads at its offset.
+    zstd but for the column 'tensors', which tensor_rows.py reads at its offset. Of clips that are shots of one file its bytes are written once:
+    read_row and read_rows give the rows whole.
     """
     part, count = Path(f"{path}.part"), 0
+    holder: tuple[int, Row] | None = None  # the last row that was written with its bytes
+    held_by: dict[int, int] = {}
     packed = {name: "none" if name == COLUMN else "zstd" for name in _leaves(schema)}
-    said: list[tuple[str, bytes | None]] = []
+    said: list[tuple[str, int, str]] = []
     with pq.ParquetWriter(part, schema, compression=packed, use_dictionary=False, write_statistics=False) as writer:
         for row in rows:
             _check(row, schema, count)
+            if schema is SCHEMAS["clips"]:
+                if holder is not None and _same_files(holder[1], row):
+                    held_by[count], row = holder[0], row | BYTES
+                else:
+                    holder = count, row
             writer.write_table(pa.Table.from_pylist([row], schema=schema), row_group_size=1)
             count += 1
             if COLUMN in row:
-                said.append((row["clip_key"], row[COLUMN]))
+                said.append(entry(row["clip_key"], row[COLUMN]))
         if COLUMN in schema.names:
-            writer.add_key_value_metadata(footer_entry([key for key, _ in said], [data for _, data in said]))
+            writer.add_key_value_metadata(footer_entry(said))
+        if held_by:
+            writer.add_key_value_metadata({HELD_BY: json.dumps(held_by).encode()})
     os.replace(part, path)
     return count
+
+
+def _same_files(a: Row, b: Row) -> bool:
+    """Whether both are shots of one line. Of those `inspect` gives the bytes are the same objects, and quickly compared."""
+    return bool(a["line"] == b["line"] and all(a[name] == b[name] for name in BYTES))
 
 
 def _leaves(schema: pa.Schema) -> list[str]:
@@ -148,18 +168,36 @@ def _check(row: Row, schema: pa.Schema, index: int) -> None:
         raise ValueError(f"row {index} has no value for {null}, which may not be null.")
 
 
-def read_rows(path: str | Path, columns: Sequence[str] | None = None) -> list[Row]:
-    """Every row as a dict; `columns` spares reading the others. Raises ValueError for an unknown column."""
+def iter_rows(path: str | Path, columns: Sequence[str] | None = None) -> Iterator[Row]:
+    """Every row as a dict, one held at a time; `columns` spares reading the others. Raises ValueError for an unknown column."""
     with pq.ParquetFile(path) as file:
-        return [file.read_row_group(i, _known(file, columns)).to_pylist()[0] for i in range(file.num_row_groups)]
+        held_by, held = _held_by(file), {}
+        for i in range(file.num_row_groups):
+            row: Row = file.read_row_group(i, _known(file, columns)).to_pylist()[0]
+            if i not in held_by:
+                held = {name: row[name] for name in BYTES if name in row}
+            yield row | held if i in held_by else row
+
+
+def read_rows(path: str | Path, columns: Sequence[str] | None = None) -> list[Row]:
+    """Every row; shots share the bytes of their file. Raises as `iter_rows`."""
+    return list(iter_rows(path, columns))
 
 
 def read_row(path: str | Path, i: int, columns: Sequence[str] | None = None) -> Row:
-    """Row `i` alone. Raises IndexError, ValueError for an unknown column."""
+    """Row `i` alone, with the bytes of its file wherever they lie. Raises IndexError, ValueError for an unknown column."""
     with pq.ParquetFile(path) as file:
         if not 0 <= i < file.num_row_groups:
             raise IndexError(f"{path} has rows 0 to {file.num_row_groups - 1}; {i} is asked for")
-        return file.read_row_group(i, _known(file, columns)).to_pylist()[0]
+        row: Row = file.read_row_group(i, _known(file, columns)).to_pylist()[0]
+        holder, wanted = _held_by(file).get(i), [name for name in BYTES if name in row]
+        return row if holder is None or not wanted else row | file.read_row_group(holder, wanted).to_pylist()[0]
+
+
+def _held_by(file: pq.ParquetFile) -> dict[int, int]:
+    """Row -> the row that has its bytes; most shards have none such."""
+    said = (file.metadata.metadata or {}).get(HELD_BY, b"{}")
+    return {int(i): holder for i, holder in json.loads(said).items()}
 
 
 def count_rows(path: str | Path) -> int:

@@ -38,9 +38,13 @@ class RowPlace(NamedTuple):
     sha256: str
 
 
-def footer_entry(clip_keys: Sequence[str], tensors: Sequence[bytes | None]) -> dict[bytes, bytes]:
-    """What write_shard adds to the footer."""
-    rows = [[key, len(data or b""), hashlib.sha256(data or b"").hexdigest()] for key, data in zip(clip_keys, tensors, strict=True)]
+def entry(clip_key: str, tensors: bytes | None) -> tuple[str, int, str]:
+    """What the footer says of a row: clip_key, bytes, their SHA-256."""
+    return clip_key, len(tensors or b""), hashlib.sha256(tensors or b"").hexdigest()
+
+
+def footer_entry(rows: Sequence[tuple[str, int, str]]) -> dict[bytes, bytes]:
+    """What write_shard adds to the footer: the rows' entries, in order."""
     return {KEY: json.dumps(rows, separators=(",", ":")).encode()}
 
 

@@ -1,20 +1,28 @@
-"""A raw-TCP proxy in front of an S3 server that does one harm at a time. Bytes pass unchanged otherwise, so signatures stay valid.
+"""A raw-TCP proxy in front of an S3 server that does harm, as planned or at random. Bytes pass unchanged otherwise, so signatures stay valid.
 
 cut       the connection is reset before the request's body has ended: the server never acts
 swallow   the server acts, its answer is dropped and the connection reset
 hang      the server acts, its answer never comes; the connection stays open
 corrupt   one byte of the answer's body is flipped
+503       the proxy answers with S3's 503 SlowDown; the server never hears of it
+slow      the request waits SLOW_S before it goes on
 strip     (no harm plan: `strip_conditions=True`) If-None-Match never reaches the server; breaks signatures, so for moto only
 """
 
 from __future__ import annotations
 
 import contextlib
+import random
 import re
 import socket
 import struct
 import threading
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+SLOW_S = 0.5
+SLOW_DOWN = b"<?xml version='1.0' encoding='UTF-8'?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
 
 
 @dataclass
@@ -34,7 +42,9 @@ class FaultProxy:
         self._faults: list[Fault] = []
         self._lock = threading.Lock()
         self._open: list[socket.socket] = []
+        self._at_random: tuple[float, Sequence[str], random.Random] = (0.0, (), random.Random(0))
         self.requests: list[str] = []
+        self.harmed: list[tuple[str, str]] = []  # (kind, request), in order
         self._server = socket.create_server(("127.0.0.1", 0))
         self.endpoint = f"http://127.0.0.1:{self._server.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
@@ -45,6 +55,11 @@ class FaultProxy:
         with self._lock:
             self._faults.append(fault)
         return fault
+
+    def harm_at_random(self, share: float, kinds: Sequence[str], seed: int) -> None:
+        """From now on harm this share (0 to 1) of all requests, each in one of these ways; what is planned comes first. share 0 ends it."""
+        with self._lock:
+            self._at_random = (share, kinds, random.Random(seed))
 
     def close(self) -> None:
         for sock in [self._server, *self._open]:
@@ -82,6 +97,11 @@ class FaultProxy:
             method, target = head.split(b"\r\n", 1)[0].decode().split(" ")[:2]
             self.requests.append(f"{method} {target}")
             c.fate = self._fate(method, target)
+            if c.fate == "slow":
+                time.sleep(SLOW_S)
+            if c.fate == "503":
+                self._refuse(c, method, head, data)
+                return
             if self._strip:
                 head = re.sub(rb"\r\nif-none-match:[^\r]*", b"", head, flags=re.I)
             length = re.search(rb"\r\ncontent-length: *(\d+)", head, flags=re.I)
@@ -102,6 +122,18 @@ class FaultProxy:
                 c.upstream.sendall(piece)
 
     @staticmethod
+    def _refuse(c: _Connection, method: str, head: bytes, data: bytes) -> None:
+        """Answer without asking the server. A body that is on its way is read first: a reset would take the answer with it."""
+        length = re.search(rb"\r\ncontent-length: *(\d+)", head, flags=re.I)
+        left = int(length.group(1)) - len(data) if length and not re.search(rb"\r\nexpect: *100-continue", head, flags=re.I) else 0
+        while left > 0 and (piece := c.client.recv(65536)):
+            left -= len(piece)
+        said = b"HTTP/1.1 503 Slow Down\r\nContent-Type: application/xml\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(SLOW_DOWN)
+        c.client.sendall(said if method == "HEAD" else said + SLOW_DOWN)
+        c.client.shutdown(socket.SHUT_WR)
+        c.close_if_idle()
+
+    @staticmethod
     def _part(c: _Connection, data: bytes, left: int) -> bytes:
         c.client.settimeout(3)
         return (data or c.client.recv(65536))[: left - 1]
@@ -111,8 +143,13 @@ class FaultProxy:
             for fault in self._faults:
                 if fault.method == method and fault.contains in target and fault.done < fault.times:
                     fault.done += 1
-                    return fault.kind
-        return ""
+                    return self._noted(fault.kind, method, target)
+            share, kinds, dice = self._at_random
+            return self._noted(dice.choice(kinds), method, target) if dice.random() < share else ""
+
+    def _noted(self, kind: str, method: str, target: str) -> str:
+        self.harmed.append((kind, f"{method} {target}"))
+        return kind
 
 
 class _Connection:

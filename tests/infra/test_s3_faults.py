@@ -54,12 +54,23 @@ def test_a_lost_race_behind_a_fault_stays_lost(store: S3Store, proxy: FaultProxy
     assert store.get_bytes("theirs") == b"theirs"
 
 
-@pytest.mark.parametrize(("kind", "times"), [("cut", 1), ("cut", 3), ("hang", 1)])
-def test_a_cut_or_hung_request_is_retried(store: S3Store, proxy: FaultProxy, kind: str, times: int) -> None:
+@pytest.mark.parametrize(("kind", "times"), [("cut", 1), ("cut", 3), ("hang", 1), ("503", 3), ("slow", 1)])
+def test_a_harmed_request_is_retried(store: S3Store, proxy: FaultProxy, kind: str, times: int) -> None:
     faults = [proxy.plan(kind, "PUT", "thing", times), proxy.plan(kind, "GET", "thing", 1)]
     assert store.put_if_absent("thing", b"x" * 5000)
     assert store.get_bytes("thing") == b"x" * 5000
     assert [f.done for f in faults] == [times, 1]
+
+
+def test_the_store_outlives_a_wire_that_harms_at_random(store: S3Store, proxy: FaultProxy, tmp_path: Path) -> None:
+    proxy.harm_at_random(0.2, ("503", "cut", "swallow"), seed=1)
+    (tmp_path / "file").write_bytes(b"f" * 70000)
+    for i in range(12):
+        assert store.put_if_absent(f"once/{i}", b"ours") and not store.put_if_absent(f"once/{i}", b"theirs")
+        store.put_file(f"file/{i}", tmp_path / "file")
+        assert store.exists(f"once/{i}") and store.get_bytes(f"file/{i}") == b"f" * 70000
+    assert len(list(store.list("once/"))) == 12 and {kind for kind, _ in proxy.harmed} == {"503", "cut", "swallow"}
+    proxy.harm_at_random(0, (), seed=1)
 
 
 def test_several_parts_through_faults(store: S3Store, proxy: FaultProxy, tmp_path: Path) -> None:

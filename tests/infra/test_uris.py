@@ -3,17 +3,50 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+import infra.uris
 from cli.main import app
 from infra.store.s3 import S3Store
 from infra.uris import is_remote, join, localise
 from pvtt_model.data.manifest import read_manifest
 from pvtt_model.data.source import read_source
 from pvtt_model.specs import ClipSpec
+
+from fault_proxy import FaultProxy  # isort: skip
+
+
+@pytest.fixture
+def wire(moto_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
+    """Between localise and the server: counts, and does harm."""
+    proxy = FaultProxy(moto_endpoint)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.endpoint)
+    yield proxy
+    proxy.close()
+
+
+def fetched(wire: FaultProxy, since: int = 0) -> list[str]:
+    """The objects that were downloaded, by their names; listings are no downloads."""
+    targets = [r.split(" ")[1] for r in wire.requests[since:] if r.startswith("GET ")]
+    return sorted(t.rpartition("/")[2] for t in targets if "list-type" not in t)
+
+
+def shown(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def on_disk(folder: Path) -> int:
+    """Bytes of files, a hard-linked one once."""
+    return sum({(s.st_dev, s.st_ino): s.st_size for s in (p.stat() for p in folder.rglob("*") if p.is_file())}.values())
 
 
 def test_local_paths_stay_where_they_are(tmp_path: Path) -> None:
@@ -64,3 +97,93 @@ def test_a_prefix_of_videos_is_drafted_and_read_from_the_fetched_copy(moto_endpo
     assert [line["video_path"] for line in lines] == [f"{uri}/cups/IMG_1.mp4", f"{uri}/cups/a blue cup.mp4"]
     written = read_manifest(tmp_path / "m.jsonl", str(tmp_path / "m.jsonl"), ClipSpec(), lambda found: localise(found, cache))
     assert len(written.lines) == 1 and written.lines[0].video_sha256 == scan.lines[0].video_sha256
+
+
+def test_only_what_is_new_at_a_prefix_is_downloaded(moto_endpoint: str, wire: FaultProxy, tmp_path: Path) -> None:
+    store = S3Store("s3://pvtt/growing", moto_endpoint)
+    clips = {f"{i % 2}/{i}.mp4": bytes([i]) * 1000 for i in range(6)}
+    for name, data in clips.items():
+        store.put_bytes(name, data)
+    first = localise("s3://pvtt/growing", tmp_path)
+    assert shown(first) == clips and len(fetched(wire)) == 6
+    at = len(wire.requests)
+    assert localise("s3://pvtt/growing", tmp_path) == first and not fetched(wire, at)
+    for name, data in {"0/6.mp4": b"6" * 1000, "1/3.mp4": b"another" * 200}.items():
+        at, before = len(wire.requests), shown(first)
+        store.put_bytes(name, data)
+        clips[name] = data
+        again = localise("s3://pvtt/growing", tmp_path)
+        assert again != first and shown(again) == clips and fetched(wire, at) == [name.rpartition("/")[2]]
+        assert shown(first) == before, "who reads the earlier place goes on"
+    assert on_disk(tmp_path) == 7 * 1000 + 1400, "each object once, the changed one twice"
+    at = len(wire.requests)
+    assert localise("s3://pvtt/growing/0/6.mp4", tmp_path).read_bytes() == b"6" * 1000 and not fetched(wire, at), "a file of a prefix fetched before"
+    assert not [p for p in tmp_path.rglob("*.mp4") if os.access(p, os.W_OK) and os.stat(p).st_mode & 0o222]
+
+
+def test_after_a_kill_only_what_is_missing_is_downloaded(
+    moto_endpoint: str, wire: FaultProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = S3Store("s3://pvtt/killed", moto_endpoint)
+    clips = {f"{i}.mp4": bytes([i]) * 100 for i in range(5)}
+    for name, data in clips.items():
+        store.put_bytes(name, data)
+    download, left = infra.uris.download, [3]
+
+    def cut_off(client: Any, bucket: str, key: str, path: Path) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            path.with_name(".half.part").write_bytes(b"hal")  # as SIGKILL leaves it
+            raise KeyboardInterrupt
+        download(client, bucket, key, path)
+
+    monkeypatch.setattr(infra.uris, "download", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        localise("s3://pvtt/killed", tmp_path)
+    assert not list(tmp_path.rglob("*.mp4")), "whole or not at all"
+    monkeypatch.setattr(infra.uris, "download", download)
+    at = len(wire.requests)
+    assert shown(localise("s3://pvtt/killed", tmp_path)) == clips and fetched(wire, at) == ["3.mp4", "4.mp4"]
+    half = tmp_path / infra.uris.OBJECTS / ".half.part"
+    day_ago = time.time() - 2 * 86400
+    assert half.exists(), "it may be another's, at work"
+    os.utime(half, (day_ago, day_ago))
+    infra.uris._sweep.cache_clear()
+    store.put_bytes("5.mp4", b"five")
+    localise("s3://pvtt/killed", tmp_path)
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_an_object_that_changes_under_way_is_listed_anew(
+    moto_endpoint: str, wire: FaultProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = S3Store("s3://pvtt/moving", moto_endpoint)
+    for name in ("a.mp4", "b.mp4"):
+        store.put_bytes(name, b"old")
+    download, times = infra.uris.download, [1]
+
+    def meanwhile(client: Any, bucket: str, key: str, path: Path) -> None:
+        if key.endswith("b.mp4") and times[0]:
+            times[0] -= 1
+            store.put_bytes("b.mp4", f"new {times[0]}".encode())
+        download(client, bucket, key, path)
+
+    monkeypatch.setattr(infra.uris, "download", meanwhile)
+    assert shown(localise("s3://pvtt/moving", tmp_path)) == {"a.mp4": b"old", "b.mp4": b"new 0"}
+    times[0] = 99
+    store.put_bytes("b.mp4", b"never at rest")
+    with pytest.raises(OSError, match="changed 3 times while it was fetched. Let the upload end"):
+        localise("s3://pvtt/moving", tmp_path)
+
+
+def test_two_processes_at_once(moto_endpoint: str, wire: FaultProxy, tmp_path: Path) -> None:
+    store = S3Store("s3://pvtt/shared", moto_endpoint)
+    clips = {f"{i}.mp4": bytes([i]) * 100 for i in range(8)}
+    for name, data in clips.items():
+        store.put_bytes(name, data)
+    code = "import sys; from infra.uris import localise; print(localise('s3://pvtt/shared', sys.argv[1]))"
+    both = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    places = [process.communicate(timeout=60)[0].strip() for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert places[0] == places[1] and shown(Path(places[0])) == clips
+    assert not list(tmp_path.rglob("*.part")) and len(list((tmp_path / infra.uris.OBJECTS).iterdir())) == 8

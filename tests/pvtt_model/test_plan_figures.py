@@ -226,6 +226,8 @@ def test_the_chain_changes_only_behind_what_changed():
     assert {k for k in before if before[k] == other[k]} == {(None, "clips"), (None, "masks"), (None, "latents")}
     lr = names(**{"stages.refine.optim.lr": 1e-5})
     assert {k for k in before if before[k] != lr[k]} == {("refine", k) for k in ("checkpoints", "edits", "reports", "gates")} | {(None, "releases")}
+    risky = names(**{"masks.risky_area": 0.5, "masks.risky_agreement": 0.1})
+    assert {k for k in before if before[k] != risky[k]} == {(None, "cards")}, "judged where it is shown"
     execution = names(**{"stages.*.train.checkpoint_every_steps": 2, "stages.*.gate.on_failure": "continue", "description": "x"})
     assert execution == before
 

@@ -14,6 +14,7 @@ from pvtt_model.artifacts import Manifest
 from pvtt_model.recipes import recipe_by_name
 
 STEPS, EVERY = 60, 5
+CURATED = ("clips", "masks", "latents", "conditions")
 
 
 def parameters(store: str) -> dict[str, Any]:
@@ -89,9 +90,8 @@ class Watched:
         found = self.manifest("checkpoints").file("records.json")
         return [float(record["loss"]).hex() for record in json.loads(self.store.get_bytes(found.key))]
 
-    def content(self) -> dict[str, str]:
+    def content(self, kinds: tuple[str, ...] = (*CURATED, "checkpoints", "edits")) -> dict[str, str]:
         """SHA-256 of everything whose bytes follow from the recipe: weights, shards, mp4s."""
-        kinds = ("clips", "masks", "latents", "conditions", "checkpoints", "edits")
         files = [(kind, file) for kind in kinds for file in self.manifest(kind).files]
         return {f"{kind}/{file.name}": file.sha256 for kind, file in files if Path(file.name).suffix in (".parquet", ".safetensors", ".mp4")}
 

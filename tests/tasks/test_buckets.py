@@ -78,7 +78,7 @@ def curated(tmp_path_factory: pytest.TempPathFactory) -> Any:
     planned = latents_artifact(RECIPE, clips.name, refs["masks"].name)
     refs["latents"] = ref(encode_latents._make(store, planned, refs["clips"], refs["masks"], RECIPE))
     refs["conditions"] = ref(embed_conditions._make(store, conditions_artifact(RECIPE, clips.name), refs["clips"], RECIPE))
-    card = describe_data._make(store, card_artifact(*(r.name for r in refs.values())), refs)
+    card = describe_data._make(store, card_artifact(RECIPE, *(r.name for r in refs.values())), refs, RECIPE)
     yield store, Curated(**refs), card
     patch.undo()
 

@@ -89,7 +89,7 @@ def make_world(tmp_path):
         clips = [clip_row(tmp_path, "red", truth_product_id="blue", truth_video=truth["video"], truth_mask=truth["mask"])]
         clips += [truth, clip_row(tmp_path, "green")]
         quality = {"provenance": "manifest", "area": 0.2, "area_max": 0.2, "jitter_px": 0.0, "gaps": 0, "temporal_iou": 1.0, "quality": 1.0}
-        quality |= dict.fromkeys(("match", "compared_with", "agreement", "risk"))
+        quality |= dict.fromkeys(("match", "compared_with", "agreement"))
         masks = [{"clip_key": c["clip_key"], "usable": True, "reason": None, "mask": c["mask"], **quality} for c in clips]
         latents = [encode_latents(c, m, recipe().latents, vae) for c, m in zip(clips, masks, strict=True)]
         g = torch.Generator().manual_seed(0)

@@ -98,7 +98,7 @@ def test_every_artifact_says_what_encoded_it(house: House) -> None:
     assert conditions.summary["fallback_captions"] == 1 and conditions.summary["captions"]["qwen2.5-vl-7b@abc1"] == 1
 
     data = {"clips": house.clips, "masks": house.ref(masks), "latents": house.ref(latents), "conditions": house.ref(conditions)}
-    card = card_task._make(house.store, card_artifact(*(ref.name for ref in data.values())), data)
+    card = card_task._make(house.store, card_artifact(recipe, *(ref.name for ref in data.values())), data, recipe)
     for task, manifest in ((latents_task, latents), (conditions_task, conditions), (card_task, card)):
         task._show(house.store, manifest)
     values, page = (house.store.local_path(card.file(name)).read_text() for name in ("data_card.json", "data_card.html"))
@@ -168,5 +168,5 @@ def test_masks_record_the_model_that_found_them(house: House) -> None:
             "files": {"model.safetensors": index()["dinov2"]["sha256"]},
         }
     }
-    masks_task._show(house.store, manifest)
+    masks_task._show(house.store, manifest, house.clips, recipe)
     assert index()["dinov2"]["sha256"] in house.shown["masks"]

@@ -11,6 +11,7 @@ import tasks.extract_masks as task
 from infra.artifact_store import ArtifactStore
 from pvtt_model.artifacts import ArtifactRef, plan_artifact
 from pvtt_model.chain import masks_artifact
+from pvtt_model.curation.mask_risk import judged
 from pvtt_model.data.shards import SCHEMAS, read_rows, write_shard
 from pvtt_model.data.video_io import png_bytes, write_mp4
 from pvtt_model.nano.world import render_clip, render_reference
@@ -38,7 +39,7 @@ def test_the_table_shows_provider_agreement_and_risk(tmp_path: Path, monkeypatch
     clips = [clip_row(tmp_path, 0), clip_row(tmp_path, 1, mask=[], mask_format="none")]
     write_shard(tmp_path / "clips.parquet", clips, SCHEMAS["clips"])
     planned = plan_artifact("clips", {"of": "this test"})
-    table = attach_json(store, planned, TABLE, [{"clip_key": clip["clip_key"]} for clip in clips])
+    table = attach_json(store, planned, TABLE, [{"clip_key": clip["clip_key"], "height": 64} for clip in clips])
     made = store.commit(planned, [store.pool(tmp_path / "clips.parquet", "shard-00000.parquet", rows=2), table], {})
     ref = ArtifactRef(kind="clips", version=made.version, uri=store.store.uri)
     encoder = recipe_by_name("nano").conditions.image_encoder.model_dump()
@@ -49,20 +50,27 @@ def test_the_table_shows_provider_agreement_and_risk(tmp_path: Path, monkeypatch
     monkeypatch.setattr(task, "show_markdown", lambda key, text, description: shown.append(text))
 
     manifest = task._make(store, masks_artifact(recipe, ref.name), ref, recipe)
-    task._show(store, manifest)
+    task._show(store, manifest, ref, recipe)
 
     rows = read_rows(store.local_path(manifest.shards()[0]))
     assert [row["provenance"] for row in rows] == ["manifest", "nano-sam2 (random weights, seed 6) by nano-dinov2"]
     assert [row["compared_with"] for row in rows] == ["grabcut by nano-dinov2"] * 2
-    assert rows[0]["agreement"] > 0.3 and rows[1]["risk"] is not None and rows[1]["match"] is not None and rows[0]["match"] is None
+    assert rows[0]["agreement"] > 0.3 and rows[1]["match"] is not None and rows[0]["match"] is None
     encoders = manifest.summary["encoders"]
     assert set(encoders) == {"image", "sam2"} and encoders["sam2"]["files"] == {} and list(encoders["image"]["files"]) == ["model.safetensors"]
-    risky = sum(row["risk"] is not None for row in rows)
-    assert {k: v for k, v in manifest.summary.items() if k != "encoders"} == {"usable": 2, "refused": 0, "risky": risky, "provenance": {
+    assert {k: v for k, v in manifest.summary.items() if k != "encoders"} == {"usable": 2, "refused": 0, "provenance": {
         "manifest": 1, "nano-sam2 (random weights, seed 6) by nano-dinov2": 1,
     }}  # fmt: skip
-    assert f"2 masks usable, {manifest.summary['risky']} of them at risk, 0 refused" in shown[0]
+    risky = sum(bool(row["risks"]) for row in judged(rows, [{"clip_key": row["clip_key"], "height": 64} for row in rows], recipe.masks))
+    assert risky and f"2 masks usable, {risky} of them at risk, 0 refused" in shown[0]
     assert all(name in shown[0] for name in ("temporal_iou", "agreement", "random weights, seed 6", "two providers agree by", "above 27.5%"))
+
+    never = recipe_by_name("nano", found | {f"masks.risky_{name}": 1.0 for name in ("area", "jitter")} | {
+        "masks.risky_temporal_iou": 0.0, "masks.risky_agreement": 0.0,
+    })  # fmt: skip
+    assert store.find(masks_artifact(never, ref.name)) == manifest, "nothing is made anew"
+    task._show(store, manifest, ref, never)
+    assert "2 masks usable, 0 of them at risk, 0 refused" in shown[1] and "two providers agree" not in shown[1]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ import tasks.ingest_clips as ingest
 from infra.artifact_store import ArtifactStore
 from pvtt_model.artifacts import ArtifactRef, Manifest
 from pvtt_model.chain import clips_artifact
-from pvtt_model.data.shards import read_rows
+from pvtt_model.curation.frames import frames_and_mask
+from pvtt_model.data.shards import read_row, read_rows
 from pvtt_model.data.video_io import decode, png_bytes, write_mp4
 from pvtt_model.nano.world import render_clip, write_world
 from pvtt_model.recipes import NANO
@@ -189,9 +190,33 @@ def test_shots_become_clips_and_are_not_taken_in_twice(house: House) -> None:
     made = house.make()
     facts = [fact for fact in house.read(made, "table.json") if fact["source"] == "three.mp4"]
     assert [fact["start_s"] for fact in facts] == [0.375, 1.375] and made.summary["refused_by_kind"] == {"too_short": 1}
+    _every_step_sees_each_shot(house, made, facts)
     house.lines[-1] = house.lines[-1] | {"text_prompt": "Another prompt."}
     again = house.make(base=made)
     assert again.summary["accepted"] == made.summary["accepted"] == 12, "an accepted line stays as it is, its shots too"
+
+
+def _every_step_sees_each_shot(house: House, clips: Manifest, facts: list[dict[str, Any]]) -> None:
+    """The shots' rows through masks and latents, as workers make them, and as editing and the card read them."""
+    from tasks.shard_work import Unit, condition_shard, latent_shard, mask_shard
+
+    number = facts[0]["shard"]
+    shard = clips.shards()[number]
+    path = house.store.local_path(shard)
+    rows = [read_row(path, fact["row"]) for fact in facts]
+    assert [row["video"] for row in rows] == [(house.at / "three.mp4").read_bytes()] * 2 and rows == [read_rows(path)[f["row"]] for f in facts]
+    uri, recipe = house.store.store.uri, house.recipe
+    masks = mask_shard(Unit(uri, "masks", "a" * 20, 0, recipe, (shard,))).files[0]
+    latents = latent_shard(Unit(uri, "latents", "b" * 20, 0, recipe, (shard, masks)))
+    made = {row["clip_key"]: row["usable"] for row in latents.summary["latents"]}
+    assert all(made[fact["clip_key"]] for fact in facts), latents.summary
+    conditions = condition_shard(Unit(uri, "conditions", "c" * 20, 0, recipe, (shard,)))
+    assert conditions.files[0].rows == shard.rows and all(row["usable"] for row in conditions.summary["conditions"])
+    seen = [
+        frames_and_mask(row, read_row(house.store.local_path(masks), fact["row"]), recipe.latents.video)[0]
+        for row, fact in zip(rows, facts, strict=True)
+    ]
+    assert (seen[0].float() - seen[1].float()).abs().mean() > 5, "each shot its own frames"
 
 
 def test_what_changes_no_row_probes_nothing_again_and_frees_what_leaked(house: House) -> None:

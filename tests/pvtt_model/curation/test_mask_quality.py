@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from pvtt_model.backbones.image import load_image_encoder
-from pvtt_model.curation.mask_quality import iou, measure, risk_of, temporal_iou
+from pvtt_model.curation.mask_quality import iou, measure, temporal_iou
+from pvtt_model.curation.mask_risk import judged, risks_of
 from pvtt_model.curation.masks import mask_of
 from pvtt_model.curation.providers import MaskModels
 from pvtt_model.data.shards import SCHEMAS, read_rows, write_shard
-from pvtt_model.data.video_io import png_bytes, write_mp4
+from pvtt_model.data.video_io import png_bytes, png_mask, write_mp4
 from pvtt_model.nano.world import render_clip
 from pvtt_model.specs import MaskSpec, ModelSpec, NanoWorldSpec, VideoSpec
 
@@ -66,18 +67,27 @@ def test_a_clip_that_predicts_failure_says_why(share: float, jump_px: int, words
     masks = square(share, jump_px)
     figures = measure(masks, SPEC)
     assert figures["area"] == pytest.approx(share, abs=0.002) and figures["jitter_px"] == jump_px and figures["temporal_iou"] == 1.0
-    risk = risk_of(figures, 480, SPEC)
-    assert (risk is None) == (not words) and all(word in str(risk) for word in words)
+    risks = risks_of(figures, 480, SPEC)
+    assert len(risks) == len(words) and all(word in "; ".join(risks.values()) for word in words)
     half = masks[:, ::2, ::2]  # the same clip at half the size is judged alike
-    assert (risk_of(measure(half, SPEC), 240, SPEC) is None) == (not words)
+    assert set(risks_of(measure(half, SPEC), 240, SPEC)) == set(risks)
 
 
 def test_thresholds_are_the_specs() -> None:
     figures = measure(square(0.18, 10), SPEC)
-    assert "area 18.0% above 10.0%" in str(risk_of(figures, 480, MaskSpec(risky_area=0.1)))
-    assert "temporal IoU 0.50 below 0.60" in str(risk_of(figures | {"temporal_iou": 0.5}, 480, SPEC))
-    assert "agree by 0.30, below 0.50" in str(risk_of(figures | {"agreement": 0.3}, 480, SPEC))
-    assert risk_of(figures | {"agreement": 0.8}, 480, SPEC) is None
+    assert risks_of(figures, 480, MaskSpec(risky_area=0.1)) == {"area": "area 18.0% above 10.0%"}
+    assert "temporal IoU 0.50 below 0.60" in str(risks_of(figures | {"temporal_iou": 0.5}, 480, SPEC))
+    assert "agree by 0.30, below 0.50" in str(risks_of(figures | {"agreement": 0.3}, 480, SPEC))
+    assert risks_of(figures | {"agreement": 0.8}, 480, SPEC) == {}
+
+
+def test_a_table_is_judged_by_the_thresholds_of_now() -> None:
+    good = {"clip_key": "a", "usable": True, "area": 0.2, "jitter_px": 10.0, "temporal_iou": 0.9, "agreement": None}
+    table = [good, good | {"clip_key": "b"}, good | {"clip_key": "c", "usable": False, "area": 0.9}, good | {"clip_key": "leaked", "area": 0.9}]
+    facts = [{"clip_key": key, "height": height} for key, height in (("a", 480), ("b", 100), ("c", 480))]
+    assert [list(row["risks"]) for row in judged(table, facts, SPEC)] == [[], ["jitter"], [], []]
+    assert [list(row["risks"]) for row in judged(table, facts, MaskSpec(risky_area=0.1, risky_jitter=1))] == [["area"], ["area"], [], []]
+    assert "risks" not in good and SPEC.identity() == MaskSpec(risky_area=0.1, risky_agreement=1).identity() != MaskSpec(min_area=0.1).identity()
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +119,7 @@ def test_a_second_provider_is_compared(clip: dict[str, Any], tmp_path: Any) -> N
     assert rows[0]["agreement"] == rows[1]["agreement"] > 0.4
     assert all(row["compared_with"] is None and row["agreement"] is None for row in rows[2:4])
     assert rows[4]["usable"] and "gave none: metadata.point" in rows[4]["compared_with"]
-    assert not rows[5]["usable"] and not rows[6]["usable"] and rows[6]["risk"] is None
+    assert not rows[5]["usable"] and not rows[6]["usable"]
     write_shard(tmp_path / "masks.parquet", rows, SCHEMAS["masks"])
     assert read_rows(tmp_path / "masks.parquet") == rows
 
@@ -123,9 +133,10 @@ def test_on_real_clips_only_the_wrong_mask_is_at_risk(real_clip: Any, lite0: Mod
         clip = real_clip(name, 17, reference).row
         given = mask_of(clip, video, MaskSpec(compare="grabcut", image_encoder=lite0), models=models)
         centre = mask_of(clip, video, MaskSpec(provider="grabcut", compare="given"))
-        for row in (given, centre):
+        risks = [risks_of(row, png_mask(row["mask"][0]).shape[0], SPEC) for row in (given, centre)]
+        for row, risk in zip((given, centre), risks, strict=True):
             figures = ", ".join(f"{k} {row[k]:.3g}" for k in ("area", "jitter_px", "temporal_iou", "quality", "agreement"))
-            said.append(f"{name}, {row['provenance']} against {row['compared_with']}: {figures}; risk: {row['risk']}")
-        assert given["risk"] is None and given["agreement"] > 0.85 and "agree by" in centre["risk"]
+            said.append(f"{name}, {row['provenance']} against {row['compared_with']}: {figures}; risk: {'; '.join(risk.values())}")
+        assert not risks[0] and given["agreement"] > 0.85 and "agreement" in risks[1]
     with capsys.disabled():
         print("", *said, sep="\n")

@@ -128,6 +128,15 @@ def test_good_data_is_not_warned_of():
     assert one.warnings == () and one.frames == Spread(n=1, least=80, q25=80, median=80, q75=80, most=80)
 
 
+def test_clips_at_risk_are_counted_by_figure():
+    facts = [fact(i, licence="ours", held_out=i > 8) for i in range(10)]
+    risks = [{"area": "area 40.0% above 27.5%"}, {"area": "..", "jitter": ".."}, {"agreement": ".."}]
+    masks = [mask(i, risks=risks[i] if i < 3 else {}, usable=i != 2) for i in range(10)]
+    card = card_of(facts, masks, latents=used(10), conditions=used(10))
+    assert (card.at_risk, card.at_risk_by) == (2, {"area": 2, "jitter": 1}), "an unusable one is lost, not at risk"
+    assert card.warnings == ("2 of 10 clips are at risk of a failed edit by their masks (masks.risky_*): 2 for their area, 1 for their jitter.",)
+
+
 def test_found_masks_and_lost_clips_are_warned_of():
     facts = [fact(i, licence="ours", held_out=i > 8) for i in range(10)]
     masks = [mask(i, provenance="grabcut" if i < 4 else "manifest", usable=i != 9) for i in range(10)]

@@ -10,11 +10,13 @@ import pytest
 import torch
 
 from pvtt_model.curation.frames import as_seen
+from pvtt_model.data.duplicates import frame_hashes
 from pvtt_model.data.ingest import inspect
 from pvtt_model.data.manifest import read_manifest
 from pvtt_model.data.refusals import Refusal
+from pvtt_model.data.shards import BYTES, count_rows, iter_rows, read_row, read_rows, write_clip_shard
 from pvtt_model.data.shots import cuts
-from pvtt_model.data.video_io import decode, look, write_mp4
+from pvtt_model.data.video_io import decode, look, png_bytes, write_mp4
 from pvtt_model.nano.world import render_clip
 from pvtt_model.recipes import NANO, NANO_WIDE
 from pvtt_model.specs import ClipSpec, NanoWorldSpec, VideoSpec
@@ -56,8 +58,8 @@ def test_no_cut_in_the_shared_clips_and_one_where_they_are_joined(shared_data: P
 
 def ingested(folder: Any, frames: torch.Tensor, spec: ClipSpec, video: VideoSpec, **changes: Any) -> list[Any]:
     write_mp4(folder.path / "cut.mp4", frames, 16, chroma="444")
-    metadata = {"num_frames": len(frames), "resolution": [64, 64], **changes.pop("metadata", {})}
-    path = folder.manifest([folder.line(video_path="cut.mp4", mask_path=None, metadata=metadata, **changes)])
+    metadata = {"num_frames": len(frames), "resolution": [frames.shape[3], frames.shape[2]], **changes.pop("metadata", {})}
+    path = folder.manifest([folder.line(**{"video_path": "cut.mp4", "mask_path": None, "metadata": metadata, **changes})])
     (line,) = read_manifest(path, str(path), spec, lambda uri: Path(uri)).lines
     return inspect(line, spec, video)
 
@@ -97,3 +99,62 @@ def test_no_shot_long_enough_is_one_refusal(folder: Any) -> None:
     (refusal,) = ingested(folder, torch.cat([scene(0, 6), scene(1, 7)]), ClipSpec(shots="split"), video())
     assert isinstance(refusal, Refusal) and refusal.kind == "shot_cut"
     assert "the longest of 2 shots is 0.44 s from 0.38 s on, shorter than the 9 frames that the model sees" in refusal.reason
+
+
+def large(i: int, num_frames: int) -> torch.Tensor:
+    """A scene at four times its size, in noise, so that the file is large beside what a row says."""
+    frames = scene(i, num_frames).repeat_interleave(4, 2).repeat_interleave(4, 3).int()
+    return (frames + torch.randint(-12, 13, frames.shape, generator=torch.Generator().manual_seed(i))).clamp(0, 255).to(torch.uint8)
+
+
+def test_a_files_bytes_are_stored_once_for_all_its_shots(folder: Any, tmp_path: Path) -> None:
+    """The first shot is too short: the one that has the bytes is the first that became a row."""
+    frames = torch.cat([large(0, 4), large(1, 9), large(2, 9), large(3, 9)])
+    masks = folder.path / "cut_masks"
+    masks.mkdir()
+    for i in range(len(frames)):
+        inside = torch.zeros(256, 256, dtype=torch.bool)
+        inside[i : i + 50, 10:90] = True
+        (masks / f"{i:05d}.png").write_bytes(png_bytes(inside))
+    found = ingested(folder, frames, ClipSpec(shots="split"), video(), mask_path="cut_masks")
+    assert [isinstance(row, Refusal) for row in found] == [True, False, False, False]
+    rows, size = found[1:], (folder.path / "cut.mp4").stat().st_size
+    assert len(rows[0]["mask"]) == 31 and rows[0]["references"]
+    path = tmp_path / "shard.parquet"
+    assert write_clip_shard(path, rows) == 3 == count_rows(path)
+    assert size < path.stat().st_size < 1.2 * size
+    assert read_rows(path) == rows == [read_row(path, i) for i in range(3)] == list(iter_rows(path)), "whole, as they were given"
+    assert len({id(row["video"]) for row in read_rows(path)}) == 1, "and in memory once"
+    for i, row in enumerate(rows):
+        for columns in (["references"], ["clip_key"], ["video", "used_frames"], ["mask", "line"]):
+            assert read_row(path, i, columns) == {name: row[name] for name in columns} == read_rows(path, columns)[i]
+    shown = decode(as_seen(read_row(path, 2))["video"], 9)
+    assert (shown.float() - large(3, 9).float()).abs().mean() < 6
+
+
+def test_clips_of_other_lines_keep_their_own_bytes(folder: Any, tmp_path: Path) -> None:
+    one, two = ({**ingested(folder, scene(0), ClipSpec(), video())[0], "line": line} for line in (1, 2))
+    write_clip_shard(tmp_path / "both", [one, two])
+    assert b"pvtt.held_by" not in (tmp_path / "both").read_bytes(), "a shard without shots is, byte for byte, as before"
+    shot = one | {"clip_key": "later", "used_frames": [1, 2]}
+    other = shot | {"references": [b"another"]}
+    write_clip_shard(tmp_path / "mixed", [one, shot, two, two | {"clip_key": "x"}, other])
+    assert read_rows(tmp_path / "mixed") == [one, shot, two, two | {"clip_key": "x"}, other]
+    assert all(name in one for name in BYTES)
+
+
+def test_the_truths_hashes_are_of_the_shot(folder: Any) -> None:
+    frames, true = torch.cat([scene(0, 9), scene(1, 9)]), torch.cat([scene(4, 9), scene(5, 9)])
+    write_mp4(folder.path / "true.mp4", true, 16, chroma="444")
+    at = folder.path / "true_masks"
+    at.mkdir()
+    for i in range(len(true)):
+        (at / f"{i:05d}.png").write_bytes(png_bytes(torch.ones(64, 64, dtype=torch.bool)))
+    told = {"truth": {"product_id": "b", "video_path": "true.mp4", "mask_path": "true_masks"}}
+    first, last = ingested(folder, frames, ClipSpec(shots="split"), video(), metadata=told)
+    seen = [np.asarray(frame) for frame in decode(folder.path / "true.mp4").permute(0, 2, 3, 1).numpy()]
+    assert [row["truth_frame_hashes"] for row in (first, last)] == [frame_hashes(seen[:9]), frame_hashes(seen[9:])]
+    (ignored,) = ingested(folder, frames, ClipSpec(shots="ignore"), video(), metadata=told)
+    assert ignored["truth_frame_hashes"] == frame_hashes(seen[:9])
+    (whole,) = ingested(folder, frames, ClipSpec(shots="split", shot_threshold=250), video(), metadata=told)
+    assert whole["truth_frame_hashes"] == frame_hashes(seen[:9]), "a video of one shot is as without split"
