@@ -1,7 +1,8 @@
 """The child process that touches untrusted video. Run by path, so that it imports numpy and decord only and starts fast.
 
-It reads one JSON request a line on stdin and answers on stdout with one JSON line, followed by raw uint8 frames where the
-answer names `bytes`. A request is {"path", "want": "probe" | "ends" | "frames" | "look", "indices": [..] | null, "num_frames": n | null}.
+It reads one JSON request a line on stdin and answers on stdout with one JSON line. Where that names `bytes`, the uint8 frames lie in
+memory that both processes see (a memfd, nothing is copied), open here under the descriptor `fd` until the next line; the parent sends an empty
+one when it has it. A request is {"path", "want": "probe" | "ends" | "frames" | "look", "indices": [..] | null, "num_frames": n | null}.
 probe decodes the first frame; ends also the last one and the last of the first n; both answer with the facts alone.
 look also takes "fps" and "whole": it answers with every frame's time, with the indices of the n frames that are used, and with small
 pictures of those (whole: of all); the last frame is decoded too.
@@ -10,6 +11,7 @@ pictures of those (whole: of all); the last frame is decoded too.
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import sys
 import threading
@@ -26,8 +28,22 @@ SLACK_S = 0.001  # containers round times to their own clock, Matroska to millis
 CONTAINERS = ((4, b"ftyp"), (4, b"moov"), (4, b"mdat"), (4, b"free"), (4, b"wide"), (0, b"\x1a\x45\xdf\xa3"), (0, b"RIFF"))
 
 
-def answer(request: dict[str, Any]) -> tuple[dict[str, Any], Any]:
-    """The JSON header and the frames (uint8 T,H,W,C, or None). Raises what decord raises."""
+class Shared:
+    """uint8 memory of `shape` that another process can map by the descriptor `fd`."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        size = int(np.prod(shape))
+        self.fd = os.memfd_create("frames")
+        try:
+            os.ftruncate(self.fd, size)
+            self.array = np.frombuffer(mmap.mmap(self.fd, size), np.uint8).reshape(shape)
+        except BaseException:
+            os.close(self.fd)
+            raise
+
+
+def answer(request: dict[str, Any]) -> tuple[dict[str, Any], Shared | None]:
+    """The JSON header and the frames (uint8 T,H,W,C). Raises what decord raises."""
     import decord
 
     with open(request["path"], "rb") as file:
@@ -58,13 +74,18 @@ def answer(request: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     size = len(indices) * first.size
     if size > MAX_BYTES:
         raise ValueError(f"{len(indices)} frames of {width}x{height} are {size} bytes; at most {MAX_BYTES} are decoded at once")
-    frames = np.empty((len(indices), *first.shape), np.uint8)
+    frames = Shared((len(indices), *first.shape))
     places: dict[int, list[int]] = {}
     for place, i in enumerate(indices):
         places.setdefault(i, []).append(place)
     for i, frame in in_order(reader, first, sorted(places)):
-        frames[places[i]] = frame
-    return {**facts, "shape": frames.shape, "bytes": frames.nbytes}, frames
+        frames.array[places[i]] = frame
+    return {**facts, **said(frames)}, frames
+
+
+def said(frames: Shared) -> dict[str, Any]:
+    """The header's part of the frames."""
+    return {"shape": frames.array.shape, "bytes": frames.array.nbytes, "fd": frames.fd}
 
 
 def in_order(reader: Any, first: Any, indices: list[int]) -> Iterator[tuple[int, Any]]:
@@ -81,7 +102,7 @@ def in_order(reader: Any, first: Any, indices: list[int]) -> Iterator[tuple[int,
             yield i, frame
 
 
-def look(reader: Any, first: Any, facts: dict[str, Any], request: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+def look(reader: Any, first: Any, facts: dict[str, Any], request: dict[str, Any]) -> tuple[dict[str, Any], Shared | None]:
     """facts and starts_s (None where they are no times), end_s, used (fewer than asked for where the video ends before), looked; thumbs T,h,w,3."""
     total, wanted = facts["num_frames"], int(request["num_frames"])
     shown = np.asarray(reader.get_frame_timestamp(range(total)), np.float64).reshape(total, 2)
@@ -101,8 +122,9 @@ def look(reader: Any, first: Any, facts: dict[str, Any], request: dict[str, Any]
     header = facts | {"starts_s": starts.round(6).tolist() if timed else None, "end_s": end, "used": used, "looked": looked}
     if not thumbs:
         return header, None
-    pictures = np.ascontiguousarray(np.stack(thumbs))
-    return header | {"shape": pictures.shape, "bytes": pictures.nbytes}, pictures
+    pictures = Shared((len(thumbs), *thumbs[0].shape))
+    np.stack(thumbs, out=pictures.array)
+    return header | said(pictures), pictures
 
 
 def frames_at(starts_s: Any, end_s: float, fps: float, num_frames: int, from_s: float = 0.0) -> list[int]:
@@ -139,15 +161,19 @@ def main() -> None:
     import decord
 
     decord.logging.set_level(decord.logging.QUIET)
+    frames: Shared | None = None
     for line in sys.stdin.buffer:
+        if frames is not None:
+            os.close(frames.fd)
+            frames = None
+        if not line.strip():
+            continue
         try:
             header, frames = answer(json.loads(line))
         except Exception as error:
-            said = str(error).strip() or type(error).__name__
-            header, frames = {"error": "holds no video stream, sound alone perhaps" if "cannot find video stream" in said else said}, None
+            why = str(error).strip() or type(error).__name__
+            header = {"error": "holds no video stream, sound alone perhaps" if "cannot find video stream" in why else why}
         write_all(out, json.dumps(header).encode() + b"\n")
-        if frames is not None:
-            write_all(out, memoryview(frames).cast("B"))
 
 
 def write_all(out: Any, data: Any) -> None:

@@ -104,7 +104,7 @@ def look(source: Source, num_frames: int, fps: float | None = None, whole: bool 
 
 
 def decode(source: Source, num_frames: int | None = None, timeout_s: float = 120.0) -> torch.Tensor:
-    """The first `num_frames` frames (None: all) as uint8 T,C,H,W at the source's size.
+    """The first `num_frames` frames (None: all) as uint8 T,C,H,W at the source's size; in memory they lie T,H,W,C.
 
     `source` is a path, the file's bytes, or the frames picked of them. timeout_s bounds the whole call, seconds. Raises VideoUnreadable where
     the file cannot be decoded or holds fewer frames (nothing is padded), DecodeTimeout where the decoder hung.
@@ -156,7 +156,7 @@ def _facts(header: dict[str, Any]) -> VideoFacts:
 
 def _tensor(frames_THWC: np.ndarray | None) -> torch.Tensor:
     assert frames_THWC is not None
-    return torch.from_numpy(frames_THWC).permute(0, 3, 1, 2).contiguous()
+    return torch.from_numpy(frames_THWC).permute(0, 3, 1, 2)
 
 
 def fit(frames_TCHW: torch.Tensor, video: VideoSpec) -> torch.Tensor:
@@ -168,7 +168,9 @@ def fit(frames_TCHW: torch.Tensor, video: VideoSpec) -> torch.Tensor:
     bucket = video.bucket_of(frames_TCHW.shape[-1], frames_TCHW.shape[-2])
     height, width = _inner_size(frames_TCHW.shape[-2:], bucket, video)
     if (height, width) != tuple(frames_TCHW.shape[-2:]):
-        resized = [F.interpolate(f[None].float(), (height, width), mode="bilinear", antialias=True, align_corners=False) for f in frames_TCHW]
+        resized = [
+            F.interpolate(f[None].float().contiguous(), (height, width), mode="bilinear", antialias=True, align_corners=False) for f in frames_TCHW
+        ]
         frames_TCHW = torch.cat([f.round_().clamp_(0, 255).to(torch.uint8) for f in resized])
     return _cut(frames_TCHW, bucket)
 
