@@ -110,20 +110,26 @@ def mask_shard(unit: Unit) -> Derived:
 
 
 def latent_shard(unit: Unit) -> Derived:
-    """A clips shard and its masks shard -> the latents shard."""
-    from pvtt_model.curation.latents import encode_latents
+    """A clips shard and its masks shard -> the latents shard. The next clip is decoded while this one is encoded."""
+    from pvtt_model.curation.latents import latents_row
     from pvtt_model.curation.variants import count_videos
+    from pvtt_model.curation.video_variants import clip_variants
+    from pvtt_model.data.ahead import ahead
     from pvtt_model.data.tensor_rows import names_of
 
     def work(inputs: list[Iterator[Row]]) -> tuple[Iterator[Row], Row]:
         recipe, spec = unit.recipe, unit.recipe.latents
-        further = (recipe.clips.decode_timeout_s, recipe.masks, recipe.clips.cut_value)
         table: list[Row] = []
         summary: Row = {"latents": table}
 
+        def decoded(rows: tuple[Row, ...]) -> tuple[Row, Row, list[Any]]:
+            clip, mask = rows
+            further = (spec, recipe.masks, recipe.clips.cut_value, recipe.clips.decode_timeout_s)
+            return clip, mask, list(clip_variants(clip, mask, *further)) if mask["usable"] else []
+
         def rows() -> Iterator[Row]:
-            for clip, mask in zip(*inputs, strict=True):
-                row = encode_latents(clip, mask, spec, vae_of(spec.vae), *further)
+            for clip, mask, variants in ahead(decoded, zip(*inputs, strict=True), few_threads):
+                row = latents_row(clip, mask, variants, spec, vae_of(spec.vae))
                 said = {k: row[k] for k in ("clip_key", "usable", "reason")}
                 table.append(said | ({"videos": count_videos(names_of(row["tensors"]))} if spec.video_variants > 1 else {}))
                 yield row

@@ -7,7 +7,7 @@ Both halves and the packed mask are those of diffusers' WanVACEPipeline: tests/p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -21,7 +21,7 @@ from pvtt_model.curation.frames import DTYPES, to_model
 from pvtt_model.curation.mask_policy import fill_inside
 from pvtt_model.curation.vace_references import reference_latents
 from pvtt_model.curation.variants import stored_context, variant_name
-from pvtt_model.curation.video_variants import LeftOut, clip_variants
+from pvtt_model.curation.video_variants import LeftOut, VideoVariant, clip_variants
 from pvtt_model.data.video_io import PictureUnreadable
 from pvtt_model.specs import LatentSpec, MaskSpec
 
@@ -86,12 +86,20 @@ def encode_latents(
     which video variants were left out and why; the others are numbered without a gap. timeout_s: of decoding a file, seconds; a clip that takes
     longer is unusable too. masks, shot_threshold: see clip_variants(); without video variants neither matters.
     """
+    found = clip_variants(clip, mask, spec, masks, shot_threshold, timeout_s) if mask["usable"] else ()
+    return latents_row(clip, mask, found, spec, vae)
+
+
+def latents_row(
+    clip: dict[str, Any], mask: dict[str, Any], variants: Iterable[VideoVariant | LeftOut], spec: LatentSpec, vae: VideoAutoencoder
+) -> dict[str, Any]:
+    """encode_latents() of variants that are decoded already."""
     row: dict[str, Any] = {"clip_key": clip["clip_key"], "usable": mask["usable"], "reason": mask["reason"], "tensors": b""}
     if not mask["usable"]:
         return row
     stored: dict[str, Tensor] = {}
     dtype, videos, left_out = DTYPES[spec.dtype], 0, []
-    for found in clip_variants(clip, mask, spec, masks, shot_threshold, timeout_s):
+    for found in variants:
         if isinstance(found, LeftOut):
             if found.number == 0:
                 return row | {"usable": False, "reason": found.reason}
