@@ -95,6 +95,8 @@ def _by_name(folder: Path) -> list[Path]:
         index = folder / f"{name}.index.json"
         if index.is_file():
             parts = set(json.loads(index.read_text())["weight_map"].values())
+            if any(Path(part).name != part for part in parts):
+                raise ValueError(f"{index} names files in other folders: {_some(sorted(parts))}. Put the parts beside their index.")
             return [folder / part for part in sorted(parts)]
         if (folder / name).is_file():
             return [folder / name]
