@@ -43,7 +43,7 @@ def measured(folder: Path, sizes: list[int], rounds: int) -> None:
     alone = iter(range(max(sizes) + extra, world.num_clips, NEW))
 
     def run(store: str, chosen: list[str]) -> tuple[float, float]:
-        manifest = folder / "world" / "chosen.jsonl"
+        manifest = folder / "world" / f"{store.partition('-')[0]}.jsonl"  # a manifest that grows in its place, as people's do
         manifest.write_text("".join(line + "\n" for line in chosen))
         overrides: dict[str, Any] = {"latents.variants": 1}
         began, cpu = time.perf_counter(), time.process_time()

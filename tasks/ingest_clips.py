@@ -22,7 +22,7 @@ from pvtt_model.data.source import read_source
 from pvtt_model.specs import RecipeSpec
 from tasks.clip_table import TABLE, attach_json, map_units, read_json
 from tasks.earlier_lines import LEAKED, REFUSALS, Earlier, decides, earlier_lines, leaked_facts
-from tasks.policy import POLICY, produce
+from tasks.policy import POLICY, few_collections, produce
 from tasks.shard_work import Unit, ingest_chunk
 from tasks.twins import LEAKS, find_twins, leaking
 from tasks.ui import show_markdown, table
@@ -42,6 +42,7 @@ def ingest_clips(clips: str, recipe: RecipeSpec, store: str, base: ArtifactRef |
 
     base: an earlier clips artifact, kept as it is; only lines whose video is not in it are added.
     """
+    few_collections()
     source = _Source(clips, recipe, store)
     planned = clips_artifact(recipe, source.fingerprint(), base.name if base else None)
     return produce(planned, store, lambda s, p: _make(s, p, recipe, source, base), _show)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from pvtt_model.artifacts import digest
@@ -14,10 +13,10 @@ class Truth:
     """The files of a clip's right edit; nothing is decoded yet."""
 
     product_id: str
-    video_path: Path
+    video_path: str  # here
     video_sha256: str
     mask_format: str  # 'video', 'png'
-    mask_paths: tuple[Path, ...]
+    mask_paths: tuple[str, ...]
     mask_sha256: tuple[str, ...]
 
     def content(self) -> list[Any]:
@@ -30,12 +29,12 @@ class CheckedLine:
 
     line: int  # from 1
     source: str  # video_path as given
-    video_path: Path
+    video_path: str  # where it is here
     video_sha256: str
-    reference_paths: tuple[Path, ...]
+    reference_paths: tuple[str, ...]
     reference_sha256: tuple[str, ...]
     mask_format: str  # 'video', 'png', 'none'
-    mask_paths: tuple[Path, ...]  # one mp4, or a PNG a frame, or none
+    mask_paths: tuple[str, ...]  # one mp4, or a PNG a frame, or none
     mask_sha256: tuple[str, ...]
     prompt: str
     metadata: dict[str, Any]

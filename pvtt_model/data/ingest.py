@@ -126,7 +126,7 @@ def _shot_will_do(found: video_io.Look, shot: Shot, video: VideoSpec) -> None:
         _constant_rate(found, shot.used, f"{where}: ")
 
 
-def _mask(kind: str, paths: Sequence[Path], hashes: Sequence[str], facts: video_io.VideoFacts, timeout_s: float) -> list[bytes]:
+def _mask(kind: str, paths: Sequence[str], hashes: Sequence[str], facts: video_io.VideoFacts, timeout_s: float) -> list[bytes]:
     mask = [_unchanged(p, sha) for p, sha in zip(paths, hashes, strict=True)]
     if kind == "video":
         _mask_video(mask[0], facts, timeout_s)
@@ -163,10 +163,10 @@ def _truth(truth: Truth, facts: video_io.VideoFacts, spec: ClipSpec, video: Vide
         raise Refused("unreadable_mask", f"truth: mask: {error} Re-encode or copy the file again.") from None
 
 
-def _unchanged(path: Path, sha256: str) -> bytes:
-    data = path.read_bytes()
+def _unchanged(path: str, sha256: str) -> bytes:
+    data = Path(path).read_bytes()
     if hashlib.sha256(data).hexdigest() != sha256:
-        raise Refused("changed", f"'{path.name}' changed after the manifest was scanned. Let the copy finish, then run again.")
+        raise Refused("changed", f"'{Path(path).name}' changed after the manifest was scanned. Let the copy finish, then run again.")
     return data
 
 

@@ -97,8 +97,8 @@ class _Scan:
         self.texts.append(text + ([line.truth.content()] if line.truth else []))
 
     def _files(self, number: int, values: dict[str, Any]) -> CheckedLine:
-        video = self.root.file(values["video_path"], "video")
-        references = tuple(self.root.file(p, "reference") for p in _listed(values["reference_image"]))
+        video = str(self.root.file(values["video_path"], "video"))
+        references = tuple(str(self.root.file(p, "reference")) for p in _listed(values["reference_image"]))
         mask_format, masks = self._masks(values["mask_path"]) if values.get("mask_path") is not None else ("none", ())
         sha = sha256_of_file(video)
         reference_sha = tuple(sha256_of_file(p) for p in references)
@@ -125,12 +125,12 @@ class _Scan:
         self._one_split(line.line, line.product_id, line.metadata.get("split"))
         self.seen[sha, task] = line.line
 
-    def _masks(self, given: str) -> tuple[str, tuple[Path, ...]]:
+    def _masks(self, given: str) -> tuple[str, tuple[str, ...]]:
         place = self.root.file_or_folder(given, "mask")
-        return ("png", mask_frames(place, given)) if place.is_dir() else ("video", (place,))
+        return ("png", tuple(map(str, mask_frames(place, given)))) if place.is_dir() else ("video", (str(place),))
 
     def _truth(self, given: dict[str, str]) -> Truth:
-        video = self.root.file(given["video_path"], "video")
+        video = str(self.root.file(given["video_path"], "video"))
         mask_format, masks = self._masks(given["mask_path"])
         return Truth(given["product_id"], video, sha256_of_file(video), mask_format, masks, tuple(sha256_of_file(p) for p in masks))
 

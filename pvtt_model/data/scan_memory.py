@@ -2,7 +2,8 @@
 
 A line is taken from memory where its text is the same and every file and folder it names has the inode, size, modification and change
 time with which it was hashed: as git's index does it. A file touched in the last seconds before it was hashed is not remembered, as a write
-within the clock's grain would not show. The memory is a cache: delete it at any time; an unreadable one is ignored.
+within the clock's grain would not show. Lines that the manifest no longer has are remembered for some scans more. The memory is a cache: delete
+it at any time; an unreadable one is ignored.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pvtt_model.data.checked_line import CheckedLine, Truth
 
 FORM = 1  # raised when a line is checked or kept in another way
 GRAIN_NS = 2_000_000_000
+KEPT_SCANS = 8  # for which a line that no scan asked for is remembered
 Stamp = list[int]
 
 
@@ -44,7 +46,7 @@ class ScanMemory:
         kept = self._before.get(key)
         if kept is None or any(_stamp(path) != stamp for path, stamp in kept["files"]):
             return None
-        self._now[key] = kept
+        self._now[key] = kept if "unasked" not in kept else {"files": kept["files"], "line": kept["line"]}
         return _line(number, kept["line"])
 
     def remember(self, raw: bytes, line: CheckedLine, named: Sequence[str]) -> None:
@@ -52,7 +54,7 @@ class ScanMemory:
         if self.path is None:
             return
         masks = [*line.mask_paths, *(line.truth.mask_paths if line.truth else ())]
-        files = [(path, _stamp(path)) for path in (*named, *map(str, masks))]
+        files = [(path, _stamp(path)) for path in (*named, *masks)]
         quiet = time.time_ns() - GRAIN_NS
         if all(stamp is not None and max(stamp[2:]) < quiet for _, stamp in files):
             self._now[sha256(raw).hexdigest()] = {"files": files, "line": _kept(line)}
@@ -61,6 +63,10 @@ class ScanMemory:
         """Write what this scan found, whole or not at all."""
         if self.path is None or self._now.keys() == self._before.keys():
             return
+        for key, kept in self._before.items():
+            unasked = kept.get("unasked", 0) + 1
+            if key not in self._now and unasked <= KEPT_SCANS:
+                self._now[key] = kept | {"unasked": unasked}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         part = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}.part")
         part.write_text(json.dumps({"head": self._head, "lines": self._now}))
@@ -83,9 +89,7 @@ def _kept(line: CheckedLine) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return [_plain(part) for part in value]
-    return str(value) if isinstance(value, Path) else value
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _line(number: int, kept: dict[str, Any]) -> CheckedLine:
@@ -94,13 +98,5 @@ def _line(number: int, kept: dict[str, Any]) -> CheckedLine:
 
 
 def _typed(kept: dict[str, Any]) -> dict[str, Any]:
-    """Paths and tuples again, by the fields' names."""
-    return {name: _as(name, value) for name, value in kept.items()}
-
-
-def _as(name: str, value: Any) -> Any:
-    if name.endswith("_path"):
-        return Path(value)
-    if name.endswith("_paths"):
-        return tuple(map(Path, value))
-    return tuple(value) if isinstance(value, list) else value
+    """The dataclass's fields: JSON's lists are tuples again."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in kept.items()}

@@ -179,7 +179,7 @@ def test_outside_root_is_allowed_when_asked(folder: Any, no_fetch: Any) -> None:
     shutil.copy(folder.path / "good.mp4", outside)
     path = folder.manifest([folder.line(video_path=str(outside))])
     scan = read_manifest(path, str(path), ClipSpec(allow_outside_root=True), no_fetch)
-    assert not scan.refusals and scan.lines[0].video_path == outside
+    assert not scan.refusals and scan.lines[0].video_path == str(outside)
 
 
 def test_a_file_that_changes_after_the_scan_is_refused(folder: Any, no_fetch: Any) -> None:

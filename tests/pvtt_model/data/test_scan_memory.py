@@ -69,6 +69,11 @@ def test_a_line_put_first_is_hashed_alone_and_the_numbers_follow(house: House) -
     scan = house.scan()
     assert sorted(house.hashed) == ["r2.png", "v2.mp4"] and [line.line for line in scan.lines] == [1, 2, 3]
     assert scan == house.scan(memory=False)
+    every = house.lines
+    house.write(every[1:])
+    house.scan()
+    house.write(every)
+    assert house.scan() == scan and house.hashed == [], "a line left out for a scan is still known"
 
 
 @pytest.mark.parametrize("name", ["v0.mp4", "r0.png", "m0/00001.png"])
