@@ -48,12 +48,14 @@ def attach_json(store: ArtifactStore, planned: Any, name: str, value: Any) -> An
 
 
 def map_units(store: ArtifactStore, function: Any, units: list[Any], *, kind: str, what: str, num_gpus: float = 0) -> list[Any]:
-    """Every unit's record: found ones at once, the others made on Ray; with progress, and how many rows were refused so far."""
+    """Every unit's record: found ones at once, the others made on Ray; with progress in clips, and how many were refused so far."""
     found = {i: store.find_derived(kind, unit.key) for i, unit in enumerate(units)}
     missing = [i for i, record in found.items() if record is None]
-    progress = Progress(f"progress-{kind}", what)
-    refused = sum(_refused(record) for record in found.values() if record is not None)
-    progress.at(len(units) - len(missing), len(units), f"({refused} refused)" if refused else "")
+    clips = {unit.key: getattr(unit, "clips", 1) for unit in units}
+    progress = Progress(f"progress-{kind}", what, "clips")
+    there = [record for record in found.values() if record is not None]
+    finished, refused, total = sum(clips[r.key] for r in there), sum(map(_refused, there)), sum(clips.values())
+    progress.at(finished, total, f"({refused} refused)" if refused else "")
     if missing:
         from infra.ray_launch import map_on_ray, must_fit, start_ray
 
@@ -61,10 +63,10 @@ def map_units(store: ArtifactStore, function: Any, units: list[Any], *, kind: st
         start_ray(where)
         must_fit(1, num_gpus, what, where)
 
-        def on_result(done: int, record: Any) -> None:
-            nonlocal refused
-            refused += _refused(record)
-            progress.at(len(units) - len(missing) + done, len(units), f"({refused} refused)" if refused else "")
+        def on_result(_: int, record: Any) -> None:
+            nonlocal finished, refused
+            finished, refused = finished + clips[record.key], refused + _refused(record)
+            progress.at(finished, total, f"({refused} refused)" if refused else "")
 
         made = map_on_ray(function, [units[i] for i in missing], name=what, settings=where, num_gpus=num_gpus, on_result=on_result)
         found.update(zip(missing, made, strict=True))

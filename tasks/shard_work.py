@@ -44,6 +44,11 @@ class Unit(NamedTuple):
     inputs: tuple[StoredFile, ...] = ()
     lines: tuple[CheckedLine, ...] = ()
 
+    @property
+    def clips(self) -> int:
+        """How many it is work on, for progress."""
+        return len(self.lines) or (self.inputs[0].rows or 0 if self.inputs else 1)
+
 
 @lru_cache(maxsize=4)
 def opened(uri: str) -> ArtifactStore:

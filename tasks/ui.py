@@ -54,7 +54,8 @@ def _cell(value: Any) -> str:
 class Progress:
     """A Prefect progress artifact, at most one update a second, and a log line every ten; with the rate and the time left."""
 
-    def __init__(self, key: str, what: str) -> None:
+    def __init__(self, key: str, what: str, of: str = "") -> None:
+        self.of = f" {of}" if of else ""  # what is counted
         self.what, self.id, self.sent_s, self.logged_s = what, None, 0.0, time.monotonic()
         self.first: tuple[float, float] | None = None  # when, and how far, at the first call: what was there before is no pace
         try:
@@ -74,13 +75,13 @@ class Progress:
         percent = min(100.0, 100.0 * done / total) if total else 100.0
         if self.id is not None:
             try:
-                update_progress_artifact(self.id, percent, description=f"{self.what}: {done:g} of {total:g} {note}".strip())
+                update_progress_artifact(self.id, percent, description=f"{self.what}: {done:g} of {total:g}{self.of} {note}".strip())
             except Exception as error:
                 get_run_logger().warning("progress of '%s' cannot be shown: %s", self.what, error)
                 self.id = None
         if now - self.logged_s >= 10 or done >= total:
             self.logged_s = now
-            get_run_logger().info("%s: %g of %g %s", self.what, done, total, note)
+            get_run_logger().info("%s: %g of %g%s %s", self.what, done, total, self.of, note)
 
 
 def pace(seconds: float, done: float, left: float) -> str:
