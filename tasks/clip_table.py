@@ -9,6 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import orjson
+
 from infra.artifact_store import ArtifactStore
 from infra.settings import settings
 from pvtt_model.artifacts import ArtifactRef, Manifest
@@ -36,15 +38,23 @@ def read_json(store: ArtifactStore, manifest: Manifest, name: str = TABLE) -> An
 
 @lru_cache(maxsize=12)
 def _parsed(sha256: str, path: Path) -> Any:
-    return json.loads(path.read_bytes())
+    return orjson.loads(path.read_bytes())  # a number of more than 64 bits comes back as a float
 
 
 def attach_json(store: ArtifactStore, planned: Any, name: str, value: Any) -> Any:
     """A JSON file attached to a planned artifact, a list with a line a row; returns its StoredFile."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "value.json"
-        path.write_text("[" + ",\n ".join(map(json.dumps, value)) + "]" if isinstance(value, list) else json.dumps(value, indent=1))
+        is_table = isinstance(value, list)
+        path.write_bytes(b"[" + b",\n ".join(map(_dumped, value)) + b"]" if is_table else _dumped(value))
         return store.attach(planned, name, path)
+
+
+def _dumped(value: Any) -> bytes:
+    try:
+        return orjson.dumps(value)
+    except TypeError:  # a number of more than 64 bits, which a manifest may hold
+        return json.dumps(value).encode()
 
 
 def map_units(store: ArtifactStore, function: Any, units: list[Any], *, kind: str, what: str, num_gpus: float = 0) -> list[Any]:

@@ -67,8 +67,10 @@ def _overlay(store: ArtifactStore, clips_shard: StoredFile, masks_shard: StoredF
     clips_path, masks_path = (store.local_path(shard) for shard in (clips_shard, masks_shard))
     rows: list[Any] = []
     for i in range(masks_shard.rows or 0):
+        if len(rows) == 3 * OVERLAY_CLIPS:
+            break
         mask = read_row(masks_path, i)
-        if mask["usable"] and len(rows) < 3 * OVERLAY_CLIPS:
+        if mask["usable"]:
             count, video = len(mask["mask"]), recipe.latents.video
             pick = [0, count // 2, count - 1]
             frames = decode(as_seen(read_row(clips_path, i))["video"], count)[pick]

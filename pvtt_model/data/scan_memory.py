@@ -8,7 +8,6 @@ it at any time; an unreadable one is ignored.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 import uuid
@@ -17,6 +16,8 @@ from dataclasses import fields
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+
+import orjson
 
 from pvtt_model.data.checked_line import CheckedLine, Truth
 
@@ -35,7 +36,7 @@ class ScanMemory:
         self._now: dict[str, Any] = {}
         if path is not None and path.is_file():
             try:
-                kept = json.loads(path.read_bytes())
+                kept = orjson.loads(path.read_bytes())
                 self._before = kept["lines"] if kept["head"] == self._head else {}
             except (ValueError, KeyError, TypeError, OSError):
                 self._before = {}
@@ -56,8 +57,9 @@ class ScanMemory:
         masks = [*line.mask_paths, *(line.truth.mask_paths if line.truth else ())]
         files = [(path, _stamp(path)) for path in (*named, *masks)]
         quiet = time.time_ns() - GRAIN_NS
-        if all(stamp is not None and max(stamp[2:]) < quiet for _, stamp in files):
-            self._now[sha256(raw).hexdigest()] = {"files": files, "line": _kept(line)}
+        kept = {"files": files, "line": _kept(line)}
+        if all(stamp is not None and max(stamp[2:]) < quiet for _, stamp in files) and _comes_back(kept):
+            self._now[sha256(raw).hexdigest()] = kept
 
     def keep(self) -> None:
         """Write what this scan found, whole or not at all."""
@@ -69,8 +71,17 @@ class ScanMemory:
                 self._now[key] = kept | {"unasked": unasked}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         part = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}.part")
-        part.write_text(json.dumps({"head": self._head, "lines": self._now}))
+        part.write_bytes(orjson.dumps({"head": self._head, "lines": self._now}))
         os.replace(part, self.path)
+
+
+def _comes_back(kept: dict[str, Any]) -> bool:
+    """Not where the metadata hold a number of more than 64 bits, say."""
+    try:
+        back = orjson.loads(orjson.dumps(kept))
+    except TypeError:
+        return False
+    return bool(back["line"] == kept["line"])
 
 
 def _stamp(path: str) -> Stamp | None:

@@ -122,3 +122,9 @@ def test_two_lines_of_the_same_bytes_are_refused_from_memory_too(house: House) -
     house.write([*house.lines, house.lines[0] | {"video_path": "copy.mp4"}])
     assert [(r.line, r.kind, r.source) for r in house.scan().refusals] == [(3, "duplicate", "copy.mp4")]
     assert house.scan() == house.scan(memory=False) and [r.line for r in house.scan().refusals] == [3] and house.hashed == []
+
+
+def test_a_number_that_the_memory_could_not_give_back_is_not_remembered(house: House) -> None:
+    house.write([house.lines[0] | {"metadata": house.lines[0]["metadata"] | {"serial": 10**30}}, house.lines[1]])
+    first = house.scan()
+    assert house.scan() == first and house.scan().lines[0].metadata["serial"] == 10**30 and "v0.mp4" in house.hashed and "v1.mp4" not in house.hashed
