@@ -235,6 +235,10 @@ class ArtifactStore:
         self._verified[path] = stamp
         return True
 
+    def has(self, file: StoredFile) -> bool:
+        """Is it in the store, at its size? What is asked for is kept from gc for its grace."""
+        return self._keep(file)
+
     def _keep(self, file: StoredFile) -> bool:
         """Is it in the store, at its size? An old one is touched, so that gc leaves it until the commit."""
         info = self._stat(file.key)

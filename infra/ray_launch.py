@@ -64,6 +64,7 @@ def start_ray(settings: Settings) -> None:
         # Idle workers stay: they have loaded torch and diffusers, which takes longer than most of their work. A training's own processes
         # (its workers, board, controller, barrier) count too, and must not drive out those that edit and score after it.
         os.environ.setdefault("RAY_num_workers_soft_limit", str(2 * settings.num_cpus + 4))
+        forget_idle()
         ray.init(num_cpus=settings.num_cpus, include_dashboard=False, log_to_driver=False, logging_level="warning")
 
 

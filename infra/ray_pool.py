@@ -63,8 +63,9 @@ def map_on_actors(
     waiting, tries, lost = deque(range(len(items))), Counter[int](), 0
     results: dict[int, Result] = {}
     failures: list[Exception] = []
-    idle = [_IDLE.pop() for _ in range(min(len(_IDLE), most))] if keep else []
-    starting: dict[Any, Any] = {}
+    idle: list[Any] = []
+    kept = {actor.ready.remote(): actor for actor in [_IDLE.pop() for _ in range(min(len(_IDLE), most))]} if keep else {}
+    starting: dict[Any, Any] = dict(kept)  # an idle one may have died since
     busy: dict[Any, tuple[Any, int]] = {}
     try:
         while waiting or busy:
@@ -84,9 +85,12 @@ def map_on_actors(
                 result = ray.get(done)
             except ray.exceptions.RayTaskError as error:
                 failures.append(error.cause if isinstance(error.cause, Exception) else error)
+                if num_gpus:  # its process may be of no use to the next item
+                    ray.kill(actor)
+                    continue
             except ray.exceptions.RayError as error:
                 if index is None:
-                    lost += 1
+                    lost += done not in kept
                 else:
                     tries[index] += 1
                     waiting.appendleft(index)
@@ -94,6 +98,7 @@ def map_on_actors(
                     raise WorkerLost(f"{name}: {type(error).__name__}: {error}") from error
                 continue
             else:
+                lost = 0
                 if index is not None:
                     results[index] = result
                     if on_result is not None:

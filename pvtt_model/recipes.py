@@ -259,6 +259,7 @@ def _check_roles(recipe: RecipeSpec) -> None:
     ]
     wanted += [(recipe.masks.image_encoder, "image")] if recipe.masks.image_encoder else []
     wanted += [(recipe.masks.sam2, "sam2")] if recipe.masks.sam2 else []
+    wanted += [(recipe.conditions.clip_encoder, "clip")] if recipe.conditions.clip_encoder else []
     for stage in recipe.stages:
         wanted += [(stage.backbone, "dit"), (stage.evaluate.clip, "clip"), (stage.evaluate.dino, "image")]
         wanted += [(stage.evaluate.judge, "image")] if stage.evaluate.judge else []

@@ -108,6 +108,8 @@ class VideoSpec(Spec):
     @model_validator(mode="after")
     def _buckets_are_sizes(self) -> VideoSpec:
         for width, height in self.buckets:
+            if max(width, height) > 8192:
+                raise ValueError(f"bucket {width}x{height} is larger than 8192 pixels a side. Name a size that the model is run at.")
             if min(width, height) < 16 or width % 16 or height % 16:
                 near = "x".join(str(max(1, round(side / 16)) * 16) for side in (width, height))
                 raise ValueError(f"bucket {width}x{height} has a side that is no positive multiple of 16. Use {near}.")
@@ -163,7 +165,7 @@ class ClipSpec(Spec):
     """What is accepted from the manifest, and how it is packed. Refused lines are quarantined with their reason."""
 
     min_side_px: Positive = 32
-    clips_per_shard: Positive = 64
+    clips_per_shard: Positive = Field(default=64, description="lines a shard of new clips; shards that are there stay as they are")
     shots: Literal["refuse", "split", "ignore"] = Field(
         default="refuse",
         description="where the used frames hold a cut: refuse the clip; split: every shot of the video that is long enough is a clip; or ignore it",

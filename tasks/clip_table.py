@@ -84,9 +84,14 @@ def map_units(store: ArtifactStore, function: Any, units: list[Any], *, kind: st
 
 
 def rows_of_clips(store: ArtifactStore, clips: Manifest, records: Sequence[Any], kind: str) -> list[dict[str, Any]]:
-    """What the records say of the clips in the table: a shard may hold rows of clips that were refused or removed later."""
-    there = {fact["clip_key"] for fact in read_json(store, clips)}
-    return [row for record in records for row in record.summary[kind] if row["clip_key"] in there]
+    """What the records, one a shard, say of the clips in the table: a shard may hold rows of clips that were refused, removed or corrected later."""
+    there = {(fact["shard"], fact["row"]) for fact in read_json(store, clips)}
+    return [row for shard, record in enumerate(records) for i, row in enumerate(record.summary[kind]) if (shard, i) in there]
+
+
+def first_clips(store: ArtifactStore, clips: Manifest) -> list[dict[str, Any]]:
+    """The facts of the clips in the table, as they lie in the shards: what is shown of them is read in this order."""
+    return sorted(read_json(store, clips), key=lambda fact: (fact["shard"], fact["row"]))
 
 
 def _refused(record: Any) -> int:

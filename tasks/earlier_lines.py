@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection
+from contextlib import suppress
 from typing import Any, NamedTuple
 
-from infra.artifact_store import ArtifactStore
-from pvtt_model.artifacts import REVISIONS, SPLIT_REVISION, Manifest, StoredFile
+from infra.artifact_store import ArtifactMissing, ArtifactStore
+from pvtt_model.artifacts import REVISIONS, SPLIT_REVISION, Manifest, StoredFile, digest
+from pvtt_model.data.refusals import PASSING
 from pvtt_model.specs import RecipeSpec
 from tasks.clip_table import read_json
 from tasks.twins import LEAKS
@@ -38,10 +40,10 @@ def earlier_lines(store: ArtifactStore, recipe: RecipeSpec, wanted: Collection[s
     """What finished versions of the same settings say of the lines of these contents."""
     left = set(wanted)
     found = Earlier({}, {}, {}, None)
-    for version in [m for m in reversed(store.manifests("clips")) if _same(m, recipe)][:MOST_VERSIONS] if left else []:
-        facts, refusals, complete = _said(store, version, left)
+    for version in _versions(store)[:MOST_VERSIONS] if left else []:
+        facts, refusals, complete = _said(store, version, left, judged_by(recipe))
         shards = {shard.sha256: shard for shard in version.shards()}
-        kept = _worth_keeping(facts, {sha256: shard.rows or 0 for sha256, shard in shards.items()})
+        kept = _worth_keeping(facts, {sha256: shard.rows or 0 for sha256, shard in shards.items() if store.has(shard)})
         taken = (kept.keys() | (refusals.keys() - facts.keys())) & complete
         found.facts.update({content: kept[content] for content in kept.keys() & taken})
         found.refusals.update({content: refusals[content] for content in refusals.keys() & taken})
@@ -54,29 +56,49 @@ def earlier_lines(store: ArtifactStore, recipe: RecipeSpec, wanted: Collection[s
     return found
 
 
-def _said(store: ArtifactStore, version: Manifest, wanted: Collection[str]) -> tuple[dict[str, list[Fact]], dict[str, list[Fact]], set[str]]:
+def _versions(store: ArtifactStore) -> list[Manifest]:
+    """The finished versions, newest first; one that cannot be read, by newer code perhaps, is passed over: audit tells of it."""
+    found = []
+    for name in store.names("clips"):
+        with suppress(ValueError, ArtifactMissing):
+            found.append(store.manifest(name))
+    return sorted(found, key=lambda m: (m.created, m.name), reverse=True)
+
+
+def _said(
+    store: ArtifactStore, version: Manifest, wanted: Collection[str], judged: str
+) -> tuple[dict[str, list[Fact]], dict[str, list[Fact]], set[str]]:
     """The version's facts and its refusals after probing, by content, and of which contents that is all it found.
 
-    A clip that leaked was taken from the table for what lay beside it; its facts are in a file of their own since there is one.
+    Only what was judged by the same settings: a version with a base also holds what its base judged. A clip that leaked was taken from the table
+    for what lay beside it; its facts are in a file of their own. What a refusal says that may pass is asked again.
     """
     facts: dict[str, list[Fact]] = {}
     refusals: dict[str, list[Fact]] = {}
-    shards, leaked = version.shards(), LEAKED in {file.name for file in version.files}
+    shards = version.shards()
     for fact in read_json(store, version) + leaked_facts(store, version):
-        if fact.get("content") in wanted:
+        if fact.get("content") in wanted and fact.get("judged_by") == judged:
             facts.setdefault(fact["content"], []).append(fact | {"shard": shards[fact["shard"]].sha256})
     left_out = set()
     for refusal in read_json(store, version, REFUSALS):
-        if refusal.get("content") in wanted and refusal["kind"] == LEAKS:
-            left_out.add(refusal["content"])
-        elif refusal.get("content") in wanted:
-            refusals.setdefault(refusal["content"], []).append(refusal)
-    return facts, refusals, facts.keys() | refusals.keys() if leaked else (facts.keys() | refusals.keys()) - left_out
+        content = refusal.get("content")
+        if content not in wanted or refusal["kind"] == LEAKS:
+            continue
+        if refusal["kind"] in PASSING or refusal.get("judged_by") != judged:
+            left_out.add(content)
+        else:
+            refusals.setdefault(content, []).append(refusal)
+    return facts, refusals, (facts.keys() | refusals.keys()) - left_out
 
 
 def leaked_facts(store: ArtifactStore, version: Manifest) -> list[Fact]:
     """Of the clips that were probed, and refused for a held-out twin; [] of a version from before they were kept."""
     return read_json(store, version, LEAKED) if LEAKED in {file.name for file in version.files} else []
+
+
+def judged_by(recipe: RecipeSpec) -> str:
+    """Stands in each fact and refusal, so that it is taken over under the same settings and revision alone."""
+    return digest("judged", decides(recipe), REVISIONS["clips"])
 
 
 def decides(recipe: RecipeSpec) -> list[Any]:
@@ -86,14 +108,9 @@ def decides(recipe: RecipeSpec) -> list[Any]:
     return [*split, clips.min_side_px, clips.shots, clips.shot_threshold, clips.decode_timeout_s, video.num_frames, video.fps]
 
 
-def _same(version: Manifest, recipe: RecipeSpec) -> bool:
-    clips, video = version.spec["clips"], version.spec["video"]
-    said = [version.spec["split"]] if "split" in version.spec else []
-    said += [clips.get(name) for name in ("min_side_px", "shots", "shot_threshold", "decode_timeout_s")] + [video["num_frames"], video.get("fps")]
-    return version.revision == REVISIONS["clips"] and said == decides(recipe)
-
-
 def _worth_keeping(facts: dict[str, list[Fact]], rows: dict[str, int]) -> dict[str, list[Fact]]:
-    """Without the lines that have a row in a shard of which too little is used."""
+    """Without the lines that have a row in a shard of which too little is used, or which the store has lost. rows: of those it has."""
     used = Counter(fact["shard"] for its in facts.values() for fact in its)
-    return {content: its for content, its in facts.items() if all(used[f["shard"]] >= LEAST_USED * rows[f["shard"]] for f in its)}
+    return {
+        content: its for content, its in facts.items() if all(f["shard"] in rows and used[f["shard"]] >= LEAST_USED * rows[f["shard"]] for f in its)
+    }

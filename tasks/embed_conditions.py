@@ -14,7 +14,7 @@ from pvtt_model.artifacts import REVISIONS, ArtifactRef, Manifest, Planned, dige
 from pvtt_model.backbones.weight_record import ENCODER_COLUMNS, ENCODERS, agreed, encoder_rows
 from pvtt_model.chain import conditions_artifact
 from pvtt_model.specs import RecipeSpec
-from tasks.clip_table import TABLE, attach_json, map_units, rows_of_clips
+from tasks.clip_table import TABLE, attach_json, first_clips, map_units, rows_of_clips
 from tasks.policy import POLICY, produce
 from tasks.shard_work import Unit, condition_shard, empty_text
 from tasks.ui import picture, show_markdown, table
@@ -61,8 +61,9 @@ def _augmented(store: ArtifactStore, clips: Manifest, recipe: RecipeSpec, path: 
     from pvtt_model.curation.conditions import reference_pictures, variants_of
     from pvtt_model.data.shards import read_row
 
-    spec, shard = recipe.conditions, clips.shards()[0]
-    rows = (read_row(store.local_path(shard), i, ["clip_key", "split", "references"]) for i in range(shard.rows or 0))
+    spec, shards = recipe.conditions, clips.shards()
+    columns = ["clip_key", "split", "references"]
+    rows = (read_row(store.local_path(shards[fact["shard"]]), fact["row"], columns) for fact in first_clips(store, clips))
     shown = islice((row for row in rows if variants_of(row, spec) > 1), SHOWN_CLIPS)
     lines = [torch.stack([reference_pictures(row, v, spec)[0] for v in range(spec.reference_variants)]) for row in shown]
     pictures = torch.cat(lines) if lines else torch.ones(1, 3, spec.image_size, spec.image_size)

@@ -14,7 +14,7 @@ from pvtt_model.artifacts import REVISIONS, ArtifactRef, Manifest, Planned, Stor
 from pvtt_model.backbones.weight_record import ENCODER_COLUMNS, ENCODERS, agreed, encoder_rows
 from pvtt_model.chain import latents_artifact
 from pvtt_model.specs import RecipeSpec
-from tasks.clip_table import TABLE, attach_json, map_units, read_json, rows_of_clips
+from tasks.clip_table import TABLE, attach_json, first_clips, map_units, read_json, rows_of_clips
 from tasks.policy import POLICY, produce
 from tasks.shard_work import Unit, latent_shard
 from tasks.ui import picture, show_markdown, table
@@ -52,21 +52,23 @@ def _make(store: ArtifactStore, planned: Planned, clips: ArtifactRef, masks: Art
     if recipe.latents.video_variants > 1 or recipe.latents.variants > 1:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / VARIANTS
-            _variants(store, pairs, recipe, path)
+            _variants(store, store.manifest(clips), pairs, recipe, path)
             files.append(store.attach(planned, VARIANTS, path))
     return store.commit(planned, files, said)
 
 
-def _variants(store: ArtifactStore, pairs: list[tuple[StoredFile, StoredFile]], recipe: RecipeSpec, path: Path) -> None:
-    """The variants of the first usable training clips of the first shard."""
+def _variants(store: ArtifactStore, table: Manifest, pairs: list[tuple[StoredFile, StoredFile]], recipe: RecipeSpec, path: Path) -> None:
+    """The variants of the first usable training clips."""
     from pvtt_model.curation.video_variants import clip_variants
     from pvtt_model.data.shards import read_row
     from pvtt_model.evaluation.variant_sheet import variant_sheet
 
-    clips, masks = (store.local_path(file) for file in pairs[0])
-    facts = ((i, read_row(clips, i, ["split"]), read_row(masks, i, ["usable"])) for i in range(pairs[0][0].rows or 0))
-    shown = islice((i for i, clip, mask in facts if mask["usable"] and clip["split"] not in ("validation", "eval")), SHOWN_CLIPS)
-    rows = ((read_row(clips, i), read_row(masks, i)) for i in shown)
+    def row(fact: dict[str, Any], which: int) -> dict[str, Any]:
+        return read_row(store.local_path(pairs[fact["shard"]][which]), fact["row"])
+
+    training = (fact for fact in first_clips(store, table) if fact["split"] not in ("validation", "eval"))
+    found = ((fact, row(fact, 1)) for fact in training)
+    rows = ((row(fact, 0), mask) for fact, mask in islice((pair for pair in found if pair[1]["usable"]), SHOWN_CLIPS))
     further = (recipe.latents, recipe.masks, recipe.clips.cut_value, recipe.clips.decode_timeout_s)
     variant_sheet(((clip, list(clip_variants(clip, mask, *further))) for clip, mask in rows), path)
 

@@ -14,7 +14,7 @@ from pvtt_model.backbones.weight_record import ENCODER_COLUMNS, ENCODERS, agreed
 from pvtt_model.chain import masks_artifact
 from pvtt_model.curation.mask_risk import judged
 from pvtt_model.specs import RecipeSpec
-from tasks.clip_table import TABLE, attach_json, map_units, read_json, rows_of_clips
+from tasks.clip_table import TABLE, attach_json, first_clips, map_units, read_json, rows_of_clips
 from tasks.policy import POLICY, produce
 from tasks.shard_work import Unit, mask_shard
 from tasks.ui import picture, show_markdown, table
@@ -45,14 +45,14 @@ def _make(store: ArtifactStore, planned: Planned, clips: ArtifactRef, recipe: Re
         raise ValueError(f"not one of {len(rows)} masks can be used.\n\n{text}")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / OVERLAY
-        _overlay(store, shards[0], files[0], recipe, path)
+        _overlay(store, store.manifest(clips), files, recipe, path)
         files.append(store.attach(planned, OVERLAY, path))
     files.append(attach_json(store, planned, TABLE, rows))
     provenance = {p: sum(row["provenance"] == p for row in rows) for p in sorted({row["provenance"] for row in rows})}
     return store.commit(planned, files, {"usable": usable, "refused": len(rows) - usable, "provenance": provenance, ENCODERS: encoders})
 
 
-def _overlay(store: ArtifactStore, clips_shard: StoredFile, masks_shard: StoredFile, recipe: RecipeSpec, path: Path) -> None:
+def _overlay(store: ArtifactStore, clips: Manifest, masks: list[StoredFile], recipe: RecipeSpec, path: Path) -> None:
     """First, middle and last frame of the first clips with the mask tinted, one clip a row; whole frames, letterboxed to width x height."""
     import torch
     from torchvision.transforms.functional import pil_to_tensor
@@ -64,11 +64,12 @@ def _overlay(store: ArtifactStore, clips_shard: StoredFile, masks_shard: StoredF
     from pvtt_model.data.video_io import decode, png_mask
     from pvtt_model.evaluation.pictures import letterboxed, to_image
 
-    clips_path, masks_path = (store.local_path(shard) for shard in (clips_shard, masks_shard))
+    shards = clips.shards()
     rows: list[Any] = []
-    for i in range(masks_shard.rows or 0):
+    for fact in first_clips(store, clips):
         if len(rows) == 3 * OVERLAY_CLIPS:
             break
+        clips_path, masks_path, i = store.local_path(shards[fact["shard"]]), store.local_path(masks[fact["shard"]]), fact["row"]
         mask = read_row(masks_path, i)
         if mask["usable"]:
             count, video = len(mask["mask"]), recipe.latents.video

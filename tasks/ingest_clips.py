@@ -18,10 +18,11 @@ from infra.uris import is_remote, localise
 from pvtt_model.artifacts import REVISIONS, ArtifactRef, Manifest, Planned, StoredFile, digest
 from pvtt_model.chain import clips_artifact
 from pvtt_model.data.manifest import CheckedLine, ManifestScan
+from pvtt_model.data.refusals import PASSING
 from pvtt_model.data.source import read_source
 from pvtt_model.specs import RecipeSpec
 from tasks.clip_table import TABLE, attach_json, map_units, read_json
-from tasks.earlier_lines import LEAKED, REFUSALS, Earlier, decides, earlier_lines, leaked_facts
+from tasks.earlier_lines import LEAKED, REFUSALS, Earlier, decides, earlier_lines, judged_by, leaked_facts
 from tasks.policy import POLICY, few_collections, produce
 from tasks.shard_work import Unit, ingest_chunk
 from tasks.twins import LEAKS, find_twins, leaking
@@ -57,7 +58,7 @@ def _unjudged(lines: Sequence[CheckedLine], store: ArtifactStore, base: Manifest
     """A line that leaked is judged anew where the recipe's threshold is another: it was refused for what lies beside it, not for what it is."""
     same = base.spec["clips"].get("near_duplicate_bits", -1) == recipe.clips.near_duplicate_bits
     accepted = {fact.get("line_key", fact["clip_key"]) for fact in read_json(store, base)}
-    refused = {r.get("content") for r in read_json(store, base, REFUSALS) if same or r["kind"] != LEAKS}
+    refused = {r.get("content") for r in read_json(store, base, REFUSALS) if (same or r["kind"] != LEAKS) and r["kind"] not in PASSING}
     return [line for line in lines if line.clip_key not in accepted and digest(*_content(line)) not in refused]
 
 
@@ -87,7 +88,12 @@ class _Source:
             uri = self.clips if is_remote(self.clips) else str(manifest.resolve())
             inputs = self.where.cache / "inputs"
             self._scan = read_source(
-                manifest, uri, self.recipe.clips, lambda found: localise(found, inputs), self.where.home / "drafts", self.where.cache / "scans"
+                manifest,
+                uri,
+                self.recipe.clips,
+                lambda found: localise(found, inputs),
+                self.where.home / "drafts",
+                None if is_remote(uri) else self.where.cache / "scans",  # a listing of S3 has a place of its own each time
             )
             if self._scan.draft:
                 get_run_logger().info("%s holds no manifest; one was drafted: %s (to correct it: pvtt clips draft)", self.clips, self._scan.draft)
@@ -128,9 +134,15 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, source: _S
     made: list[Fact] = []
     for unit, record in zip(units, map_units(store, ingest_chunk, units, kind="clips", what="probing clips"), strict=True):
         files.append(record.files[0].model_copy(update={"name": f"shard-{unit.number:05d}.parquet"}))
-        made += [fact | {"shard": unit.number, "row": row, "content": contents[fact["line"]]} for row, fact in enumerate(record.summary["clips"])]
-        refusals += [r | {"content": contents[r["line"]]} for r in record.summary["refusals"]]
+        judged = {"judged_by": judged_by(recipe)}
+        summary = record.summary
+        made += [fact | judged | {"shard": unit.number, "row": row, "content": contents[fact["line"]]} for row, fact in enumerate(summary["clips"])]
+        refusals += [r | judged | {"content": contents[r["line"]]} for r in summary["refusals"]]
     facts += known.facts + made
+    if not facts and not refusals:
+        raise AllClipsRefused(
+            f"{source.clips} holds no clip. Put videos there (docs/run_on_your_clips.md), or name the folder or manifest that has them."
+        )
     if not facts:
         refusals.sort(key=lambda r: r["line"])
         message = f"All {len(refusals)} clips of {source.clips} were refused.\n\n{table(refusals, ['line', 'kind', 'reason', 'source'])}"
@@ -143,6 +155,8 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, source: _S
     twins = find_twins(facts, recipe.clips.near_duplicate_bits, *_known_twins(store, before, earlier.newest, recipe, facts))
     leaks = leaking(facts, twins)
     leaked = [fact for fact in facts if fact["clip_key"] in leaks]
+    if before:  # what leaked there is refused here too, by the refusals taken over
+        leaked += [fact for fact in leaked_facts(store, before) if fact["content"] not in contents.values()]
     facts = [fact for fact in facts if fact["clip_key"] not in leaks]
     if not before:
         facts.sort(key=lambda f: (f["line"], f["start_s"] or 0.0))

@@ -156,7 +156,7 @@ def _mapped(child: subprocess.Popen[bytes], header: dict[str, Any]) -> np.ndarra
     assert child.stdin is not None
     try:
         fd = os.open(f"/proc/{child.pid}/fd/{header['fd']}", os.O_RDWR)
-    except OSError as error:
+    except (FileNotFoundError, ProcessLookupError) as error:
         raise EOFError from error  # it has died since it answered
     try:
         memory = mmap.mmap(fd, header["bytes"], flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)

@@ -173,6 +173,8 @@ def _unchanged(path: str, sha256: str) -> bytes:
 def _video(data: bytes, line: CheckedLine, spec: ClipSpec, video: VideoSpec) -> video_io.Look:
     try:
         found = video_io.look(data, video.num_frames, video.fps, spec.shots == "split", spec.decode_timeout_s)
+    except video_io.DecodeTimeout as error:
+        raise Refused("decode_timeout", f"{error} The machine may have been busy: it is tried again when the clip is met again.") from None
     except video_io.VideoUnreadable as error:
         raise Refused("unreadable_video", f"{error} Re-encode or copy the file again.") from None
     facts = found.facts

@@ -16,6 +16,7 @@ known without decoding is checked here; pvtt_model.data.ingest looks inside the 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,8 +85,9 @@ class _Scan:
                 values = parse_line(raw)
                 source = values["video_path"] if isinstance(values.get("video_path"), str) else ""
                 check_fields(values)
+                began_ns = time.time_ns()
                 line = self._files(number, values)
-                self.memory.remember(raw, line, self._named(values))
+                self.memory.remember(raw, line, self._named(values), began_ns)
             source = line.source
             self._beside_the_others(line)
         except Refused as refused:

@@ -27,7 +27,8 @@ KINDS: dict[str, str] = {
     "duplicate": "the same video bytes as an earlier line",
     # of the content
     "changed": "a file changed after it was hashed",
-    "unreadable_video": "the video does not decode, or not in time",
+    "unreadable_video": "the video does not decode",
+    "decode_timeout": "the video does not decode in time",
     "no_times": "frames are to be taken by their times, and the file holds none",
     "variable_rate": "the frame rate varies, and frames are to be taken by their number",
     "too_short": "fewer frames than the model sees, or fewer seconds",
@@ -42,6 +43,10 @@ KINDS: dict[str, str] = {
     "mask_size": "the mask has another size than the video",
     "unreadable_reference": "the reference picture does not open, or is a decompression bomb",
 }
+
+
+#: Which say nothing lasting of the line: it is probed again where it is met again.
+PASSING = ("changed", "decode_timeout")
 
 
 class Refusal(NamedTuple):

@@ -9,7 +9,6 @@ it at any time; an unreadable one is ignored.
 from __future__ import annotations
 
 import os
-import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import fields
@@ -34,41 +33,48 @@ class ScanMemory:
         self.path, self._head = path, [FORM, under]
         self._before: dict[str, Any] = {}
         self._now: dict[str, Any] = {}
+        self._changed = False
         if path is not None and path.is_file():
             try:
                 kept = orjson.loads(path.read_bytes())
-                self._before = kept["lines"] if kept["head"] == self._head else {}
-            except (ValueError, KeyError, TypeError, OSError):
+                self._before = dict(kept["lines"]) if kept["head"] == self._head else {}
+            except (ValueError, KeyError, TypeError, OSError, RecursionError):
                 self._before = {}
 
     def recall(self, number: int, raw: bytes) -> CheckedLine | None:
         """The line of this text, as it was checked, where none of its files was touched since."""
         key = sha256(raw).hexdigest()
         kept = self._before.get(key)
-        if kept is None or any(_stamp(path) != stamp for path, stamp in kept["files"]):
+        try:
+            if kept is None or any(_stamp(path) != stamp for path, stamp in kept["files"]):
+                return None
+            line = _line(number, kept["line"])
+            self._now[key] = kept if "unasked" not in kept else {"files": kept["files"], "line": kept["line"]}
+        except (AttributeError, KeyError, TypeError, ValueError):  # another wrote it, in another way
             return None
-        self._now[key] = kept if "unasked" not in kept else {"files": kept["files"], "line": kept["line"]}
-        return _line(number, kept["line"])
+        return line
 
-    def remember(self, raw: bytes, line: CheckedLine, named: Sequence[str]) -> None:
-        """named: every path that the line names, a mask's folder too; its files are added here."""
+    def remember(self, raw: bytes, line: CheckedLine, named: Sequence[str], began_ns: int) -> None:
+        """named: every path that the line names, a mask's folder too; where they lead, and a mask's files, are added here. began_ns: when the
+        first of them was about to be hashed, as time.time_ns()."""
         if self.path is None:
             return
-        masks = [*line.mask_paths, *(line.truth.mask_paths if line.truth else ())]
-        files = [(path, _stamp(path)) for path in (*named, *masks)]
-        quiet = time.time_ns() - GRAIN_NS
+        truth = (line.truth.video_path, *line.truth.mask_paths) if line.truth else ()
+        real = (line.video_path, *line.reference_paths, *line.mask_paths, *truth)
+        files = [(path, _stamp(path)) for path in dict.fromkeys((*named, *real))]
+        quiet = began_ns - GRAIN_NS
         kept = {"files": files, "line": _kept(line)}
         if all(stamp is not None and max(stamp[2:]) < quiet for _, stamp in files) and _comes_back(kept):
             self._now[sha256(raw).hexdigest()] = kept
+            self._changed = True
 
     def keep(self) -> None:
         """Write what this scan found, whole or not at all."""
-        if self.path is None or self._now.keys() == self._before.keys():
+        if self.path is None or not (self._changed or self._now.keys() != self._before.keys()):
             return
         for key, kept in self._before.items():
-            unasked = kept.get("unasked", 0) + 1
-            if key not in self._now and unasked <= KEPT_SCANS:
-                self._now[key] = kept | {"unasked": unasked}
+            if key not in self._now and isinstance(kept, dict) and kept.get("unasked", 0) < KEPT_SCANS:
+                self._now[key] = kept | {"unasked": kept.get("unasked", 0) + 1}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         part = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}.part")
         part.write_bytes(orjson.dumps({"head": self._head, "lines": self._now}))

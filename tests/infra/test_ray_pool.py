@@ -69,6 +69,12 @@ def test_a_killed_worker_is_replaced_and_its_item_done(here: Settings, tmp_path:
     assert map_on_ray(ray_work.dies_once, [str(tmp_path)] * 3, name="dies once", settings=here) == ["alive"] * 3
 
 
+def test_actors_that_died_idle_cost_no_item_its_tries(here: Settings) -> None:
+    for pid in set(map_on_ray(ray_work.pid_of, [0.2] * 4, name="alive", settings=here)):
+        os.kill(pid, 9)
+    assert map_on_ray(ray_work.fails_at_three, [2], name="after", settings=here, max_retries=0) == [4]
+
+
 def test_a_worker_is_named_after_its_work(here: Settings) -> None:
     assert map_on_ray(ray_work.title, [0], name="encoding latents", settings=here) == ["ray::encoding latents"]
 

@@ -15,11 +15,9 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))  # house.py, small_run.py
 
 from house import House  # noqa: E402
-from small_run import Watched, parameters  # noqa: E402
+from small_run import RUN_TIMEOUT_S, Watched, parameters  # noqa: E402
 
 from infra.store.s3 import s3_client  # noqa: E402
-
-RUN_TIMEOUT_S = 900.0
 
 
 @pytest.fixture(scope="session")

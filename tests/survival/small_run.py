@@ -13,6 +13,7 @@ from infra.store.base import ObjectMissing
 from pvtt_model.artifacts import Manifest
 from pvtt_model.recipes import recipe_by_name
 
+RUN_TIMEOUT_S = 900.0
 STEPS, EVERY = 60, 5
 CURATED = ("clips", "masks", "latents", "conditions")
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 import time
 
 import pytest
-from conftest import RUN_TIMEOUT_S
 from house import House, Process, wait_for
-from small_run import EVERY, MOMENTS, STEPS, Moment, Snapshot, Watched, parameters
+from small_run import EVERY, MOMENTS, RUN_TIMEOUT_S, STEPS, Moment, Snapshot, Watched, parameters
 
 pytestmark = pytest.mark.slow
 MOMENT_TIMEOUT_S = 600.0

@@ -49,7 +49,12 @@ def encoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             planned = plan_artifact(kind, {"of": "this test"})
             made = store.find(planned)
             if made is None:
-                table = attach_json(store, planned, TABLE, [{"clip_key": row["clip_key"]} for row in of_kind])
+                table = attach_json(
+                    store,
+                    planned,
+                    TABLE,
+                    [{"clip_key": row["clip_key"], "split": row.get("split"), "shard": 0, "row": i} for i, row in enumerate(of_kind)],
+                )
                 made = store.commit(planned, [store.pool(tmp_path / kind, "shard-00000.parquet", rows=3), table], {})
             refs.append(ArtifactRef(kind=kind, version=made.version, uri=store.store.uri))
         manifest = task._make(store, latents_artifact(recipe, refs[0].name, refs[1].name), *refs, recipe)

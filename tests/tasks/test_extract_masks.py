@@ -39,7 +39,7 @@ def test_the_table_shows_provider_agreement_and_risk(tmp_path: Path, monkeypatch
     clips = [clip_row(tmp_path, 0), clip_row(tmp_path, 1, mask=[], mask_format="none")]
     write_shard(tmp_path / "clips.parquet", clips, SCHEMAS["clips"])
     planned = plan_artifact("clips", {"of": "this test"})
-    table = attach_json(store, planned, TABLE, [{"clip_key": clip["clip_key"], "height": 64} for clip in clips])
+    table = attach_json(store, planned, TABLE, [{"clip_key": clip["clip_key"], "height": 64, "shard": 0, "row": i} for i, clip in enumerate(clips)])
     made = store.commit(planned, [store.pool(tmp_path / "clips.parquet", "shard-00000.parquet", rows=2), table], {})
     ref = ArtifactRef(kind="clips", version=made.version, uri=store.store.uri)
     encoder = recipe_by_name("nano").conditions.image_encoder.model_dump()

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -128,3 +129,52 @@ def test_a_number_that_the_memory_could_not_give_back_is_not_remembered(house: H
     house.write([house.lines[0] | {"metadata": house.lines[0]["metadata"] | {"serial": 10**30}}, house.lines[1]])
     first = house.scan()
     assert house.scan() == first and house.scan().lines[0].metadata["serial"] == 10**30 and "v0.mp4" in house.hashed and "v1.mp4" not in house.hashed
+
+
+def test_a_touched_file_is_hashed_once_more_and_no_oftener(house: House) -> None:
+    first = house.scan()
+    os.utime(house.at / "v1.mp4")
+    assert house.scan() == first and "v1.mp4" in house.hashed and "v0.mp4" not in house.hashed
+    assert house.scan() == first and house.hashed == []
+
+
+@pytest.mark.parametrize("lines", [[], "x", None, 5, {"KEY": {}}, {"KEY": []}, {"KEY": {"files": [], "line": {}}}, {"KEY": {"files": 5, "line": {}}}])
+def test_a_memory_of_the_wrong_types_is_ignored(house: House, lines: Any) -> None:
+    first = house.scan()
+    path = house.at / ".memory" / "m.json"
+    kept = json.loads(path.read_text())
+    if isinstance(lines, dict):
+        lines = {next(iter(kept["lines"])): lines["KEY"]}
+    path.write_text(json.dumps(kept | {"lines": lines}))
+    assert house.scan() == first
+
+
+def test_a_file_that_changes_behind_its_hash_is_not_remembered(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long the line's other files then take."""
+    hash_of = manifest.sha256_of_file
+
+    def and_then_written(path: str) -> str:
+        found = hash_of(path)
+        if str(path).endswith("v0.mp4"):
+            (house.at / "v0.mp4").write_bytes(b"OTHER!")
+        return found
+
+    monkeypatch.setattr(manifest, "sha256_of_file", and_then_written)
+    house.scan()
+    monkeypatch.setattr(manifest, "sha256_of_file", hash_of)
+    assert house.scan() == house.scan(memory=False)
+
+
+def test_a_path_that_now_leads_to_the_same_file_elsewhere_is_followed(house: House) -> None:
+    """Snapshots of hard links: current -> day2, and day1 is renamed away."""
+    for day in ("day1", "day2"):
+        (house.at / day).mkdir()
+    (house.at / "v0.mp4").rename(house.at / "day1" / "v.mp4")
+    os.link(house.at / "day1" / "v.mp4", house.at / "day2" / "v.mp4")
+    (house.at / "current").symlink_to("day1")
+    house.write([house.lines[0] | {"video_path": "current/v.mp4"}])
+    house.scan()
+    (house.at / "current").unlink()
+    (house.at / "current").symlink_to("day2")
+    (house.at / "day1").rename(house.at / "old")
+    assert os.path.exists(house.scan().lines[0].video_path)
