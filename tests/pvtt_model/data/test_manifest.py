@@ -171,7 +171,7 @@ def test_every_bad_line_is_refused_with_its_own_kind_and_cure(folder: Any, no_fe
         if isinstance(line, dict):
             assert refusal.source == line["video_path"]
     kinds = {kind for kind, _, _ in bad}
-    assert kinds == set(KINDS) - {"changed", "variable_rate", "no_times", "shot_cut", "leaks_evaluation"} and len(kinds) >= 12
+    assert kinds == set(KINDS) - {"changed", "decode_timeout", "variable_rate", "no_times", "shot_cut", "leaks_evaluation"} and len(kinds) >= 12
 
 
 def test_outside_root_is_allowed_when_asked(folder: Any, no_fetch: Any) -> None:

@@ -103,7 +103,7 @@ def test_a_sample_is_read_from_its_row(shards):
 def test_what_training_does_not_read_yet_changes_no_sample(shards, tmp_path):
     """A row with CLIP's tokens and VACE's references is read as one of before, without them."""
     plain = read_sample(Place("a", *shards("a", "a"), 0))
-    latents, conditions = ({**load(read_rows(tmp_path / name)[0]["tensors"])} for name in "lc")
+    latents, conditions = ({**load(read_rows(tmp_path / name)[0]["tensors"])} for name in ("l1", "c"))
     latents["references_NCFHW"] = torch.ones(2, 16, 1, 2, 2)
     conditions |= {"clip_NPC": torch.ones(2, 5, 3), "clip_ND": torch.ones(2, 4), "clip_1_NPC": torch.ones(2, 5, 3), "clip_1_ND": torch.ones(2, 4)}
     for name, tensors in (("latents", latents), ("conditions", conditions)):
