@@ -1,9 +1,8 @@
-"""The pool on a cluster of several nodes (processes of this machine), of which one is lost in mid-work and another comes late."""
+"""The pool on a cluster of several nodes (processes of this machine), of which one is lost in mid-work and another comes."""
 
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,18 +34,16 @@ def settings(tmp_path: Path, cluster: Cluster) -> Settings:
 def test_a_lost_node_costs_no_item_and_a_new_one_is_used(cluster: Cluster, tmp_path: Path) -> None:
     lost = cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
-
-    def meanwhile() -> None:
-        time.sleep(4)
-        cluster.remove_node(lost, allow_graceful=False)
-        cluster.add_node(num_cpus=1)
-
-    thread = threading.Thread(target=meanwhile)
-    thread.start()
     told: list[int] = []
-    pids = map_on_ray(ray_work.pid_of, [0.5] * 24, name="on nodes", settings=settings(tmp_path, cluster), on_result=lambda done, _: told.append(done))
-    thread.join()
-    assert len(pids) == 24 and told == list(range(1, 25))
+
+    def on_result(done: int, _: int) -> None:
+        told.append(done)
+        if done == 8:
+            cluster.remove_node(lost, allow_graceful=False)
+            cluster.add_node(num_cpus=1)
+
+    pids = map_on_ray(ray_work.pid_of, [0.5] * 40, name="on nodes", settings=settings(tmp_path, cluster), on_result=on_result)
+    assert len(pids) == 40 and told == list(range(1, 41))
     assert len(set(pids)) == 3, "one on the head, one on the node that was lost, one on the node that came"
 
 
