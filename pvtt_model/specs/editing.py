@@ -1,0 +1,33 @@
+"""How edits are sampled."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pvtt_model.specs.base import Positive, Spec
+
+
+class EditSpec(Spec):
+    """Sampling of the edited videos.
+
+    Guidance: uncond + scale (cond - uncond), so scale 1 is the plain conditional; the survey's w is scale - 1. Wan's default is 5.
+    """
+
+    num_steps: Positive = 50
+    scheduler: Literal["unipc", "flow_euler"] = "unipc"
+    shift: Annotated[float, Field(gt=0)] = 16.0
+    guidance_text: Annotated[float, Field(ge=0)] = 5.0
+    guidance_reference: Annotated[float, Field(ge=0)] = 2.0
+    seed: int = 42
+    clips: Literal["held_out", "all"] = Field(default="held_out", description="all: training clips too; the report then says so")
+    max_clips: Positive = 199
+    reference: Literal["own", "swap"] = Field(default="own", description="own: the clip's reference; swap: the next clip's, another product")
+    background: Literal["generated", "blended"] = Field(
+        default="generated", description="blended: at every step the latents outside the mask are the template's own; generated: the model's"
+    )
+    feather_px: Annotated[int, Field(ge=0)] = Field(default=4, description="width of the blend at the mask's edge in the composited output")
+    baselines: tuple[Literal["base", "no_reference", "wrong_reference"], ...] = Field(
+        default=(), description="also sampled from the same noise: the base without adapter and LoRA, the teacher without and with a wrong reference"
+    )

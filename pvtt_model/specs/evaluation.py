@@ -1,0 +1,33 @@
+"""How edits are judged, and what a stage has to reach."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pvtt_model.specs.base import Execution, Share, Spec
+from pvtt_model.specs.models import ModelSpec
+
+
+class EvalSpec(Spec):
+    """The extractors of product similarity. A stand-in's numbers carry its name."""
+
+    clip: ModelSpec
+    dino: ModelSpec
+    judge: ModelSpec | None = Field(default=None, description="image encoder of identity_top1, independent of the one that conditions the adapter")
+    candidates: Annotated[int, Field(ge=2)] = Field(default=20, description="products among which the judge has to find the right one")
+    crop_margin: Share = Field(default=0.1, description="margin round the mask's box, share of its side")
+
+
+class Threshold(Spec):
+    """One line of a gate, e.g. clip_i > 0.75. A metric that the report does not hold fails."""
+
+    metric: str
+    op: Literal[">", ">=", "<", "<="]
+    value: float
+
+
+class GateSpec(Spec):
+    thresholds: tuple[Threshold, ...]
+    on_failure: Literal["stop", "continue", "ask"] = Execution("stop")

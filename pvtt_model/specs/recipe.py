@@ -1,0 +1,71 @@
+"""A stage of the curriculum, and a recipe: everything a run needs to know."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from pvtt_model.specs.base import Execution, Spec
+from pvtt_model.specs.clips import ClipSpec, NanoWorldSpec
+from pvtt_model.specs.conditions import ConditionSpec
+from pvtt_model.specs.editing import EditSpec
+from pvtt_model.specs.evaluation import EvalSpec, GateSpec
+from pvtt_model.specs.latents import LatentSpec
+from pvtt_model.specs.lora import LoraSpec
+from pvtt_model.specs.masks import MaskSpec
+from pvtt_model.specs.models import BackboneSpec
+from pvtt_model.specs.objective import ObjectiveSpec
+from pvtt_model.specs.reference import ReferenceSpec
+from pvtt_model.specs.training import DataSpec, OptimSpec, ParallelSpec, TrainSpec
+
+
+class StageSpec(Spec):
+    """One stage of the curriculum: train, edit, judge, gate."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
+    backbone: BackboneSpec
+    reference: ReferenceSpec = ReferenceSpec()
+    lora: LoraSpec = LoraSpec()
+    objective: ObjectiveSpec = ObjectiveSpec()
+    optim: OptimSpec = OptimSpec()
+    parallel: ParallelSpec = ParallelSpec()
+    train: TrainSpec
+    data: DataSpec = DataSpec()
+    init_from: Literal["base", "previous"] = Field(
+        default="base", description="previous: what fits of the stage before (all at the same size, the resampler at another)"
+    )
+    edit: EditSpec = EditSpec()
+    evaluate: EvalSpec
+    gate: GateSpec
+
+    @model_validator(mode="after")
+    def _words_have_a_space(self) -> StageSpec:
+        if self.objective.words_weight and self.reference.space != "words":
+            raise ValueError(
+                f"stage '{self.name}': objective.words_weight is {self.objective.words_weight}, but reference.space is '{self.reference.space}', "
+                "whose tokens are not words. Set reference.space='words', or words_weight=0."
+            )
+        return self
+
+
+class RecipeSpec(Spec):
+    """Everything a run needs to know, from raw clips to release."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
+    description: str = Execution("")
+    world: NanoWorldSpec = NanoWorldSpec()
+    clips: ClipSpec = ClipSpec()
+    masks: MaskSpec = MaskSpec()
+    latents: LatentSpec
+    conditions: ConditionSpec
+    stages: tuple[StageSpec, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _stages_are_told_apart(self) -> RecipeSpec:
+        names = [s.name for s in self.stages]
+        if len(set(names)) != len(names):
+            raise ValueError(f"stages share a name: {names}. Give each its own.")
+        if self.stages[0].init_from == "previous":
+            raise ValueError(f"stage '{names[0]}' is the first and cannot start from a previous one. Set init_from='base'.")
+        return self

@@ -1,0 +1,61 @@
+"""How a stage trains: optimiser, workers, length, data."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pvtt_model.specs.base import Execution, Positive, Spec
+
+
+class OptimSpec(Spec):
+    """AdamW with a linear warm-up from lr/warmup_steps, then constant (the survey's 10.4) or a cosine down to a tenth."""
+
+    lr: Annotated[float, Field(gt=0)] = 1e-4
+    decay: Literal["constant", "cosine"] = "constant"
+    warmup_steps: Annotated[int, Field(ge=0)] = 1000
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    grad_clip: Annotated[float, Field(gt=0)] = 1.0
+
+
+class ParallelSpec(Spec):
+    """Workers and sharding. global batch = micro_batch x num_workers x grad_accum."""
+
+    num_workers: Positive = 8
+    accelerator: Literal["cpu", "gpu"] = "gpu"
+    gpu_memory_gib: Annotated[float, Field(gt=0)] = Execution(80.0)
+    zero_stage: Literal[0, 1, 2, 3] = 3
+    offload_optimizer: bool = False
+    offload_params: bool = False
+    micro_batch: Positive = 1
+    grad_accum: Positive = 4
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    gradient_checkpointing: bool = True
+
+    @property
+    def global_batch(self) -> int:
+        return self.micro_batch * self.num_workers * self.grad_accum
+
+
+class TrainSpec(Spec):
+    """Length of a stage, and how it survives."""
+
+    steps: Positive
+    seed: int = 42
+    checkpoint_every_steps: Positive = Execution(500)
+    keep_checkpoints: Positive = Execution(3)
+    max_worker_restarts: Annotated[int, Field(ge=0)] = Execution(3)
+
+
+class DataSpec(Spec):
+    """How many pairs a stage wants, and which. Fewer than min_pairs refuses to train; more than max_pairs takes the first or the best."""
+
+    min_pairs: Positive = 1
+    max_pairs: Positive | None = None
+    select: Literal["first", "best"] = Field(default="first", description="best: by the masks' quality score, highest first")
+    read: Literal["cache", "ranges"] = Execution(
+        "cache", description="cache: each worker fetches whole shards before it starts; ranges: one request a row, for data that no disk here holds"
+    )
