@@ -95,19 +95,16 @@ def _weights_and_disk(recipe: RecipeSpec, where: Settings) -> Iterator[Check]:
     from pvtt_model.plan import data_bytes
     from pvtt_model.preflight.disk import Wanted, disk_checks
     from pvtt_model.preflight.stage import checkpoints_wanted
-    from pvtt_model.preflight.weights import files_checks, models_of
+    from pvtt_model.preflight.weights import files_checks, settings_by_model
     from tasks.preflight import store_folder, weights_found
 
-    seen, fetch = set(), 0
-    for path, spec in models_of(recipe):
-        if spec in seen:
-            continue
-        seen.add(spec)
-        checks, folder, to_fetch = weights_found(path, spec, where)
+    fetch = 0
+    for spec, paths in settings_by_model(recipe).items():
+        checks, folder, to_fetch = weights_found(paths, spec, where)
         fetch += to_fetch
         yield from checks
         if folder is not None:
-            yield from files_checks(f"weights {path}", spec, folder, with_hash=True)
+            yield from files_checks(f"weights {paths[0]}", spec, folder, with_hash=True)
     pairs = max(stage.data.min_pairs for stage in recipe.stages)
     folder = store_folder(where)
     wanted = [Wanted(where.cache, fetch, "weights")]
@@ -131,11 +128,12 @@ def _stages(recipe: RecipeSpec, where: Settings) -> Iterator[Check]:
 
     for stage in recipe.stages:
         yield from sharding_checks(stage, versions_known())
-        gpu = None
+        gpu, of_gpu = None, "free"
         if stage.parallel.accelerator == "gpu":
             here = torch.cuda.is_available() and not where.ray_address
             gpu = free_gpu_bytes(0) if here else int(stage.parallel.gpu_memory_gib * GIB)
-        yield from memory_check(recipe, stage, Room(gpu, host_bytes(where), stage.parallel.num_workers))
+            of_gpu = "free" if here else "by the recipe (parallel.gpu_memory_gib): no GPU is seen from here"
+        yield from memory_check(recipe, stage, Room(gpu, host_bytes(where), stage.parallel.num_workers), of_gpu)
     yield from network_checks(recipe.stages[0])
 
 

@@ -6,7 +6,7 @@ What pvtt_model can know by itself is in pvtt_model/preflight; here the infrastr
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from infra.probes import prefect_answers, probe_store, ray_answers, without_secrets
@@ -35,10 +35,19 @@ def driver_checks(stage: StageSpec, where: Settings) -> list[Check]:
         *software_checks(),
         *sharding_checks(stage, versions_known()),
         *network_checks(stage),
-        *weights_found("backbone", stage.backbone, where)[0],
+        *_backbone_found(stage, where),
         *disk_checks([Wanted(folder, 0, "") for folder in (where.home, store_folder(where)) if folder is not None]),
         *(processor_checks(stage.parallel, where) if local else []),
     ]
+
+
+def _backbone_found(stage: StageSpec, where: Settings) -> list[Check]:
+    """On a cluster only what holds everywhere: a path or the hub may be in the nodes' reach alone."""
+    spec = stage.backbone
+    if where.ray_address and not spec.weights.startswith("hf://"):
+        return []
+    found = weights_found([f"stages.{stage.name}.backbone"], spec, where)[0]
+    return [c for c in found if c.status != "fail" or "revision" in c.got] if where.ray_address else found
 
 
 def store_folder(where: Settings) -> Path | None:
@@ -60,9 +69,9 @@ def processor_checks(parallel: ParallelSpec, where: Settings) -> list[Check]:
     return [instructions_check(instructions(), parallel), threads_check(min(cores(), where.num_cpus), workers, threads), *found]
 
 
-def weights_found(path: str, spec: ModelSpec, where: Settings) -> tuple[list[Check], Path | None, int]:
-    """(the check, the folder where the weights are on this machine, bytes to fetch). path: of the setting, for the override that mends it."""
-    name = f"weights {path}"
+def weights_found(paths: Sequence[str], spec: ModelSpec, where: Settings) -> tuple[list[Check], Path | None, int]:
+    """(the check, the folder where the weights are on this machine, bytes to fetch). paths: of the settings, for the overrides that mend it."""
+    name = f"weights {paths[0]}"
     what = f"'{spec.architecture}' from {without_secrets(spec.weights)}"
     try:
         if spec.weights.startswith("nano:"):
@@ -73,9 +82,18 @@ def weights_found(path: str, spec: ModelSpec, where: Settings) -> tuple[list[Che
     except (ValueError, OSError, StoreRefused, WeightsUnavailable) as error:
         if spec.weights.startswith("hf://") and isinstance(error, ValueError):
             hub = spec.weights.removeprefix("hf://")
-            cure = f"Pin it: --set {path}.revision=<the 40-digit commit of https://huggingface.co/{hub}/commits/main>."
+            pins = " ".join(f"--set {path}.revision=COMMIT" for path in paths)
+            cure = f"Pin it: {pins}, COMMIT being the 40-digit one of https://huggingface.co/{hub}/commits/main."
             return [Check(name, "fail", f"{what} at a commit", f"revision '{spec.revision}', which may move", cure)], None, 0
-        return [Check(name, "fail", what, f"{type(error).__name__}: {error}", f"Set {path}.weights to where they are.")], None, 0
+        return (
+            [
+                Check(
+                    name, "fail", what, f"{type(error).__name__}: {error}", f"Set {', '.join(f'{path}.weights' for path in paths)} to where they are."
+                )
+            ],
+            None,
+            0,
+        )
     if found.folder is not None:
         return [], found.folder, 0
     return [Check(name, "ok", what, f"{found.files} files, {found.bytes / 1e6:,.1f} MB to fetch; looked into before training")], None, found.bytes

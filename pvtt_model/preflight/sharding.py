@@ -53,36 +53,29 @@ def _batches(stage: StageSpec, name: str) -> list[Check]:
         return [Check(name, "warn", "a step that sees each pair once", got, cure)]
     if stage.optim.warmup_steps >= stage.train.steps:
         got = f"warm-up over {stage.optim.warmup_steps} of {stage.train.steps} steps: lr {stage.optim.lr:g} is never reached"
-        return [
-            Check(
-                name, "warn", "a warm-up shorter than the training", got, f"--set stages.{stage.name}.optim.warmup_steps={stage.train.steps // 10}."
-            )
-        ]
+        cure = f"--set stages.{stage.name}.optim.warmup_steps={stage.train.steps // 10}."
+        return [Check(name, "warn", "a warm-up shorter than the training", got, cure)]
     return []
 
 
 def network_checks(stage: StageSpec, environment: Mapping[str, str] = os.environ, interfaces: frozenset[str] | None = None) -> list[Check]:
-    """The environment's wishes for NCCL and gloo: an interface that is not there hangs or breaks the first collective."""
+    """The environment's wishes for NCCL and gloo: an interface that is not there hangs or breaks the first collective.
+
+    NCCL takes a list of prefixes, '=' before them for whole names and '^' for those to leave out; gloo whole names.
+    """
     has = network_interfaces() if interfaces is None else interfaces
-    what = "the interfaces that the environment names for NCCL and gloo"
-    found = []
+    found, named = [], []
     for name in ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"):
         asked = environment.get(name, "")
-        if not asked or asked.startswith("^"):  # '^' names those to leave out
+        if not asked or asked.startswith("^"):
             continue
-        exact, names = asked.startswith("="), asked.removeprefix("=").split(",")
-        known = [n for n in names if any(i == n if exact or name.startswith("GLOO") else i.startswith(n) for i in has)]
-        if not known:
-            found.append(
-                Check("network", "fail", f"{what}: {name}={asked}", f"here are {', '.join(sorted(has)) or 'none'}", f"Unset {name}, or name one.")
-            )
+        named.append(f"{name}={asked}")
+        whole = asked.startswith("=") or name.startswith("GLOO")
+        if not any(here == n if whole else here.startswith(n) for n in asked.removeprefix("=").split(",") for here in has):
+            got = f"here are {', '.join(sorted(has)) or 'none'}"
+            found.append(Check("network", "fail", f"the interface of {name}={asked}", got, f"Unset {name}, or name one of these."))
     off = [f"{name}={environment[name]}" for name in ("NCCL_P2P_DISABLE", "NCCL_SHM_DISABLE", "NCCL_IB_DISABLE") if environment.get(name) == "1"]
     if off and stage.parallel.accelerator == "gpu" and stage.parallel.num_workers > 1:
-        found.append(
-            Check(
-                "network", "warn", "NCCL's fast ways left on", ", ".join(off), "Unset them where the hardware has these ways: they slow every step."
-            )
-        )
-    return found or [
-        Check("network", "ok", what, "none is named" if not any(n in environment for n in ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME")) else "there")
-    ]
+        cure = "Unset them where the hardware has these ways: without them every step is slower."
+        found.append(Check("network", "warn", "NCCL's fast ways left on", ", ".join(off), cure))
+    return found or [Check("network", "ok", "the interfaces that the environment names for NCCL and gloo", ", ".join(named) or "none is named")]

@@ -1,4 +1,4 @@
-"""What a training worker looks at before it loads weights, and `pvtt doctor` for it: device, memory, the backbone's files, room for step checkpoints."""
+"""What a training worker looks at before it loads weights, and `pvtt doctor` for it: device, memory, room for step checkpoints."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pvtt_model.preflight.check import Check
 from pvtt_model.preflight.device import computes, free_gpu_bytes, gpu_checks
 from pvtt_model.preflight.disk import Wanted, disk_checks, step_checkpoint_bytes
 from pvtt_model.preflight.machine import cores, host_memory
-from pvtt_model.preflight.memory import Room, memory_check, plan_stage
+from pvtt_model.preflight.memory import Room, figures_of, memory_check
 from pvtt_model.preflight.processor import threads_check
 from pvtt_model.specs import ParallelSpec, RecipeSpec, StageSpec
 
@@ -43,7 +43,7 @@ def gpu_index() -> int:
 def checkpoints_wanted(recipe: RecipeSpec, stage: StageSpec, scratch: Path, store: Path | None) -> list[Wanted]:
     """Room for the step checkpoint being written, in scratch, and for those that are kept and the newest, in the store's folder."""
     parallel = stage.parallel
-    one = step_checkpoint_bytes(plan_stage(recipe, stage).parameters.trained, parallel.num_workers, parallel.zero_stage)
+    one = step_checkpoint_bytes(figures_of(recipe, stage).parameters.trained, parallel.num_workers, parallel.zero_stage)
     kept = min(stage.train.keep_checkpoints, -(-stage.train.steps // stage.train.checkpoint_every_steps))
     what = f"step checkpoints of {stage.name}"
     return [Wanted(scratch, one, what)] + ([Wanted(store, one * (1 + kept), what)] if store is not None else [])

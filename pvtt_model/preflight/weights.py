@@ -29,6 +29,23 @@ def models_of(recipe: RecipeSpec) -> Iterator[tuple[str, ModelSpec]]:
         yield from models_of_stage(stage)
 
 
+def settings_by_model(recipe: RecipeSpec) -> dict[ModelSpec, list[str]]:
+    """The settings that name each model, those that all stages share as 'stages.*...'."""
+    found: dict[ModelSpec, list[str]] = {}
+    for path, spec in models_of(recipe):
+        found.setdefault(spec, []).append(path)
+    return {spec: _shared(paths, [f"stages.{stage.name}." for stage in recipe.stages]) for spec, paths in found.items()}
+
+
+def _shared(paths: list[str], stages: list[str]) -> list[str]:
+    for path in [p for p in paths if p.startswith(stages[0])]:
+        last = path.removeprefix(stages[0])
+        each = [f"{stage}{last}" for stage in stages]
+        if len(stages) > 1 and all(p in paths for p in each):
+            paths = [f"stages.*.{last}" if p == path else p for p in paths if p == path or p not in each]
+    return paths
+
+
 def models_of_stage(stage: StageSpec) -> Iterator[tuple[str, ModelSpec]]:
     at = f"stages.{stage.name}"
     yield f"{at}.backbone", stage.backbone
