@@ -9,6 +9,7 @@ import typer
 
 from cli.artifacts import app as artifacts
 from cli.clips import app as clips
+from cli.doctor import doctor
 from cli.plan import plan
 from cli.run import down, run, up
 
@@ -16,6 +17,7 @@ app = typer.Typer(name="pvtt", help="Product Video Template Transfer: curate, tr
 app.add_typer(artifacts, name="artifacts", help="What is in the store: ls, show, verify, lineage, gc.")
 app.add_typer(clips, name="clips", help="What is to be curated: draft a manifest of a folder.")
 app.command()(plan)
+app.command()(doctor)
 app.command()(up)
 app.command()(down)
 app.command()(run)

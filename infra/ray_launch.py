@@ -32,7 +32,7 @@ WORKER_ENV = {
 #: What workers on a cluster must know to reach the same store. No credential: Ray logs it. Those lie on the nodes (boto3's chain, HF_TOKEN).
 PASSED_ON = (
     "PVTT_HOME", "PVTT_STORE", "AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_CA_BUNDLE",
-    "HF_HOME", "HF_ENDPOINT", "HF_HUB_OFFLINE", "DS_ACCELERATOR", "PVTT_CACHE", "PVTT_CODE_COMMIT",
+    "HF_HOME", "HF_ENDPOINT", "HF_HUB_OFFLINE", "DS_ACCELERATOR", "PVTT_CACHE", "PVTT_CODE_COMMIT", "PVTT_PREFLIGHT",
 )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,6 +20,7 @@ class Settings(BaseModel):
     num_cpus: int = Field(gt=0, description="PVTT_NUM_CPUS: cores that a local Ray may use; all by default")
     max_workers: int = Field(default=256, gt=0, description="PVTT_MAX_WORKERS: actors that a step may use on a cluster; 256 by default")
     ray_address: str | None = Field(description="RAY_ADDRESS: a running cluster; a local Ray is started where it is unset")
+    preflight: Literal["fail", "warn"] = Field(default="fail", description="PVTT_PREFLIGHT: warn trains in spite of checks that failed")
 
     @property
     def cache(self) -> Path:
@@ -41,10 +43,14 @@ def settings(store: str | None = None) -> Settings:
         if not given.isdigit() or int(given) < 1:
             raise ValueError(f"{name} is '{given}'; it must be a whole number above 0. Unset it for {default}.")
         counts[name] = int(given)
+    preflight = os.environ.get("PVTT_PREFLIGHT") or "fail"
+    if preflight not in ("fail", "warn"):
+        raise ValueError(f"PVTT_PREFLIGHT is '{preflight}'; it is 'fail' or 'warn'. Unset it for 'fail'.")
     return Settings(
         home=home,
         store=uri,
         num_cpus=counts["PVTT_NUM_CPUS"],
         max_workers=counts["PVTT_MAX_WORKERS"],
         ray_address=os.environ.get("RAY_ADDRESS") or None,
+        preflight=preflight,
     )

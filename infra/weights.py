@@ -10,7 +10,9 @@ import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import NamedTuple
 
+from infra.store.base import ObjectInfo, ObjectStore
 from pvtt_model.artifacts import digest
 from pvtt_model.specs import ModelSpec
 
@@ -45,7 +47,48 @@ def local_weights(spec: ModelSpec, cache_dir: Path, only: Sequence[str] = ()) ->
     return path.resolve()
 
 
-def _from_hub(spec: ModelSpec, cache: Path, only: Sequence[str]) -> Path:
+class WeightsFound(NamedTuple):
+    """What `find_weights` found: the folder where they are on this machine, else how many files and bytes are to be fetched."""
+
+    folder: Path | None
+    files: int = 0
+    bytes: int = 0
+
+
+def find_weights(spec: ModelSpec, cache_dir: Path, only: Sequence[str] = (), timeout_s: float = 10.0) -> WeightsFound:
+    """Whether `local_weights` would find them: the same refusals, and nothing is fetched. A seed and a local path as there.
+
+    s3:// is listed; hf:// is looked for in the cache, else asked of the hub, at its commit. Raises as `local_weights`.
+    """
+    source = spec.weights
+    if source.startswith("s3://"):
+        _, objects, _ = _wanted_objects(source, only)
+        return WeightsFound(None, len(objects), sum(o.bytes for o in objects))
+    if not source.startswith("hf://"):
+        return WeightsFound(local_weights(spec, cache_dir, only))
+    name = _pinned(spec)
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(name, revision=spec.revision, cache_dir=Path(cache_dir) / "hub", local_files_only=True))
+        names = [p.relative_to(folder).as_posix() for p in folder.rglob("*")]
+        if any(_wanted(n, only) for n in names if n.endswith((".safetensors", ".pt"))):  # else another part of the same repository
+            return WeightsFound(folder)
+    except LocalEntryNotFoundError:
+        pass
+    try:
+        info = HfApi(endpoint=os.environ.get("HF_ENDPOINT")).model_info(name, revision=spec.revision, files_metadata=True, timeout=timeout_s)
+    except Exception as error:  # noqa: BLE001 - as in _from_hub
+        raise _not_fetched(spec, error) from None
+    found = [s for s in info.siblings or [] if _wanted(s.rfilename, only)]
+    if not found:
+        raise FileNotFoundError(f"{spec.weights} at {spec.revision} holds nothing that matches {list(only)}. Check the name and `architecture`.")
+    return WeightsFound(None, len(found), sum(s.size or 0 for s in found))
+
+
+def _pinned(spec: ModelSpec) -> str:
+    """owner/name of a hub uri with a commit. Raises ValueError for another form or a branch."""
     name = spec.weights.removeprefix("hf://").strip("/")
     if name.count("/") != 1:
         raise ValueError(f"weights '{spec.weights}' are not of the form hf://owner/name.")
@@ -55,6 +98,11 @@ def _from_hub(spec: ModelSpec, cache: Path, only: Sequence[str]) -> Path:
             f"Look up the 40-digit commit at https://huggingface.co/{name}/commits/main and pin it by override, "
             "e.g. --set latents.vae.revision=<commit>."
         )
+    return name
+
+
+def _from_hub(spec: ModelSpec, cache: Path, only: Sequence[str]) -> Path:
+    name = _pinned(spec)
     from huggingface_hub import snapshot_download
 
     try:
@@ -67,14 +115,31 @@ def _from_hub(spec: ModelSpec, cache: Path, only: Sequence[str]) -> Path:
             endpoint=os.environ.get("HF_ENDPOINT"),
         )
     except Exception as error:  # noqa: BLE001 - whatever the client met; its text may hold a URL with a credential, hence no chaining
-        raise WeightsUnavailable(
-            f"{spec.weights} at {spec.revision} could not be fetched ({type(error).__name__}: {_redacted(str(error))[:300]}). "
-            "Check the network, the name, the revision and your access (HF_TOKEN); or download it elsewhere and set `weights` to the folder."
-        ) from None
+        raise _not_fetched(spec, error) from None
     return Path(str(found))
 
 
+def _not_fetched(spec: ModelSpec, error: Exception) -> WeightsUnavailable:
+    return WeightsUnavailable(
+        f"{spec.weights} at {spec.revision} could not be fetched ({type(error).__name__}: {_redacted(str(error))[:300]}). "
+        "Check the network, the name, the revision and your access (HF_TOKEN); or download it elsewhere and set `weights` to the folder."
+    )
+
+
 def _from_s3(uri: str, cache: Path, only: Sequence[str]) -> Path:
+    store, objects, last = _wanted_objects(uri, only)
+    # Objects that change give another folder: a half-old, half-new model is never read.
+    folder = cache / digest(uri, [[o.key, o.bytes, o.modified_s] for o in objects])
+    for item in objects:
+        target = folder / item.key
+        if not target.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            store.get_file(item.key, target)
+    return folder / last if last else folder
+
+
+def _wanted_objects(uri: str, only: Sequence[str]) -> tuple[ObjectStore, list[ObjectInfo], str]:
+    """The store, what of it is wanted, and the object's key where the uri names one alone, else ''."""
     from infra.store import open_store
 
     if "@" in uri.removeprefix("s3://").split("/")[0]:
@@ -87,14 +152,7 @@ def _from_s3(uri: str, cache: Path, only: Sequence[str]) -> Path:
         raise FileNotFoundError(
             f"nothing to load under {uri}{f' that matches {list(only)}' if only else ''}. Check the bucket, the prefix and `weights`."
         )
-    # Objects that change give another folder: a half-old, half-new model is never read.
-    folder = cache / digest(uri, [[o.key, o.bytes, o.modified_s] for o in objects])
-    for item in objects:
-        target = folder / item.key
-        if not target.is_file():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            store.get_file(item.key, target)
-    return folder / last if single else folder
+    return store, objects, last
 
 
 def _wanted(key: str, only: Sequence[str]) -> bool:

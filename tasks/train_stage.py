@@ -10,17 +10,19 @@ from typing import Any
 from prefect import get_run_logger, task
 
 from infra.artifact_store import ArtifactStore
-from infra.settings import settings
+from infra.settings import Settings, settings
 from infra.step_checkpoints import StepCheckpoints
 from pvtt_model.artifacts import ArtifactRef, Manifest, Planned
 from pvtt_model.chain import checkpoint_artifact
-from pvtt_model.specs import DataSpec, RecipeSpec, VideoSpec
+from pvtt_model.preflight.check import as_lines, refuse
+from pvtt_model.specs import DataSpec, RecipeSpec, StageSpec, VideoSpec
 from pvtt_model.training.records import STATE, TRAINED, summary_of
 from pvtt_model.training.trained_tensors import split_trainable
 from tasks.clip_table import Curated, attach_json, clip_places
 from tasks.edit_work import ClipPlace
 from tasks.embed_conditions import EMPTY_TEXT
 from tasks.policy import POLICY, produce
+from tasks.preflight import driver_checks
 from tasks.train_payload import PlaceRef, TrainPayload
 from tasks.ui import Progress, picture, show_markdown, table
 
@@ -71,6 +73,7 @@ def place_ref(place: ClipPlace, fact: dict[str, Any], video: VideoSpec) -> Place
 def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, stage_name: str, data: Curated, previous: ArtifactRef | None) -> Manifest:
     where, index = settings(store.store.uri), stage_index(recipe, stage_name)
     stage = recipe.stages[index]
+    start_only_where_it_can_end(stage, where)
     usable = clip_places(store, data)
     chosen = select_pairs(usable, stage.data, stage_name)
     before = store.manifest(previous) if previous and stage.init_from == "previous" else None
@@ -90,6 +93,16 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, stage_name
     return _commit(store, planned, recipe, index, steps, [p.clip_key for p in chosen], said)
 
 
+def start_only_where_it_can_end(stage: StageSpec, where: Settings) -> None:
+    """The preflight of a stage: warnings to the log, PreflightFailed (not tried again) for what failed. The workers look at the rest."""
+    checks = driver_checks(stage, where)
+    for check in checks:
+        if check.status == "warn" or (check.status == "fail" and where.preflight == "warn"):
+            get_run_logger().warning("%s", as_lines([check]))
+    if where.preflight == "fail":
+        refuse(checks, f"training of stage '{stage.name}'")
+
+
 def _train(payload: TrainPayload, steps: StepCheckpoints, stage_name: str, where: Any) -> dict[str, Any]:
     from infra.ray_launch import start_ray, train_on_ray
 
@@ -105,6 +118,8 @@ def _train(payload: TrainPayload, steps: StepCheckpoints, stage_name: str, where
         get_run_logger().info("resuming stage %s at step %d of %d", stage_name, last, stage.train.steps)
 
     def on_progress(board: dict[str, Any]) -> None:
+        if board.get("warnings") and "warnings" not in said:
+            get_run_logger().warning("%s", board["warnings"])
         said.update(board)
         if "step" in board:
             record = board["step"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import time
@@ -14,14 +15,19 @@ from safetensors.torch import load_file
 
 from infra.artifact_store import ArtifactStore
 from infra.ray_launch import Reporter
-from infra.settings import settings
+from infra.settings import Settings, settings
 from infra.step_checkpoints import StepCheckpoints
 from pvtt_model.artifacts import StoredFile
 from pvtt_model.data.tensor_rows import TensorRows
+from pvtt_model.preflight.check import as_lines, refuse
+from pvtt_model.preflight.stage import worker_checks
+from pvtt_model.preflight.weights import files_checks
+from pvtt_model.specs import RecipeSpec, StageSpec
 from pvtt_model.training.loop import Resume, train
 from pvtt_model.training.records import STATE, TRAINED
 from pvtt_model.training.samples import Place, Shard
 from pvtt_model.training.teacher import build_teacher, load_trainable, load_trainable_files
+from tasks.preflight import store_folder
 from tasks.shard_work import weights_of
 from tasks.train_payload import TrainPayload
 
@@ -64,6 +70,7 @@ def train_worker(payload: TrainPayload, reporter: Reporter) -> None:
     checkpoints = StepCheckpoints(store.store, payload.planned)
     rank = dist.get_rank() if dist.is_initialized() else 0
     reporter.say(f"rank{rank}", "loading")
+    _preflight(payload.recipe, stage, where, reporter)
     dtype = torch.bfloat16 if stage.parallel.precision == "bfloat16" else torch.float32
     image_encoder = payload.recipe.conditions.image_encoder.architecture
     teacher = build_teacher(stage.backbone, stage.reference, stage.lora, image_encoder, weights_of(stage.backbone), dtype, stage.train.seed)
@@ -81,6 +88,28 @@ def train_worker(payload: TrainPayload, reporter: Reporter) -> None:
             reporter.say("resumed_at", resume.step if resume else 0)
         hooks = _StoreHooks(checkpoints, reporter, stage.train.keep_checkpoints)
         train(stage, teacher, places, empty, payload.recipe.conditions.max_text_tokens, hooks, Path(work), resume)
+
+
+def _preflight(recipe: RecipeSpec, stage: StageSpec, where: Settings, reporter: Reporter) -> None:
+    """This rank's device, memory, disks and the backbone's files, before any rank loads weights: what one loads another would miss as free.
+
+    All ranks refuse together, with every rank's failures. Raises PreflightFailed.
+    """
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    checks = worker_checks(recipe, stage, where.scratch, store_folder(where), here)
+    folder = weights_of(stage.backbone)
+    if folder is not None:  # the loader looks at the hash
+        checks += files_checks("weights backbone", stage.backbone, folder, with_hash=False)
+    gathered = [checks]
+    if dist.is_initialized():
+        gathered = [[] for _ in range(dist.get_world_size())]
+        dist.all_gather_object(gathered, checks)
+    everyone = list(dict.fromkeys(check for of_rank in gathered for check in of_rank))
+    shown = [c for c in everyone if c.status == "warn" or (c.status == "fail" and where.preflight == "warn")]
+    if shown and (not dist.is_initialized() or dist.get_rank() == 0):
+        reporter.say("warnings", as_lines(shown))
+    if where.preflight == "fail":
+        refuse(everyone, f"training of stage '{stage.name}'")
 
 
 def _shard(store: ArtifactStore, file: StoredFile, read: str) -> Shard:

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import boto3
 import pytest
 
-from infra.weights import WeightsUnavailable, _redacted, local_weights
+from infra.weights import WeightsUnavailable, _redacted, find_weights, local_weights
 from pvtt_model.backbones.architectures import files_wanted
 from pvtt_model.specs import ModelSpec
 
@@ -158,3 +158,26 @@ def test_s3_prefix_and_single_file(moto, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="hold a credential") as caught:
         local_weights(spec("s3://key:secret@weights/x"), tmp_path)
     assert "secret" not in str(caught.value)
+
+
+def test_what_would_be_fetched_is_known_before(hub, moto, tmp_path, monkeypatch):
+    for name, value in {"AWS_ENDPOINT_URL_S3": moto, "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}.items():
+        monkeypatch.setenv(name, value)
+    client = boto3.client("s3", endpoint_url=moto, region_name="us-east-1")
+    client.create_bucket(Bucket="looked-at")
+    for name, data in FILES.items():
+        client.put_object(Bucket="looked-at", Key=name, Body=data)
+    wanted = files_wanted("nano-vae")
+    assert find_weights(spec("s3://looked-at"), tmp_path, wanted) == (None, 2, len(b"{}tensors"))
+    assert find_weights(spec("hf://owner/name", revision=COMMIT), tmp_path, wanted)[:2] == (None, 2)
+    assert not list(tmp_path.iterdir()) and not any("resolve" in asked for asked in _Hub.asked), "nothing was fetched"
+    folder = local_weights(spec("hf://owner/name", revision=COMMIT), tmp_path, wanted)
+    assert find_weights(spec("hf://owner/name", revision=COMMIT), tmp_path, wanted) == (folder, 0, 0)
+    assert find_weights(spec("hf://owner/name", revision=COMMIT), tmp_path, files_wanted("nano-s"))[0] is None, "another part of it is cached"
+    with pytest.raises(ValueError, match="no commit"):
+        find_weights(spec("hf://owner/name", revision="main"), tmp_path, wanted)
+    with pytest.raises(WeightsUnavailable, match="could not be fetched"):
+        find_weights(spec("hf://owner/other", revision=COMMIT), tmp_path, wanted)
+    with pytest.raises(FileNotFoundError, match="nothing to load"):
+        find_weights(spec("s3://looked-at/none"), tmp_path, wanted)
+    assert find_weights(spec(str(tmp_path)), tmp_path).folder == tmp_path and find_weights(spec("seed:1"), tmp_path).folder is None
