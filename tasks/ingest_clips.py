@@ -51,21 +51,16 @@ def ingest_clips(clips: str, recipe: RecipeSpec, store: str, base: ArtifactRef |
 
 def new_lines(clips: str, recipe: RecipeSpec, base: Manifest, store: ArtifactStore) -> list[CheckedLine]:
     """The source's lines that `base` has not judged: neither accepted (by the video) nor refused after probing (by all that the line says)."""
-    return _unjudged(_Source(clips, recipe, store.store.uri).scan().lines, store, base, recipe)
+    return _unjudged(_Source(clips, recipe, store.store.uri).scan(), store, base, recipe)
 
 
-def _unjudged(lines: Sequence[CheckedLine], store: ArtifactStore, base: Manifest, recipe: RecipeSpec) -> list[CheckedLine]:
+def _unjudged(scan: ManifestScan, store: ArtifactStore, base: Manifest, recipe: RecipeSpec) -> list[CheckedLine]:
     """A line that leaked is judged anew where the recipe's threshold is another: it was refused for what lies beside it, not for what it is."""
     same = base.spec["clips"].get("near_duplicate_bits", -1) == recipe.clips.near_duplicate_bits
     accepted = {fact.get("line_key", fact["clip_key"]) for fact in read_json(store, base)}
     refused = {r.get("content") for r in read_json(store, base, REFUSALS) if (same or r["kind"] != LEAKS) and r["kind"] not in PASSING}
-    return [line for line in lines if line.clip_key not in accepted and digest(*_content(line)) not in refused]
-
-
-def _content(line: CheckedLine) -> list[Any]:
-    """Everything a line says, less where it stands: a corrected line is a new one."""
-    said = [line.video_sha256, line.reference_sha256, line.mask_format, line.mask_sha256, line.prompt, line.metadata]
-    return said + ([line.truth.content()] if line.truth else [])
+    known = zip(scan.lines, scan.contents, strict=True)
+    return [line for line, content in known if line.clip_key not in accepted and content not in refused]
 
 
 class _Source:
@@ -121,8 +116,9 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, source: _S
         _same_frames(before, recipe)
     facts: list[Fact] = read_json(store, before) if before else []
     files = list(before.shards()) if before else []
-    lines = _unjudged(scan.lines, store, before, recipe) if before else list(scan.lines)
-    contents = {line.line: digest(*_content(line)) for line in lines}
+    lines = _unjudged(scan, store, before, recipe) if before else list(scan.lines)
+    content_of = {line.line: content for line, content in zip(scan.lines, scan.contents, strict=True)}
+    contents = {line.line: content_of[line.line] for line in lines}
     refusals = [r._asdict() for r in scan.refusals]
     refusals += [r for r in read_json(store, before, REFUSALS) if "content" in r and r["content"] not in contents.values()] if before else []
     earlier = earlier_lines(store, recipe, contents.values())
@@ -237,7 +233,7 @@ def _same_frames(before: Manifest, recipe: RecipeSpec) -> None:
 
 def _unit(store: ArtifactStore, recipe: RecipeSpec, lines: list[CheckedLine], index: int) -> Unit:
     """A chunk of lines; its key holds what decides its rows (`inspect`) and no more, so that another threshold of twins probes nothing again."""
-    contents = [[line.line, line.source, *_content(line)] for line in lines]
+    contents = [[line.line, line.source, *line.said()] for line in lines]
     key = digest("clips", decides(recipe), contents, REVISIONS["clips"])
     return Unit(store.store.uri, "clips", key, index, recipe, lines=tuple(lines))
 
