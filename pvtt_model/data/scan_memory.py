@@ -48,10 +48,12 @@ class ScanMemory:
         key = sha256(raw).hexdigest().encode()
         try:
             kept = orjson.loads(self._before[key][UNASKED:])
-            if any(_stamp(path) != stamp for path, stamp in kept["files"]):
-                return None
+            for path, stamp in kept["files"]:  # a mask may be a file a frame: the most of what a scan does
+                stat = os.stat(path)
+                if [stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns] != stamp:
+                    return None
             line, text = _line(number, kept["line"]), str(kept["text"])
-        except (AttributeError, KeyError, TypeError, ValueError):  # there is none, or another wrote it, in another way
+        except (AttributeError, KeyError, TypeError, ValueError, OSError):  # there is none, or another wrote it, in another way
             return None
         self._now[key] = b"0" + self._before[key][UNASKED:]
         return line, text
@@ -115,10 +117,10 @@ def _plain(value: Any) -> Any:
 
 
 def _line(number: int, kept: dict[str, Any]) -> CheckedLine:
+    """`kept` becomes the line's: JSON's lists are tuples again."""
+    for name in ("reference_paths", "reference_sha256", "mask_paths", "mask_sha256"):
+        kept[name] = tuple(kept[name])
     truth = kept["truth"]
-    return CheckedLine(line=number, **_typed(kept) | {"truth": Truth(**_typed(truth)) if truth else None})
-
-
-def _typed(kept: dict[str, Any]) -> dict[str, Any]:
-    """The dataclass's fields: JSON's lists are tuples again."""
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in kept.items()}
+    if truth:
+        kept["truth"] = Truth(**truth | {name: tuple(truth[name]) for name in ("mask_paths", "mask_sha256")})
+    return CheckedLine(line=number, **kept)

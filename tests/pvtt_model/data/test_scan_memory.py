@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -138,7 +137,9 @@ def test_a_touched_file_is_hashed_once_more_and_no_oftener(house: House) -> None
     assert house.scan() == first and house.hashed == []
 
 
-@pytest.mark.parametrize("kept", [b"", b"0", b"x{}", b"0[]", b"0null", b"05", b"0{}", b'0{"files": [], "line": {}}', b'0{"files": 5, "line": {}, "text": ""}'])
+@pytest.mark.parametrize(
+    "kept", [b"", b"0", b"x{}", b"0[]", b"0null", b"05", b"0{}", b'0{"files": [], "line": {}}', b'0{"files": 5, "line": {}, "text": ""}']
+)
 def test_a_memory_of_the_wrong_types_is_ignored(house: House, kept: bytes) -> None:
     first = house.scan()
     path = house.at / ".memory" / "m.json"
