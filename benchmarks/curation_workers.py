@@ -1,11 +1,14 @@
 """Curation with two workers against one; and how much memory it takes as the clips grow in number.
 
-    PYTHONPATH=. .venv/bin/python benchmarks/curation_workers.py [--clips 256] [--rounds 9] [--memory 100 1000 4000]
+    PYTHONPATH=. .venv/bin/python benchmarks/curation_workers.py [--clips 256] [--rounds 9] [--pin] [--memory 100 1000 4000]
 
 The flow `curate` as it is, on a temporary Prefect server, a local Ray and a local store, on nano clips in shards of 16. Each number of
 workers has a process of its own, whose Ray has as many cores, and whose workers have loaded their models before anything is timed; the two take
 turns, each round on clips of its own into an empty store. Then, in one more process with two workers, the peak resident memory of the
 flow's process and of the largest worker, sampled every 0.1 s, for each number of clips.
+
+A worker is Ray's core, not the machine's: beside it work its decoder, Prefect's server and the flow itself, and with one worker on two cores they
+have a core to themselves. --pin gives each side as many cores as it has workers, for all of its processes: what twice the cores give.
 
 Prints medians over the rounds of clips a second, for the whole flow and by step, and their ratio; bar: 1.7. Then the memory; bar: flat.
 """
@@ -31,6 +34,10 @@ STEPS = ("ingest", "extract", "encode", "embed", "describe")
 def serve(folder: Path) -> None:
     """Reads lines of JSON {manifest, store} on stdin, curates each, answers with seconds by step and peak memory, MiB."""
     import psutil
+
+    cores = int(os.environ.get("CORES", 0))
+    if cores:  # before any process is started: they inherit it
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
     from prefect.testing.utilities import prefect_test_harness
 
     import flows.curriculum as curriculum
@@ -78,12 +85,13 @@ def timed(task: Any, name: str, seconds: dict[str, float]) -> Any:
 
 
 class Side:
-    """A process that curates with so many workers."""
+    """A process that curates with so many workers, on so many cores where it is pinned."""
 
-    def __init__(self, folder: Path, workers: int) -> None:
+    def __init__(self, folder: Path, workers: int, pin: bool) -> None:
         self.folder = folder / f"with{workers}"
         self.folder.mkdir()
         env = os.environ | {"PVTT_NUM_CPUS": str(workers), "PVTT_HOME": str(self.folder / "home"), "PREFECT_LOGGING_LEVEL": "ERROR"}
+        env |= {"CORES": str(workers)} if pin else {}
         self.process = subprocess.Popen(
             [sys.executable, __file__, "--serve", str(self.folder)], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -107,6 +115,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--pin", action="store_true")
     parser.add_argument("--memory", type=int, nargs="*", default=[100, 1000, 4000])
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -126,7 +135,7 @@ def main() -> None:
             path.write_text("\n".join([*lines[start : start + count], *lines[-2:]]) + "\n")
             return path
 
-        sides = {workers: Side(folder, workers) for workers in (1, 2)}
+        sides = {workers: Side(folder, workers, asked.pin) for workers in (1, 2)}
         for side in sides.values():
             side.curate(manifest(world.num_clips - 32, 32), "warm")
         found: dict[int, list[dict[str, Any]]] = {1: [], 2: []}
@@ -141,7 +150,8 @@ def main() -> None:
         for step in ("whole", *STEPS):
             one, two = (statistics.median(asked.clips / answer[step] for answer in found[workers]) for workers in (1, 2))
             print(f"| {step} | {one:.1f} | {two:.1f} | {two / one:.2f} |")
-        print("\n| clips | flow's process, peak MiB | largest worker, peak MiB |\n|---|---|---|")
+        if asked.memory:
+            print("\n| clips | flow's process, peak MiB | largest worker, peak MiB |\n|---|---|---|")
         for count in asked.memory:
             peaks = sides[2].curate(manifest(0, count), f"memory{count}")["peaks"]
             print(f"| {count:,} | {peaks['flow']:.0f} | {peaks['worker']:.0f} |", flush=True)

@@ -26,7 +26,7 @@ from infra.audit import Lineage, VerifyReport, trace, verify
 from infra.code_version import code_version, library_versions
 from infra.garbage import Garbage, collect_garbage, plan_garbage
 from infra.lease import Holder, Lease, hold_lease
-from infra.store import LocalStore, ObjectInfo, ObjectMissing, ObjectStore, open_store
+from infra.store import LocalStore, ObjectMissing, ObjectStore, open_store
 from infra.store.keys import checked_key
 from pvtt_model.artifacts import ArtifactRef, Kind, Manifest, Planned, StoredFile, canonical_json, sha256_of_file
 
@@ -241,7 +241,7 @@ class ArtifactStore:
 
     def _keep(self, file: StoredFile) -> bool:
         """Is it in the store, at its size? An old one is touched, so that gc leaves it until the commit."""
-        info = self._stat(file.key)
+        info = self.store.stat(file.key)
         if info is None or info.bytes != file.bytes:
             return False
         if time.time() - info.modified_s > TOUCH_AFTER_S:
@@ -250,10 +250,6 @@ class ArtifactStore:
             except ObjectMissing:
                 return False
         return True
-
-    def _stat(self, key: str) -> ObjectInfo | None:
-        first = next(iter(self.store.list(key)), None)
-        return first if first is not None and first.key == key else None
 
     # --- care
 

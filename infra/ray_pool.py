@@ -67,11 +67,15 @@ def map_on_actors(
     kept = {actor.ready.remote(): actor for actor in [_IDLE.pop() for _ in range(min(len(_IDLE), most))]} if keep else {}
     starting: dict[Any, Any] = dict(kept)  # an idle one may have died since
     busy: dict[Any, tuple[Any, int]] = {}
+
+    def hand_out() -> None:
+        while waiting and idle:
+            actor, first = idle.pop(), waiting.popleft()
+            busy[actor.do.options(name=name).remote(function, items[first])] = (actor, first)
+
     try:
         while waiting or busy:
-            while waiting and idle:
-                actor, first = idle.pop(), waiting.popleft()
-                busy[actor.do.options(name=name).remote(function, items[first])] = (actor, first)
+            hand_out()
             for _ in range(min(len(waiting), most - len(busy)) - len(starting)):
                 actor = _Actor.options(**options).remote()  # type: ignore[attr-defined]
                 starting[actor.ready.remote()] = actor
@@ -87,7 +91,8 @@ def map_on_actors(
                 failures.append(error.cause if isinstance(error.cause, Exception) else error)
                 if num_gpus:  # its process may be of no use to the next item
                     ray.kill(actor)
-                    continue
+                else:
+                    idle.append(actor)
             except ray.exceptions.RayError as error:
                 if index is None:
                     lost += done not in kept
@@ -96,14 +101,14 @@ def map_on_actors(
                     waiting.appendleft(index)
                 if max(lost, *tries.values(), 0) > max_retries:
                     raise WorkerLost(f"{name}: {type(error).__name__}: {error}") from error
-                continue
             else:
                 lost = 0
+                idle.append(actor)
                 if index is not None:
                     results[index] = result
+                    hand_out()  # first: whoever listens may take a while, and the actor need not wait for it
                     if on_result is not None:
                         on_result(len(results), result)
-            idle.append(actor)
     finally:
         if keep:
             _IDLE.extend(idle)

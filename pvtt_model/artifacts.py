@@ -124,7 +124,15 @@ def plan_artifact(kind: Kind, spec: dict[str, Any], inputs: Sequence[str] = ()) 
     return Planned(kind=kind, version=digest(kind, spec, list(inputs), revision), spec=spec, inputs=tuple(inputs), revision=revision)
 
 
+SMALL_FILE = 1 << 16  # bytes: below it `file_digest` takes longer for its buffer than for the file
+
+
 def sha256_of_file(path: str | Path) -> str:
     """SHA-256 of a file's bytes as 64 hex digits, read in pieces."""
-    with open(path, "rb") as file:
+    with open(path, "rb", buffering=0) as file:
+        start = file.read(SMALL_FILE)
+        if len(start) < SMALL_FILE:
+            start += file.read()  # a read may give less than is there
+            return hashlib.sha256(start).hexdigest()
+        file.seek(0)
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections import OrderedDict
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,22 +32,34 @@ class Curated(NamedTuple):
 def read_json(store: ArtifactStore, manifest: Manifest, name: str = TABLE) -> Any:
     """A JSON file of an artifact, hash checked; the caller's to sort and to add to, not its rows to change: five steps read the same tables."""
     file = manifest.file(name)
-    value = _parsed(file.sha256, store.local_path(file))
+    if file.sha256 not in _TABLES:  # a number of more than 64 bits comes back as a float
+        _remember(file.sha256, orjson.loads(store.local_path(file).read_bytes()))
+    _TABLES.move_to_end(file.sha256)
+    value = _TABLES[file.sha256]
     return list(value) if isinstance(value, list) else value
 
 
-@lru_cache(maxsize=12)
-def _parsed(sha256: str, path: Path) -> Any:
-    return orjson.loads(path.read_bytes())  # a number of more than 64 bits comes back as a float
+#: By content, what was read or written last: a version's four tables and those of the version before.
+_TABLES: OrderedDict[str, Any] = OrderedDict()
+MOST_TABLES = 8
+
+
+def _remember(sha256: str, value: Any) -> None:
+    _TABLES[sha256] = value
+    while len(_TABLES) > MOST_TABLES:
+        _TABLES.popitem(last=False)
 
 
 def attach_json(store: ArtifactStore, planned: Any, name: str, value: Any) -> Any:
-    """A JSON file attached to a planned artifact, a list with a line a row; returns its StoredFile."""
+    """A JSON file attached to a planned artifact, a list with a line a row; returns its StoredFile. The rows are not the caller's any more."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "value.json"
         is_table = isinstance(value, list)
         path.write_bytes(b"[" + b",\n ".join(map(_dumped, value)) + b"]" if is_table else _dumped(value))
-        return store.attach(planned, name, path)
+        file = store.attach(planned, name, path)
+        if is_table:  # it is read by the next step
+            _remember(file.sha256, list(value))
+        return file
 
 
 def _dumped(value: Any) -> bytes:

@@ -19,15 +19,16 @@ from tasks.clip_table import read_json
 from tasks.twins import LEAKS
 
 Fact = dict[str, Any]
+InShard = tuple[str, Fact]
 REFUSALS, LEAKED = "refusals.json", "leaked.json"
 MOST_VERSIONS = 4  # looked through, newest first
 LEAST_USED = 0.5  # share of a shard's rows: below it the shard is left behind, and its lines are probed anew
 
 
 class Earlier(NamedTuple):
-    """By a line's content: its facts, whose 'shard' is here the shard's SHA-256; or the refusals of its shots and of itself."""
+    """By a line's content: its facts, each with its shard's SHA-256, and not to be changed; or the refusals of its shots and of itself."""
 
-    facts: dict[str, list[Fact]]
+    facts: dict[str, list[InShard]]
     refusals: dict[str, list[Fact]]
     shards: dict[str, StoredFile]
     newest: Manifest | None  # of the versions used, the first that was looked through
@@ -47,7 +48,7 @@ def earlier_lines(store: ArtifactStore, recipe: RecipeSpec, wanted: Collection[s
         taken = (kept.keys() | (refusals.keys() - facts.keys())) & complete
         found.facts.update({content: kept[content] for content in kept.keys() & taken})
         found.refusals.update({content: refusals[content] for content in refusals.keys() & taken})
-        found.shards.update({fact["shard"]: shards[fact["shard"]] for content in kept.keys() & taken for fact in kept[content]})
+        found.shards.update({shard: shards[shard] for content in kept.keys() & taken for shard, _ in kept[content]})
         if taken and found.newest is None:
             found = found._replace(newest=version)
         left -= taken
@@ -67,18 +68,18 @@ def _versions(store: ArtifactStore) -> list[Manifest]:
 
 def _said(
     store: ArtifactStore, version: Manifest, wanted: Collection[str], judged: str
-) -> tuple[dict[str, list[Fact]], dict[str, list[Fact]], set[str]]:
+) -> tuple[dict[str, list[InShard]], dict[str, list[Fact]], set[str]]:
     """The version's facts and its refusals after probing, by content, and of which contents that is all it found.
 
     Only what was judged by the same settings: a version with a base also holds what its base judged. A clip that leaked was taken from the table
     for what lay beside it; its facts are in a file of their own. What a refusal says that may pass is asked again.
     """
-    facts: dict[str, list[Fact]] = {}
+    facts: dict[str, list[InShard]] = {}
     refusals: dict[str, list[Fact]] = {}
     shards = version.shards()
     for fact in read_json(store, version) + leaked_facts(store, version):
         if fact.get("content") in wanted and fact.get("judged_by") == judged:
-            facts.setdefault(fact["content"], []).append(fact | {"shard": shards[fact["shard"]].sha256})
+            facts.setdefault(fact["content"], []).append((shards[fact["shard"]].sha256, fact))
     left_out = set()
     for refusal in read_json(store, version, REFUSALS):
         content = refusal.get("content")
@@ -108,9 +109,8 @@ def decides(recipe: RecipeSpec) -> list[Any]:
     return [*split, clips.min_side_px, clips.shots, clips.shot_threshold, clips.decode_timeout_s, video.num_frames, video.fps]
 
 
-def _worth_keeping(facts: dict[str, list[Fact]], rows: dict[str, int]) -> dict[str, list[Fact]]:
+def _worth_keeping(facts: dict[str, list[InShard]], rows: dict[str, int]) -> dict[str, list[InShard]]:
     """Without the lines that have a row in a shard of which too little is used, or which the store has lost. rows: of those it has."""
-    used = Counter(fact["shard"] for its in facts.values() for fact in its)
-    return {
-        content: its for content, its in facts.items() if all(f["shard"] in rows and used[f["shard"]] >= LEAST_USED * rows[f["shard"]] for f in its)
-    }
+    used = Counter(shard for its in facts.values() for shard, _ in its)
+    kept = {shard for shard, count in used.items() if shard in rows and count >= LEAST_USED * rows[shard]}
+    return {content: its for content, its in facts.items() if all(shard in kept for shard, _ in its)}

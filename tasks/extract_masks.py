@@ -17,7 +17,7 @@ from pvtt_model.specs import RecipeSpec
 from tasks.clip_table import TABLE, attach_json, first_clips, map_units, read_json, rows_of_clips
 from tasks.policy import POLICY, produce
 from tasks.shard_work import Unit, mask_shard
-from tasks.ui import picture, show_markdown, table
+from tasks.ui import MOST_ROWS, picture, show_markdown, table
 
 OVERLAY = "overlay.png"
 OVERLAY_CLIPS = 6
@@ -86,12 +86,12 @@ def _show(store: ArtifactStore, manifest: Manifest, clips: ArtifactRef, recipe: 
     """The table with `risk` by the recipe's thresholds as they are now; the artifact holds the figures alone."""
     said = manifest.summary
     rows = judged(read_json(store, manifest), read_json(store, store.manifest(clips)), recipe.masks)
-    rows = [row | {"risk": "; ".join(row["risks"].values()) or None} for row in rows]
     columns = ["clip_key", "usable", "provenance", "area", "area_max", "jitter_px", "gaps", "temporal_iou", "quality", "match", "agreement"]
     columns += ["compared_with", "risk", "reason"]
-    text = f"## {said['usable']} masks usable, {sum(row['risk'] is not None for row in rows)} of them at risk, {said['refused']} refused\n\n"
+    text = f"## {said['usable']} masks usable, {sum(bool(row['risks']) for row in rows)} of them at risk, {said['refused']} refused\n\n"
     text += picture(store.local_path(manifest.file(OVERLAY)), "masks", 700) + "\n\n"
     if said[ENCODERS]:
         text += table(encoder_rows(said[ENCODERS]), ENCODER_COLUMNS) + "\n\n"
-    text += table(sorted(rows, key=lambda row: (row["usable"], row["risk"] is None)), columns)
+    rows.sort(key=lambda row: (row["usable"], not row["risks"]))
+    text += table([row | {"risk": "; ".join(row["risks"].values()) or None} for row in rows[:MOST_ROWS]], columns, len(rows))
     show_markdown("masks", text, f"masks {manifest.version}")

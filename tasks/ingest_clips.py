@@ -51,21 +51,16 @@ def ingest_clips(clips: str, recipe: RecipeSpec, store: str, base: ArtifactRef |
 
 def new_lines(clips: str, recipe: RecipeSpec, base: Manifest, store: ArtifactStore) -> list[CheckedLine]:
     """The source's lines that `base` has not judged: neither accepted (by the video) nor refused after probing (by all that the line says)."""
-    return _unjudged(_Source(clips, recipe, store.store.uri).scan().lines, store, base, recipe)
+    return _unjudged(_Source(clips, recipe, store.store.uri).scan(), store, base, recipe)
 
 
-def _unjudged(lines: Sequence[CheckedLine], store: ArtifactStore, base: Manifest, recipe: RecipeSpec) -> list[CheckedLine]:
+def _unjudged(scan: ManifestScan, store: ArtifactStore, base: Manifest, recipe: RecipeSpec) -> list[CheckedLine]:
     """A line that leaked is judged anew where the recipe's threshold is another: it was refused for what lies beside it, not for what it is."""
     same = base.spec["clips"].get("near_duplicate_bits", -1) == recipe.clips.near_duplicate_bits
     accepted = {fact.get("line_key", fact["clip_key"]) for fact in read_json(store, base)}
     refused = {r.get("content") for r in read_json(store, base, REFUSALS) if (same or r["kind"] != LEAKS) and r["kind"] not in PASSING}
-    return [line for line in lines if line.clip_key not in accepted and digest(*_content(line)) not in refused]
-
-
-def _content(line: CheckedLine) -> list[Any]:
-    """Everything a line says, less where it stands: a corrected line is a new one."""
-    said = [line.video_sha256, line.reference_sha256, line.mask_format, line.mask_sha256, line.prompt, line.metadata]
-    return said + ([line.truth.content()] if line.truth else [])
+    known = zip(scan.lines, scan.contents, strict=True)
+    return [line for line, content in known if line.clip_key not in accepted and content not in refused]
 
 
 class _Source:
@@ -119,13 +114,15 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, source: _S
     before = store.manifest(base) if base else None
     if before:
         _same_frames(before, recipe)
-    facts: list[Fact] = read_json(store, before) if before else []
+    facts: list[Fact] = [dict(fact) for fact in read_json(store, before)] if before else []
     files = list(before.shards()) if before else []
-    lines = _unjudged(scan.lines, store, before, recipe) if before else list(scan.lines)
-    contents = {line.line: digest(*_content(line)) for line in lines}
+    lines = _unjudged(scan, store, before, recipe) if before else list(scan.lines)
+    content_of = {line.line: content for line, content in zip(scan.lines, scan.contents, strict=True)}
+    contents = {line.line: content_of[line.line] for line in lines}
     refusals = [r._asdict() for r in scan.refusals]
-    refusals += [r for r in read_json(store, before, REFUSALS) if "content" in r and r["content"] not in contents.values()] if before else []
-    earlier = earlier_lines(store, recipe, contents.values())
+    here = set(contents.values())
+    refusals += [r for r in read_json(store, before, REFUSALS) if "content" in r and r["content"] not in here] if before else []
+    earlier = earlier_lines(store, recipe, here)
     known = _listed_again(lines, contents, earlier, files)
     new = [line for line in lines if not earlier.knows(contents[line.line])]
     refusals += known.refusals
@@ -151,12 +148,13 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, source: _S
     given = {f["product_id"]: f["split"] for f in facts if f["split"]}
     held_before = {f["product_id"] for f in read_json(store, before) if f["held_out"]} if before else set()
     held_out = split_products(sorted({f["product_id"] for f in facts}), recipe.clips.eval_share, given, held_before)
-    facts = [fact | {"held_out": fact["product_id"] in held_out} for fact in facts]
+    for fact in facts:
+        fact["held_out"] = fact["product_id"] in held_out
     twins = find_twins(facts, recipe.clips.near_duplicate_bits, *_known_twins(store, before, earlier.newest, recipe, facts))
     leaks = leaking(facts, twins)
     leaked = [fact for fact in facts if fact["clip_key"] in leaks]
     if before:  # what leaked there is refused here too, by the refusals taken over
-        leaked += [fact for fact in leaked_facts(store, before) if fact["content"] not in contents.values()]
+        leaked += [fact for fact in leaked_facts(store, before) if fact["content"] not in here]
     facts = [fact for fact in facts if fact["clip_key"] not in leaks]
     if not before:
         facts.sort(key=lambda f: (f["line"], f["start_s"] or 0.0))
@@ -192,7 +190,7 @@ class _ListedAgain(NamedTuple):
 
 def _listed_again(lines: Sequence[CheckedLine], contents: dict[int, str], earlier: Earlier, files: list[StoredFile]) -> _ListedAgain:
     """Facts and refusals of the lines that an earlier version judged, those first that `earlier.newest` did; their shards are added to `files`."""
-    facts: list[Fact] = []
+    facts: list[tuple[str, Fact]] = []  # with their shards
     refusals: list[Fact] = []
     order: list[str] = [shard.sha256 for shard in earlier.newest.shards()] if earlier.newest else []
     place = {file.sha256: i for i, file in enumerate(files)}
@@ -200,14 +198,17 @@ def _listed_again(lines: Sequence[CheckedLine], contents: dict[int, str], earlie
         content = contents[line.line]
         now = {"line": line.line, "source": line.source}
         refusals += [refusal | now for refusal in earlier.refusals.get(content, ())]
-        facts += [fact | now for fact in earlier.facts.get(content, ())]
-    facts.sort(key=lambda fact: fact["shard"] not in order)
-    used = {fact["shard"]: None for fact in facts}
+        facts += [(shard, fact | now) for shard, fact in earlier.facts.get(content, ())]
+    first = set(order)
+    facts.sort(key=lambda in_shard: in_shard[0] not in first)
+    used = dict.fromkeys(shard for shard, _ in facts)
     for sha256 in dict.fromkeys([*order, *used]):
         if sha256 in used and sha256 not in place:
             place[sha256] = len(files)
             files.append(earlier.shards[sha256].model_copy(update={"name": f"shard-{len(files):05d}.parquet"}))
-    return _ListedAgain([fact | {"shard": place[fact["shard"]]} for fact in facts], refusals)
+    for shard, fact in facts:
+        fact["shard"] = place[shard]
+    return _ListedAgain([fact for _, fact in facts], refusals)
 
 
 def _known_twins(
@@ -237,7 +238,7 @@ def _same_frames(before: Manifest, recipe: RecipeSpec) -> None:
 
 def _unit(store: ArtifactStore, recipe: RecipeSpec, lines: list[CheckedLine], index: int) -> Unit:
     """A chunk of lines; its key holds what decides its rows (`inspect`) and no more, so that another threshold of twins probes nothing again."""
-    contents = [[line.line, line.source, *_content(line)] for line in lines]
+    contents = [[line.line, line.source, *line.said()] for line in lines]
     key = digest("clips", decides(recipe), contents, REVISIONS["clips"])
     return Unit(store.store.uri, "clips", key, index, recipe, lines=tuple(lines))
 

@@ -44,10 +44,15 @@ POLICY: dict[str, Any] = {
 }
 
 
+SELDOM = 100_000  # objects more than before, at which garbage is looked for
+
+
 def few_collections() -> None:
     """Collect garbage less often: a table of 10,000 clips is a million small objects, and at Python's own thresholds reading one goes through
     all that Prefect, Ray and torch have loaded again and again, half of the time that a run with little to do takes."""
-    gc.set_threshold(100_000, 20, 100)
+    if gc.get_threshold()[0] != SELDOM:
+        gc.set_threshold(SELDOM, 20, 100)
+        gc.freeze()  # what is loaded stays, and is not gone through any more
 
 
 def produce(

@@ -35,14 +35,15 @@ def picture(path: Path, alt: str, width: int = 1100) -> str:
     return f"![{alt}](data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()})"
 
 
-def table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:
-    """A Markdown table of the first rows, saying how many were left out."""
+def table(rows: Sequence[dict[str, Any]], columns: Sequence[str], of: int | None = None) -> str:
+    """A Markdown table of the first MOST_ROWS rows, saying how many were left out; of: how many there are, where `rows` are the first of them."""
     if not rows:
         return "(none)"
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     lines += ["| " + " | ".join(_cell(row.get(c)) for c in columns) + " |" for row in rows[:MOST_ROWS]]
-    if len(rows) > MOST_ROWS:
-        lines.append(f"\n{len(rows) - MOST_ROWS} more rows are in the artifact's file.")
+    left = (len(rows) if of is None else of) - MOST_ROWS
+    if left > 0:
+        lines.append(f"\n{left} more rows are in the artifact's file.")
     return "\n".join(lines)
 
 

@@ -48,6 +48,9 @@ class ObjectStore(Protocol):
 
     def exists(self, key: str) -> bool: ...
 
+    def stat(self, key: str) -> ObjectInfo | None:
+        """Its size and age; None where there is no object under that key."""
+
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """Every object whose key starts with `prefix`, in key order."""
 

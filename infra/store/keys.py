@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 
 def checked_key(key: str) -> str:
     """The key itself. Raises ValueError for an absolute key, '.', '..' or empty parts, a hidden first part, or control characters."""
     parts = key.split("/")
-    if not key or len(key.encode()) > 900 or any(p in ("", ".", "..") for p in parts) or parts[0].startswith(".") or _odd(key):
+    if not key or len(key.encode()) > 900 or any(p in ("", ".", "..") for p in parts) or parts[0].startswith(".") or _ODD.search(key):
         raise ValueError(f"store key {key!r} is not allowed. Use relative parts joined by '/', without '..', a leading '.', or control characters.")
     return key
 
@@ -18,5 +20,4 @@ def checked_prefix(prefix: str) -> str:
     return prefix
 
 
-def _odd(key: str) -> bool:
-    return "\\" in key or any(ord(c) < 32 or ord(c) == 127 for c in key)
+_ODD = re.compile(r"[\x00-\x1f\x7f\\]")

@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from stat import S_ISREG
 
 from infra.store.base import ObjectInfo, ObjectMissing, StoreRefused, whole_range
 from infra.store.keys import checked_key, checked_prefix
@@ -85,6 +86,13 @@ class LocalStore:
 
     def exists(self, key: str) -> bool:
         return self.path_of(key).is_file()
+
+    def stat(self, key: str) -> ObjectInfo | None:
+        try:
+            found = os.stat(self.path_of(key))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return ObjectInfo(key, found.st_size, found.st_mtime) if S_ISREG(found.st_mode) else None
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         base = self.root / checked_prefix(prefix).rpartition("/")[0]

@@ -202,6 +202,10 @@ class S3Store:
                     return False
                 raise
 
+    def stat(self, key: str) -> ObjectInfo | None:
+        first = next(iter(self.list(key)), None)
+        return first if first is not None and first.key == key else None
+
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         cut = len(self.prefix) + 1 if self.prefix else 0
         full = (f"{self.prefix}/" if self.prefix else "") + checked_prefix(prefix)

@@ -92,9 +92,14 @@ def templates(captions: Sequence[str], product_words: Sequence[str | None]) -> l
     texts = [caption.replace(words, " * ") if words else caption for caption, words in zip(captions, product_words, strict=True)]
     split = [re.findall(r"\w+|\*", text.lower()) for text in texts]
     seen = Counter(word for words in split for word in set(words))
+    common = {word for word, count in seen.items() if word != "*" and count >= RARE * len(captions)}
     found: list[str | None] = []
     for words in split:
-        slotted = [word if seen[word] >= RARE * len(captions) else "*" for word in words]
-        kept = [word for i, word in enumerate(slotted) if word != "*" or i == 0 or slotted[i - 1] != "*"]
-        found.append(" ".join(kept) if sum(word != "*" for word in kept) >= FIXED_WORDS else None)
+        kept: list[str] = []
+        for word in words:
+            if word in common:
+                kept.append(word)
+            elif not kept or kept[-1] != "*":
+                kept.append("*")
+        found.append(" ".join(kept) if len(kept) - kept.count("*") >= FIXED_WORDS else None)
     return found

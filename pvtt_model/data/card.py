@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -106,6 +106,7 @@ def data_card(
     alike = templates([caption.text for caption in said], [f.get("product_words") for f in facts])
     template = next(iter(Counter(a for a in alike if a).most_common(1)), None)
     products = Counter(str(f["product_id"]) for f in facts)
+    sizes = Counter((f["width"], f["height"]) for f in facts)  # few: what hangs on a clip's size is asked for once a size
     card: dict[str, Any] = {
         "clips": len(facts),
         "usable": len(facts) - len(lost),
@@ -117,10 +118,10 @@ def data_card(
         "products": len(products),
         "products_held_out": len({f["product_id"] for f in facts if f["held_out"]}),
         "most_clips_of_a_product": dict(products.most_common(5)),
-        "sizes": _counts(f"{f['width']} x {f['height']}" for f in facts),
-        "aspects": _counts(_aspect(f) for f in facts),
-        "buckets": _counts("{} x {}".format(*video.bucket_of(f["width"], f["height"])) for f in facts) if video else {},
-        "fps": _counts(f"{f['fps']:.4g}" for f in facts),
+        "sizes": _counted((f"{width} x {height}", n) for (width, height), n in sizes.items()),
+        "aspects": _counted((_aspect(*size), n) for size, n in sizes.items()),
+        "buckets": _counted(("{} x {}".format(*video.bucket_of(*size)), n) for size, n in sizes.items()) if video else {},
+        "fps": _counted((f"{fps:.4g}", n) for fps, n in Counter(f["fps"] for f in facts).items()),
         "frames": _spread([f["num_frames"] for f in facts]),
         "caption_words": _spread([len(caption.text.split()) for caption in said]),
         "distinct_captions": len(captions),
@@ -196,12 +197,12 @@ def _warnings(card: Mapping[str, Any], captions: Counter[str], products: Counter
 
 def _cut_away(facts: Sequence[Row], video: VideoSpec | None) -> list[str]:
     """What the way to their buckets does to clips of an aspect far from all of them."""
-    kept = {f["clip_key"]: video.kept_share(f["width"], f["height"]) for f in facts} if video else {}
-    far = [f for f in facts if kept.get(f["clip_key"], 1.0) < KEPT]
+    kept = {size: video.kept_share(*size) for size in {(f["width"], f["height"]) for f in facts}} if video else {}
+    far = [f for f in facts if kept.get((f["width"], f["height"]), 1.0) < KEPT]
     if video is None or not far:
         return []
-    worst = min(far, key=lambda f: kept[f["clip_key"]])
-    share, size = kept[worst["clip_key"]], "{}x{}".format(*video.bucket_of(worst["width"], worst["height"]))
+    worst = min(far, key=lambda f: kept[f["width"], f["height"]])
+    share, size = kept[worst["width"], worst["height"]], "{}x{}".format(*video.bucket_of(worst["width"], worst["height"]))
     done = f"the crop keeps {share:.0%} of the picture" if video.fit == "crop" else f"one side is stretched {1 / share:.2g} times the other"
     return [
         f"{len(far)} of {len(facts)} clips are far from every bucket in aspect: at worst ({worst['width']}x{worst['height']} seen at {size}) {done}. "
@@ -227,14 +228,22 @@ def _splits(facts: Sequence[Row]) -> dict[str, int]:
     return {"training": len(facts) - held, "validation": validation, "evaluation": held - validation}
 
 
-def _aspect(fact: Row) -> str:
-    ratio = fact["width"] / fact["height"]
+def _aspect(width: int, height: int) -> str:
+    ratio = width / height
     return "square" if 0.9 < ratio < 1.1 else "landscape" if ratio > 1 else "portrait"
 
 
 def _counts(values: Any) -> dict[str, int]:
     """Commonest first, then by name."""
-    return dict(sorted(Counter(values).items(), key=lambda item: (-item[1], item[0])))
+    return _counted(Counter(values).items())
+
+
+def _counted(counts: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """The same of (name, how often), where a name may stand more than once."""
+    found: dict[str, int] = {}
+    for name, n in counts:
+        found[name] = found.get(name, 0) + n
+    return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _spread(values: Sequence[float]) -> Spread | None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
-from pvtt_model.artifacts import digest
+from pvtt_model.artifacts import canonical_json, digest
 
 
 @dataclass(frozen=True)
@@ -46,3 +47,17 @@ class CheckedLine:
         """Names the clip: the first 20 hex digits of the video's hash, or of the hash of video and task."""
         task = self.metadata.get("benchmark_task")
         return self.video_sha256[:20] if task is None else digest("task", self.video_sha256, task)
+
+    def said(self) -> list[Any]:
+        """Everything the line says, less where it stands: a corrected line is a new one."""
+        said = [self.video_sha256, self.reference_sha256, self.mask_format, self.mask_sha256, self.prompt, self.metadata]
+        return said + ([self.truth.content()] if self.truth else [])
+
+    def text(self) -> str:
+        """`said` as canonical JSON, whose digest is the line's content (`content_of`)."""
+        return canonical_json(self.said()).decode()
+
+
+def content_of(text: str) -> str:
+    """The digest by which a line is known, whatever its place: digest(*line.said())."""
+    return hashlib.sha256(text.encode()).hexdigest()[:20]

@@ -51,7 +51,7 @@ def near_pairs(hashes: Sequence[str | None], most_bits: float, new_from: int = 0
     known = [i for i, text in enumerate(hashes) if text is not None]
     data = np.frombuffer(bytes.fromhex("".join(hashes[i] or "" for i in known)), np.uint8).reshape(-1, STEP_BYTES + COLOUR_BYTES)
     words = np.ascontiguousarray(data[:, :STEP_BYTES]).view(np.uint64).reshape(-1, HASHES, 4)
-    colours = data[:, STEP_BYTES:].reshape(-1, FRAMES * 64, 3).astype(np.int16)
+    colours = data[:, STEP_BYTES:].reshape(-1, FRAMES * 64, 3)
     found = []
     first_new = int(np.searchsorted(np.array(known, np.int64), new_from))
     step = max(1, CHUNK_PAIRS // max(1, len(words)))
@@ -77,4 +77,4 @@ def _distance(new_NK4: np.ndarray, old_MK4: np.ndarray) -> np.ndarray:
 
 def _unlike(a_CR: np.ndarray, b_CR: np.ndarray) -> float:
     """Share of the cells that differ in colour."""
-    return float((np.abs(a_CR - b_CR).max(1) > COLOUR_STEP).mean())
+    return float((np.abs(a_CR.astype(np.int16) - b_CR).max(1) > COLOUR_STEP).mean())

@@ -15,6 +15,7 @@ known without decoding is checked here; pvtt_model.data.ingest looks inside the 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ from typing import Any, NoReturn
 
 from pvtt_model.artifacts import canonical_json, digest, sha256_of_file
 from pvtt_model.data.captions import check_captions
-from pvtt_model.data.checked_line import CheckedLine, Truth
+from pvtt_model.data.checked_line import CheckedLine, Truth, content_of
 from pvtt_model.data.locate import Fetch, Root, mask_frames
 from pvtt_model.data.refusals import Refusal, Refused
 from pvtt_model.data.scan_memory import ScanMemory
@@ -39,6 +40,7 @@ SPLITS = ("train", "validation", "eval")
 @dataclass(frozen=True)
 class ManifestScan:
     lines: tuple[CheckedLine, ...]
+    contents: tuple[str, ...]  # of each line, by which it is known again: checked_line.content_of
     refusals: tuple[Refusal, ...]
     fingerprint: str  # digest of all texts and contents; neither dates nor absolute paths enter
     draft: Path | None = None  # the manifest, where none was given and it was drafted
@@ -73,30 +75,37 @@ class _Scan:
         self.memory = ScanMemory(None if root.prefix is not None else memory, [str(root.folder), root.allow_outside])
         self.lines: list[CheckedLine] = []
         self.refusals: list[Refusal] = []
-        self.texts: list[Any] = []
+        self.contents: list[str] = []
+        self.said = hashlib.sha256(b'["manifest",[')  # canonical JSON of all texts, as it grows: nothing of it is held
+        self.between = b""
         self.seen: dict[tuple[str, str | None], int] = {}  # video's SHA-256, task -> line
         self.split_of: dict[str, tuple[str, int]] = {}  # product -> split, line
 
     def take(self, number: int, raw: bytes) -> None:
         source = ""
         try:
-            line = self.memory.recall(number, raw)
+            line, text = self.memory.recall(number, raw) or (None, "")
             if line is None:
                 values = parse_line(raw)
                 source = values["video_path"] if isinstance(values.get("video_path"), str) else ""
                 check_fields(values)
                 began_ns = time.time_ns()
                 line = self._files(number, values)
-                self.memory.remember(raw, line, self._named(values), began_ns)
+                text = line.text()
+                self.memory.remember(raw, line, text, self._named(values), began_ns)
             source = line.source
             self._beside_the_others(line)
         except Refused as refused:
             self.refusals.append(Refusal(number, refused.kind, refused.reason, source))
-            self.texts.append([number, refused.kind, digest(raw.decode("utf-8", "backslashreplace"))])
+            self._say(canonical_json([number, refused.kind, digest(raw.decode("utf-8", "backslashreplace"))]))
             return
         self.lines.append(line)
-        text = [number, line.video_sha256, line.reference_sha256, line.mask_format, line.mask_sha256, line.prompt, line.metadata]
-        self.texts.append(text + ([line.truth.content()] if line.truth else []))
+        self.contents.append(content_of(text))
+        self._say(b"[%d,%b" % (number, text[1:].encode()))  # the list that the text is, its number in front
+
+    def _say(self, text: bytes) -> None:
+        self.said.update(self.between + text)
+        self.between = b","
 
     def _files(self, number: int, values: dict[str, Any]) -> CheckedLine:
         video = str(self.root.file(values["video_path"], "video"))
@@ -145,7 +154,9 @@ class _Scan:
             raise Refused("split_conflict", f"product '{product}' is '{split}' here and '{before}' in line {line}. {cure}")
 
     def result(self) -> ManifestScan:
-        return ManifestScan(tuple(self.lines), tuple(self.refusals), digest("manifest", self.texts))
+        said = self.said.copy()
+        said.update(b"]]")
+        return ManifestScan(tuple(self.lines), tuple(self.contents), tuple(self.refusals), said.hexdigest()[:20])
 
 
 def _numbered(data: bytes) -> Iterator[tuple[int, bytes]]:

@@ -20,9 +20,10 @@ import orjson
 
 from pvtt_model.data.checked_line import CheckedLine, Truth
 
-FORM = 1  # raised when a line is checked or kept in another way
+FORM = 2  # raised when a line is checked or kept in another way
 GRAIN_NS = 2_000_000_000
 KEPT_SCANS = 8  # for which a line that no scan asked for is remembered
+KEY, UNASKED = 64, 1  # bytes of a line's key, and after it of the number of scans (a digit) that have not asked for it
 Stamp = list[int]
 
 
@@ -31,41 +32,44 @@ class ScanMemory:
 
     def __init__(self, path: Path | None, under: Any) -> None:
         self.path, self._head = path, [FORM, under]
-        self._before: dict[str, Any] = {}
-        self._now: dict[str, Any] = {}
+        self._before: dict[bytes, bytes] = {}  # by a text's hash, what is kept of it: JSON, read when the line is asked for
+        self._now: dict[bytes, bytes] = {}
         self._changed = False
         if path is not None and path.is_file():
             try:
-                kept = orjson.loads(path.read_bytes())
-                self._before = dict(kept["lines"]) if kept["head"] == self._head else {}
-            except (ValueError, KeyError, TypeError, OSError, RecursionError):
+                head, *kept = path.read_bytes().split(b"\n")
+                if orjson.loads(head) == self._head:
+                    self._before = {line[:KEY]: line[KEY:] for line in kept}
+            except (ValueError, OSError, RecursionError):
                 self._before = {}
 
-    def recall(self, number: int, raw: bytes) -> CheckedLine | None:
-        """The line of this text, as it was checked, where none of its files was touched since."""
-        key = sha256(raw).hexdigest()
-        kept = self._before.get(key)
+    def recall(self, number: int, raw: bytes) -> tuple[CheckedLine, str] | None:
+        """The line of this text, as it was checked, and its text() of then, where none of its files was touched since."""
+        key = sha256(raw).hexdigest().encode()
         try:
-            if kept is None or any(_stamp(path) != stamp for path, stamp in kept["files"]):
-                return None
-            line = _line(number, kept["line"])
-            self._now[key] = kept if "unasked" not in kept else {"files": kept["files"], "line": kept["line"]}
-        except (AttributeError, KeyError, TypeError, ValueError):  # another wrote it, in another way
+            kept = orjson.loads(self._before[key][UNASKED:])
+            for path, stamp in kept["files"]:  # a mask may be a file a frame: the most of what a scan does
+                stat = os.stat(path)
+                if [stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns] != stamp:
+                    return None
+            line, text = _line(number, kept["line"]), str(kept["text"])
+        except (AttributeError, KeyError, TypeError, ValueError, OSError):  # there is none, or another wrote it, in another way
             return None
-        return line
+        self._now[key] = b"0" + self._before[key][UNASKED:]
+        return line, text
 
-    def remember(self, raw: bytes, line: CheckedLine, named: Sequence[str], began_ns: int) -> None:
-        """named: every path that the line names, a mask's folder too; where they lead, and a mask's files, are added here. began_ns: when the
-        first of them was about to be hashed, as time.time_ns()."""
+    def remember(self, raw: bytes, line: CheckedLine, text: str, named: Sequence[str], began_ns: int) -> None:
+        """text: line.text(). named: every path that the line names, a mask's folder too; where they lead, and a mask's files, are added here.
+        began_ns: when the first of them was about to be hashed, as time.time_ns()."""
         if self.path is None:
             return
         truth = (line.truth.video_path, *line.truth.mask_paths) if line.truth else ()
         real = (line.video_path, *line.reference_paths, *line.mask_paths, *truth)
         files = [(path, _stamp(path)) for path in dict.fromkeys((*named, *real))]
         quiet = began_ns - GRAIN_NS
-        kept = {"files": files, "line": _kept(line)}
+        kept = {"files": files, "line": _kept(line), "text": text}
         if all(stamp is not None and max(stamp[2:]) < quiet for _, stamp in files) and _comes_back(kept):
-            self._now[sha256(raw).hexdigest()] = kept
+            self._now[sha256(raw).hexdigest().encode()] = b"0" + orjson.dumps(kept)
             self._changed = True
 
     def keep(self) -> None:
@@ -73,11 +77,14 @@ class ScanMemory:
         if self.path is None or not (self._changed or self._now.keys() != self._before.keys()):
             return
         for key, kept in self._before.items():
-            if key not in self._now and isinstance(kept, dict) and kept.get("unasked", 0) < KEPT_SCANS:
-                self._now[key] = kept | {"unasked": kept.get("unasked", 0) + 1}
+            unasked = kept[:UNASKED]
+            if key not in self._now and unasked.isdigit() and int(unasked) < KEPT_SCANS:
+                self._now[key] = b"%d%b" % (int(unasked) + 1, kept[UNASKED:])
         self.path.parent.mkdir(parents=True, exist_ok=True)
         part = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}.part")
-        part.write_bytes(orjson.dumps({"head": self._head, "lines": self._now}))
+        with part.open("wb") as file:
+            file.write(orjson.dumps(self._head))
+            file.writelines(piece for key, kept in self._now.items() for piece in (b"\n", key, kept))
         os.replace(part, self.path)
 
 
@@ -110,10 +117,10 @@ def _plain(value: Any) -> Any:
 
 
 def _line(number: int, kept: dict[str, Any]) -> CheckedLine:
+    """`kept` becomes the line's: JSON's lists are tuples again."""
+    for name in ("reference_paths", "reference_sha256", "mask_paths", "mask_sha256"):
+        kept[name] = tuple(kept[name])
     truth = kept["truth"]
-    return CheckedLine(line=number, **_typed(kept) | {"truth": Truth(**_typed(truth)) if truth else None})
-
-
-def _typed(kept: dict[str, Any]) -> dict[str, Any]:
-    """The dataclass's fields: JSON's lists are tuples again."""
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in kept.items()}
+    if truth:
+        kept["truth"] = Truth(**truth | {name: tuple(truth[name]) for name in ("mask_paths", "mask_sha256")})
+    return CheckedLine(line=number, **kept)

@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -138,15 +137,28 @@ def test_a_touched_file_is_hashed_once_more_and_no_oftener(house: House) -> None
     assert house.scan() == first and house.hashed == []
 
 
-@pytest.mark.parametrize("lines", [[], "x", None, 5, {"KEY": {}}, {"KEY": []}, {"KEY": {"files": [], "line": {}}}, {"KEY": {"files": 5, "line": {}}}])
-def test_a_memory_of_the_wrong_types_is_ignored(house: House, lines: Any) -> None:
+@pytest.mark.parametrize(
+    "kept", [b"", b"0", b"x{}", b"0[]", b"0null", b"05", b"0{}", b'0{"files": [], "line": {}}', b'0{"files": 5, "line": {}, "text": ""}']
+)
+def test_a_memory_of_the_wrong_types_is_ignored(house: House, kept: bytes) -> None:
     first = house.scan()
     path = house.at / ".memory" / "m.json"
-    kept = json.loads(path.read_text())
-    if isinstance(lines, dict):
-        lines = {next(iter(kept["lines"])): lines["KEY"]}
-    path.write_text(json.dumps(kept | {"lines": lines}))
-    assert house.scan() == first
+    head, line, *others = path.read_bytes().split(b"\n")
+    path.write_bytes(b"\n".join([head, line[: scan_memory.KEY] + kept, *others]))
+    assert house.scan() == first and len(house.hashed) in (5, 7), "that line alone"
+
+
+def test_a_line_that_no_scan_asks_for_is_forgotten_in_the_end(house: House) -> None:
+    house.scan()
+    every = house.lines
+    sizes = []
+    for i in range(scan_memory.KEPT_SCANS + 2):  # another line each time, so that the memory is written
+        house.write([every[0] | {"text_prompt": f"Cup {i}."}])
+        house.scan()
+        sizes.append((house.at / ".memory" / "m.json").read_bytes().count(b"\n"))
+    assert sizes == [*range(3, scan_memory.KEPT_SCANS + 3), *[scan_memory.KEPT_SCANS + 1] * 2]
+    house.write(every)
+    assert len(house.scan().lines) == 2 and "v1.mp4" in house.hashed
 
 
 def test_a_file_that_changes_behind_its_hash_is_not_remembered(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
