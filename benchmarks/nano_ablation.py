@@ -43,7 +43,8 @@ from pvtt_model.nano.pretrain.vision import families
 from pvtt_model.nano.products import Product
 from pvtt_model.nano.render import Scene, draw_scene, render
 from pvtt_model.nano.shipped import FOLDER
-from pvtt_model.objectives.rectified_flow import flow_loss, interpolate, mask_weights, sample_sigma
+from pvtt_model.objectives.noise_levels import sample_sigma
+from pvtt_model.objectives.rectified_flow import flow_loss, interpolate, mask_weights
 from pvtt_model.objectives.words import words_loss
 from pvtt_model.recipes import recipe_by_name
 from pvtt_model.specs import MaskPolicy

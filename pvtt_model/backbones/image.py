@@ -22,7 +22,7 @@ WHITE = (255, 255, 255)
 
 
 class ImageEncoder:
-    """Images to features, without gradients. `name` is to stand beside every number made with it; `side` is the picture it was trained on."""
+    """Images to features, without gradients but for pooled_with_grad. `name` is to stand beside every number made with it; `side` is the picture it was trained on."""
 
     def __init__(self, model: Any, name: str, width: int, patch: int, side: int = PUBLISHED_SIDE) -> None:
         self.model, self.name, self.width, self.patch, self.side = model, name, width, patch, side
@@ -41,6 +41,11 @@ class ImageEncoder:
         if not self._is_vit:
             raise ValueError(f"{self.name} is a ConvNet and has no patch tokens. Use a ViT as conditions.image_encoder, e.g. nano-dinov2.")
         return self._features(images_BCHW)[:, self.model.num_prefix_tokens :]
+
+    def pooled_with_grad(self, images_BCHW: Tensor) -> Tensor:
+        """Images as `patch_tokens` takes them, as the mean of their patch tokens (B, C); with gradients to the images."""
+        features = self.model.forward_features(self._normalised(images_BCHW, self.patch))
+        return features[:, self.model.num_prefix_tokens :].mean(1)
 
     @property
     def cell(self) -> int:

@@ -28,7 +28,7 @@ TIME_STRIDE, SPACE_STRIDE = 4, 8
 
 
 class VideoAutoencoder:
-    """Frames to normalised latents and back, without gradients. The mean of the posterior is taken, never a sample: equal in, equal out."""
+    """Frames to normalised latents and back, without gradients but for decode_with_grad. The mean of the posterior is taken, never a sample: equal in, equal out."""
 
     def __init__(self, model: Any, name: str) -> None:
         self.model, self.name = model, name
@@ -70,6 +70,13 @@ class VideoAutoencoder:
     @torch.no_grad()
     def decode(self, latents_BCFHW: Tensor) -> Tensor:
         """Normalised latents (B, 16, F, h, w) as frames (B, 3, 4 F - 3, 8 h, 8 w), RGB in [-1, 1]. Raises ValueError for another shape."""
+        return self.decode_with_grad(latents_BCFHW)
+
+    def decode_with_grad(self, latents_BCFHW: Tensor) -> Tensor:
+        """`decode`, with gradients to the latents; pixels that the clamp to [-1, 1] cuts give none.
+
+        The decoder is causal: the first k latent frames alone give the first 4 k - 3 frames of the whole, exactly.
+        """
         if latents_BCFHW.dim() != 5 or latents_BCFHW.shape[1] != self.channels:
             raise ValueError(
                 f"latents have shape {tuple(latents_BCFHW.shape)}; decode takes (B, {self.channels}, F, h, w). Add the batch, or use their own VAE."

@@ -3,12 +3,10 @@
     x_sigma = (1 - sigma) x0 + sigma eps,    sigma 0 is data and 1 is noise,    the model predicts v = dx/dsigma = eps - x0
 
 as Wan and diffusers' flow schedulers have it. (The survey writes x1 - x0 for the opposite direction of time.) The transformer's
-timestep is 1000 sigma. Liu et al., arXiv:2209.03003; shift: SD3, arXiv:2403.03206.
+timestep is 1000 sigma. Liu et al., arXiv:2209.03003. How sigma is drawn: noise_levels.py.
 """
 
 from __future__ import annotations
-
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -32,18 +30,10 @@ def velocity(x0_BCFHW: Tensor, noise_BCFHW: Tensor) -> Tensor:
     return noise_BCFHW - x0_BCFHW
 
 
-def shift_sigma(sigma: Tensor, shift: float) -> Tensor:
-    """Moves mass to the noisy end: shift sigma / (1 + (shift - 1) sigma); shift 1 changes nothing. In [0, 1], also after rounding."""
-    return (shift * sigma / (1 + (shift - 1) * sigma)).clamp(max=1.0)
-
-
-def sample_sigma(batch: int, sampling: Literal["uniform", "logit_normal"], shift: float, generator: torch.Generator) -> Tensor:
-    """`batch` noise levels in (0, 1), shifted."""
-    if sampling == "uniform":
-        sigma = torch.rand(batch, generator=generator)
-    else:
-        sigma = torch.sigmoid(torch.randn(batch, generator=generator))
-    return shift_sigma(sigma, shift)
+def data_estimate(noisy_BCFHW: Tensor, prediction_BCFHW: Tensor, sigma_B: Tensor) -> Tensor:
+    """The data that a predicted velocity points to from x_sigma: x0 = x_sigma - sigma v; exact for the true velocity. float32."""
+    sigma = sigma_B.view(-1, *[1] * (noisy_BCFHW.dim() - 1)).float()
+    return noisy_BCFHW.float() - sigma * prediction_BCFHW.float()
 
 
 def mask_weights(mask_BMFHW: Tensor, weight: float) -> Tensor:

@@ -7,13 +7,19 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 Array = TypeVar("Array")
+PROBE = "reference_probe."  # names of the tensors that a stage trains for its loss alone
 
 
 def split_trainable(tensors: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
-    """(LoRA with diffusers' names, reference adapter) of the teacher's trainable tensors. Raises ValueError for a name that is neither."""
+    """(LoRA with diffusers' names, reference adapter) of the teacher's trainable tensors. Raises ValueError for a name that is neither.
+
+    The probe of objective.reference_recon_weight is trained beside them and left out here: nothing after training reads it.
+    """
     lora: dict[str, Array] = {}
     adapter: dict[str, Array] = {}
     for name, tensor in tensors.items():
+        if name.startswith(PROBE):
+            continue
         if ".lora_" in name:
             lora[name.replace(".default.", ".")] = tensor
         elif name.startswith("resampler."):

@@ -21,7 +21,8 @@ from pvtt_model.nano.pretrain.optimise import Progress, descend, rate_at
 from pvtt_model.nano.pretrain.stream import clips, contents
 from pvtt_model.nano.products import Product
 from pvtt_model.nano.render import Scene
-from pvtt_model.objectives.rectified_flow import TIMESTEPS, flow_loss, interpolate, mask_weights, sample_sigma
+from pvtt_model.objectives.noise_levels import sample_sigma
+from pvtt_model.objectives.rectified_flow import TIMESTEPS, flow_loss, interpolate, mask_weights
 from pvtt_model.specs import MaskPolicy
 from pvtt_model.training.samples import pad_rows
 

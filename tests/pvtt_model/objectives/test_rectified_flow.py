@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pvtt_model.objectives.rectified_flow import flow_loss, interpolate, mask_weights, sample_sigma, shift_sigma, velocity
+from pvtt_model.objectives.rectified_flow import data_estimate, flow_loss, interpolate, mask_weights, velocity
 
 SHAPE = (2, 3, 1, 2, 2)
 
@@ -47,29 +47,10 @@ def test_shapes_must_agree(sigma):
         interpolate(x0, noise[:, :2], torch.zeros(2))
 
 
-@given(st.floats(0, 1), st.floats(0.1, 20))
-def test_shift_by_its_formula(sigma, shift):
-    shifted = float(shift_sigma(torch.tensor(sigma, dtype=torch.float64), shift))
-    assert shifted == pytest.approx(shift * sigma / (1 + (shift - 1) * sigma))
-    assert 0 <= shifted <= 1
-    assert shifted >= sigma - 1e-12 if shift >= 1 else shifted <= sigma + 1e-12
-
-
-def test_shift_of_a_half():
-    half = torch.tensor(0.5, dtype=torch.float64)
-    assert [float(shift_sigma(half, s)) for s in (1.0, 3.0, 5.0)] == [0.5, 0.75, pytest.approx(5 / 6)]
-
-
-@pytest.mark.parametrize("sampling", ["uniform", "logit_normal"])
-@pytest.mark.parametrize("shift", [1.0, 5.0])
-def test_sampled_levels(sampling, shift):
-    def draw(seed: int) -> torch.Tensor:
-        return sample_sigma(4000, sampling, shift, torch.Generator().manual_seed(seed))
-
-    sigma = draw(0)
-    assert sigma.shape == (4000,) and (sigma > 0).all() and (sigma < 1).all()
-    assert torch.equal(sigma, draw(0)) and not torch.equal(sigma, draw(1))
-    assert float(sigma.median()) == pytest.approx(shift / (1 + shift), abs=0.03)  # both are symmetric about 1/2 before the shift
+def test_the_true_velocity_points_to_the_data():
+    x0, noise = pair()
+    sigma = torch.tensor([0.3, 0.9])
+    torch.testing.assert_close(data_estimate(interpolate(x0, noise, sigma), velocity(x0, noise), sigma), x0)
 
 
 def test_loss_is_the_mean_square_a_sample():
