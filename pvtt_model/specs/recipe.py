@@ -66,6 +66,18 @@ class RecipeSpec(Spec):
         names = [s.name for s in self.stages]
         if len(set(names)) != len(names):
             raise ValueError(f"stages share a name: {names}. Give each its own.")
+        for stage in self.stages:
+            self._stores_what_it_reads(stage)
         if self.stages[0].init_from == "previous":
             raise ValueError(f"stage '{names[0]}' is the first and cannot start from a previous one. Set init_from='base'.")
         return self
+
+    def _stores_what_it_reads(self, stage: StageSpec) -> None:
+        """Raises ValueError where the stage's injection reads of the pictures what the data will not hold, naming the field."""
+        lacking = {
+            "ip_adapter": None if self.conditions.class_tokens else "the image encoder's class tokens: set conditions.class_tokens=true",
+            "dual_path": None if self.conditions.clip_encoder else "CLIP's tokens: set conditions.clip_encoder, e.g. the stages' evaluate.clip",
+            "reference_net": "the pictures' latents: set latents.references='white' or 'own'" if self.latents.references == "none" else None,
+        }.get(stage.reference.injection)
+        if lacking:
+            raise ValueError(f"stage '{stage.name}' has reference.injection '{stage.reference.injection}', which reads {lacking}.")

@@ -78,7 +78,7 @@ def train(
     engine = Engine(teacher, stage.parallel, stage.optim, first_step=len(records), steps=stage.train.steps)
     if resume is not None:
         engine.load_rank(resume.folder / f"rank{rank}.safetensors")
-    samples = KeptSamples(places)
+    samples = KeptSamples(places, injection=stage.reference.injection)
     for step in range(len(records), stage.train.steps):
         records.append(_step(stage, engine, samples, empty_text_LD, max_text_tokens, step, rank, world))
         hooks.on_step(records[-1])
@@ -130,13 +130,13 @@ def _loss(stage: StageSpec, engine: Engine, kept: KeptSamples, empty_text_LD: Te
     sigma = torch.cat([sample_sigma(1, objective.timestep_sampling, objective.shift, g) for g in generators])
     noise = torch.stack([torch.randn(s.x0_CFHW.shape, generator=g) for s, g in zip(samples, generators, strict=True)])
     variants = [int(torch.randint(len(s.control_VMFHW), (), generator=g)) for s, g in zip(samples, generators, strict=True)]
-    pictures = [_one_of(len(s.reference_VPC), g) for s, g in zip(samples, generators, strict=True)]
+    pictures = [_one_of(len(s.pictures), g) for s, g in zip(samples, generators, strict=True)]
     samples = [s.of_video(_one_of(s.num_videos, g)) for s, g in zip(samples, generators, strict=True)]
     dtype = torch.bfloat16 if stage.parallel.precision == "bfloat16" else torch.float32
     batch: Batch = collate(samples, max_text_tokens, empty_text_LD, keep_text, variants, pictures).to(engine.device, dtype)
     x0, noise, sigma = batch.x0_BCFHW.float(), noise.to(engine.device), sigma.to(engine.device)
     prediction = engine.forward(
-        interpolate(x0, noise, sigma).to(dtype), sigma, batch.text_BLD, batch.control_BMFHW, batch.reference_BPC, batch.reference_keep_BP,
+        interpolate(x0, noise, sigma).to(dtype), sigma, batch.text_BLD, batch.control_BMFHW, batch.reference,
         torch.tensor(keep_reference, device=engine.device),
     )  # fmt: skip
     mask = batch.control_BMFHW[:, -MASK_CHANNELS:]
