@@ -111,6 +111,7 @@ def data_bytes(recipe: RecipeSpec) -> DataBytes:
     text = conditions.max_text_tokens * int(architecture(conditions.text_encoder.architecture, "text").config["d_model"])
     patches, image_width = reference_patches(recipe)
     masks = video.num_frames * pixels // 8
+    patches += conditions.class_tokens
     return DataBytes(latents, (text + patches * image_width + _clip_numbers(conditions)) * BYTES[conditions.dtype], masks)
 
 

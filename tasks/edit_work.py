@@ -67,7 +67,9 @@ def make_edit(unit: EditUnit) -> Derived:
     stage, recipe = unit.recipe.stages[unit.stage_index], unit.recipe
     image_encoder = recipe.conditions.image_encoder.architecture
     trained = (str(store.local_path(unit.lora)), str(store.local_path(unit.adapter)))
-    teacher = _teacher(stage.backbone, stage.reference, stage.lora, image_encoder, stage.parallel.precision, trained)
+    clip = recipe.conditions.clip_encoder
+    encoders = (image_encoder, clip.architecture if clip else None)
+    teacher = _teacher(stage.backbone, stage.reference, stage.lora, encoders, stage.parallel.precision, trained)
     empty = load_file(store.local_path(unit.empty_text))["text_LD"]
     template = _rows(store, unit.template)
     row = edit_clip(
@@ -125,12 +127,12 @@ def _gallery(path: str, judge: ModelSpec) -> Any:
 
 
 @lru_cache(maxsize=1)
-def _teacher(backbone: BackboneSpec, reference: ReferenceSpec, lora: LoraSpec, image_encoder: str, precision: str, trained: tuple[str, str]) -> Any:
+def _teacher(backbone: BackboneSpec, reference: ReferenceSpec, lora: LoraSpec, encoders: tuple[str, str | None], precision: str, trained: tuple[str, str]) -> Any:
     import torch
 
     from pvtt_model.training.teacher import build_teacher, load_trainable, load_trainable_files
 
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    teacher = build_teacher(backbone, reference, lora, image_encoder, weights_of(backbone), dtype, seed=0)
+    teacher = build_teacher(backbone, reference, lora, encoders[0], weights_of(backbone), dtype, seed=0, clip_encoder=encoders[1])
     load_trainable(teacher, load_trainable_files(*trained))
     return teacher.to(device())

@@ -73,7 +73,11 @@ def train_worker(payload: TrainPayload, reporter: Reporter) -> None:
     _preflight(payload.recipe, stage, where, reporter)
     dtype = torch.bfloat16 if stage.parallel.precision == "bfloat16" else torch.float32
     image_encoder = payload.recipe.conditions.image_encoder.architecture
-    teacher = build_teacher(stage.backbone, stage.reference, stage.lora, image_encoder, weights_of(stage.backbone), dtype, stage.train.seed)
+    clip = payload.recipe.conditions.clip_encoder
+    teacher = build_teacher(
+        stage.backbone, stage.reference, stage.lora, image_encoder, weights_of(stage.backbone), dtype, stage.train.seed,
+        clip_encoder=clip.architecture if clip else None,
+    )  # fmt: skip
     if payload.init is not None:
         before = load_trainable_files(*(store.local_path(file) for file in payload.init))
         report = load_trainable(teacher, before, partial=payload.init_is_partial)

@@ -38,9 +38,14 @@ class ImageEncoder:
 
         Raises ValueError for a ConvNet, which has none.
         """
+        return self.reference_tokens(images_BCHW)[0]
+
+    def reference_tokens(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """`patch_tokens` (B, P, C) and the class tokens of `embed` (B, C), in one pass. Raises ValueError as `patch_tokens`."""
         if not self._is_vit:
             raise ValueError(f"{self.name} is a ConvNet and has no patch tokens. Use a ViT as conditions.image_encoder, e.g. nano-dinov2.")
-        return self._features(images_BCHW)[:, self.model.num_prefix_tokens :]
+        features = self._features(images_BCHW)
+        return features[:, self.model.num_prefix_tokens :], features[:, 0]
 
     def pooled_with_grad(self, images_BCHW: Tensor) -> Tensor:
         """Images as `patch_tokens` takes them, as the mean of their patch tokens (B, C); with gradients to the images."""

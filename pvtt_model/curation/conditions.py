@@ -21,6 +21,7 @@ from pvtt_model.data.video_io import read_picture
 from pvtt_model.specs import ConditionSpec
 
 CLIP_TOKENS, CLIP_EMBEDDING = "clip_NPC", "clip_ND"  # of variant 0; variant_name tells the others'
+CLASS_TOKENS = "reference_NC"  # where spec.class_tokens asks for it; of variant 0 too
 CLIPS_A_BATCH = 16  # whose pictures go through the image encoder together
 NAMELESS = "product"
 
@@ -45,15 +46,18 @@ def embedded_prompt(clip: dict[str, Any], spec: ConditionSpec) -> str:
 def reference_tensors(
     clips: Sequence[dict[str, Any]], spec: ConditionSpec, encoder: ImageEncoder, clip_model: ClipModel | None = None
 ) -> list[dict[str, Tensor]]:
-    """Of each clip, by variant of its N pictures, each letterboxed on its own ground: the patch tokens (N, P, C) of the image encoder; and where
-    there is a CLIP its tokens (N, 1 + P, C) and unit vectors (N, D). One call of each encoder."""
+    """Of each clip, by variant of its N pictures, each letterboxed on its own ground: the patch tokens (N, P, C) of the image encoder, and its class
+    tokens (N, C) where asked; and where there is a CLIP its tokens (N, 1 + P, C) and unit vectors (N, D). One call of each encoder."""
     of = [(place, variant) for place, clip in enumerate(clips) for variant in range(variants_of(clip, spec))]
     counts = [len(clips[place]["references"]) for place, _ in of]
 
     def pictures(side: int) -> Tensor:
         return torch.cat([reference_pictures(clips[place], variant, spec, side) for place, variant in of])
 
-    made = {"reference_NPC": encoder.patch_tokens(pictures(spec.image_size))}
+    made: dict[str, Tensor] = {}
+    made["reference_NPC"], class_tokens = encoder.reference_tokens(pictures(spec.image_size))
+    if spec.class_tokens:
+        made[CLASS_TOKENS] = class_tokens
     if clip_model is not None:
         made[CLIP_TOKENS], made[CLIP_EMBEDDING] = clip_model.reference_tokens(pictures(clip_model.side))
     found: list[dict[str, Tensor]] = [{} for _ in clips]
@@ -77,8 +81,8 @@ def reference_pictures(clip: dict[str, Any], variant: int, spec: ConditionSpec, 
 def embed_conditions(
     clips: Sequence[dict[str, Any]], spec: ConditionSpec, text: TextEncoder, image: ImageEncoder, clip_model: ClipModel | None = None
 ) -> list[dict[str, Any]]:
-    """The conditions rows of clips: text_LD without padding, reference_NPC and its augmented variants, with a CLIP clip_NPC and clip_ND and
-    theirs, and words_LD, the product's words alone, where the manifest names them. Equal texts are embedded once.
+    """The conditions rows of clips: text_LD without padding, reference_NPC and its augmented variants, where spec.class_tokens reference_NC and
+    theirs, with a CLIP clip_NPC and clip_ND and theirs, and words_LD, the product's words alone, where the manifest names them. Equal texts are embedded once.
 
     Raises ValueError where spec.clip_encoder names a CLIP and none is given, or the other way round.
     """

@@ -10,12 +10,15 @@ from torch import Tensor
 
 from pvtt_model.backbones.image import letterbox
 from pvtt_model.backbones.vae import VideoAutoencoder
-from pvtt_model.curation.frames import as_seen, frames_and_mask, to_frames, to_model
+from pvtt_model.curation.frames import DTYPES, as_seen, frames_and_mask, to_frames, to_model
+from pvtt_model.curation.latents import REFERENCES
 from pvtt_model.curation.mask_policy import widen
 from pvtt_model.curation.prompts import replaced
+from pvtt_model.curation.vace_references import reference_latents
 from pvtt_model.curation.variants import control_of
 from pvtt_model.data.video_io import decode, fit, fit_mask, png_bytes, png_mask, read_picture
 from pvtt_model.editing.sample import EditInputs, Variant, composite, latent_mask, sample_variants
+from pvtt_model.reference.features import READS, PictureFeatures, pictures_of
 from pvtt_model.specs import EditSpec, LatentSpec, VideoSpec
 from pvtt_model.training.schedule import seed_of
 from pvtt_model.training.teacher import Teacher
@@ -60,12 +63,13 @@ def edit_clip(
     text = load(template["conditions"]["tensors"])["text_LD"] if own_text else c["text_LD"]
     control = control_of(z, 0)
     assert control is not None  # a usable row has the policy's own variant
-    wrong_PC = load(wrong["conditions"]["tensors"])["reference_NPC"].flatten(0, 1) if wrong else None
     device = next(teacher.parameters()).device
     frames, exact = frames_and_mask(clip, template["masks"], latents.video)
     mask = widen(exact, latents.mask_policy)
-    tensors = (control, text, empty_text_LD, c["reference_NPC"].flatten(0, 1), wrong_PC, z["latents_CFHW"], latent_mask(mask))
-    inputs = EditInputs(*(None if t is None else t.float().to(device) for t in tensors))  # type: ignore[arg-type]
+    height, width = frames.shape[-2:]
+    shown, wrongly = (None if r is None else _pictures(teacher, r, (height, width), latents, vae) for r in (reference, wrong))
+    tensors = (control, text, empty_text_LD, shown, wrongly, z["latents_CFHW"], latent_mask(mask))
+    inputs = EditInputs(*(None if t is None else t.to(device, torch.float32) for t in tensors))  # type: ignore[arg-type]
     try:
         sampled = sample_variants(teacher, inputs, _asked(edit, wrong is not None), edit, max_text_tokens, seed_of(edit.seed, clip["clip_key"]))
     except FloatingPointError as error:
@@ -79,6 +83,18 @@ def edit_clip(
     picture = letterbox(given, min(REFERENCE_SIDE, max(given.size)))
     pictures = {name: [png_bytes(frame) for frame in video] for name, video in videos.items()}
     return row | pictures | {"reference": png_bytes((picture * 255).round().to(torch.uint8))}
+
+
+def _pictures(teacher: Teacher, product: dict[str, Row], size: tuple[int, int], latents: LatentSpec, vae: VideoAutoencoder) -> PictureFeatures:
+    """What the teacher reads of the product's pictures. Their latents are made here, at the size (H, W) of the clip that is edited: the product's own
+    clip may have another."""
+    tensors = load(product["conditions"]["tensors"])
+    if "latents_NCHW" in READS[teacher.injection.kind]:
+        if latents.references == "none":
+            raise ValueError("the teacher reads the pictures' latents, but latents.references is 'none'. Set it to 'white' or 'own', as in training.")
+        found = reference_latents(product["clips"]["references"], size, latents.references, vae)
+        tensors[REFERENCES] = found.to(DTYPES[latents.dtype]).cpu()
+    return pictures_of(tensors, teacher.injection.kind)
 
 
 def prompt_of(clip: Row, product: Row) -> str:

@@ -24,7 +24,8 @@ from torch import Tensor
 
 from pvtt_model.objectives.rectified_flow import TIMESTEPS, interpolate
 from pvtt_model.specs import EditSpec
-from pvtt_model.training.samples import pad_rows, stack_references
+from pvtt_model.reference.features import PictureFeatures, stack_features
+from pvtt_model.training.samples import pad_rows
 from pvtt_model.training.teacher import Teacher
 
 Variant = Literal["edit", "no_reference", "wrong_reference", "base"]
@@ -32,13 +33,13 @@ Velocity = Callable[[Tensor, Tensor], Tensor]
 
 
 class EditInputs(NamedTuple):
-    """What one edit needs: VACE's context (M, F, H, W), text tokens (L, D) given and empty, reference patch tokens (P, C)."""
+    """What one edit needs: VACE's context (M, F, H, W), text tokens (L, D) given and empty, and what the injection reads of the reference pictures."""
 
     control_MFHW: Tensor
     text_LD: Tensor
     empty_text_LD: Tensor
-    reference_PC: Tensor
-    wrong_reference_PC: Tensor | None = None  # of a third product, for the variant 'wrong_reference'
+    reference: PictureFeatures
+    wrong_reference: PictureFeatures | None = None  # of a third product, for the variant 'wrong_reference'
     source_CFHW: Tensor | None = None  # the template's own latents, and
     made_FHW: Tensor | None = None  # bool, the cells with a masked pixel (latent_mask): both wanted where the background is blended
 
@@ -75,15 +76,15 @@ def sample_variants(
 ) -> dict[Variant, Tensor]:
     """Latents (C, F, H, W) by variant, all from the noise of `seed`.
 
-    edit: the teacher with its reference. no_reference: without. wrong_reference: with inputs.wrong_reference_PC. base: the backbone as it
+    edit: the teacher with its reference. no_reference: without. wrong_reference: with inputs.wrong_reference. base: the backbone as it
     was before training, without LoRA and reference. A variant does not change the others. One that is not finite is left out;
     where that is the edit itself, FloatingPointError. Raises ValueError where 'wrong_reference' is asked for and there is none, and where
     the background is to be blended and inputs.source_CFHW or made_FHW is not given.
     """
     if spec.background == "blended" and (inputs.source_CFHW is None or inputs.made_FHW is None):
         raise ValueError("edit.background is 'blended', but inputs.source_CFHW or made_FHW is None. Give the template's latents and latent_mask.")
-    if "wrong_reference" in variants and inputs.wrong_reference_PC is None:
-        raise ValueError("the variant 'wrong_reference' is asked for, but inputs.wrong_reference_PC is None. Give a third product's patch tokens.")
+    if "wrong_reference" in variants and inputs.wrong_reference is None:
+        raise ValueError("the variant 'wrong_reference' is asked for, but inputs.wrong_reference is None. Give a third product's pictures.")
     teacher.eval()
     channels: int = teacher.transformer.config.in_channels  # type: ignore[assignment,union-attr]
     shape = (1, channels, *inputs.control_MFHW.shape[1:])
@@ -91,7 +92,8 @@ def sample_variants(
     found: dict[Variant, Tensor] = {}
     taught = [v for v in variants if v != "base"]
     if taught:
-        found |= _sampled(teacher, inputs, taught, spec, max_text_tokens, noise)
+        with reference_scaled(teacher, spec):
+            found |= _sampled(teacher, inputs, taught, spec, max_text_tokens, noise)
     if "base" in variants:
         with bare_backbone(teacher):
             found |= _sampled(teacher, inputs, ["base"], spec, max_text_tokens, noise)
@@ -111,6 +113,17 @@ def bare_backbone(teacher: Teacher) -> Iterator[None]:
         yield
     finally:
         teacher.transformer.enable_adapters()  # type: ignore[operator]
+
+
+@contextmanager
+def reference_scaled(teacher: Teacher, spec: EditSpec) -> Iterator[None]:
+    """Inside, the reference adds to the layers what spec.reference_scale and path_scales say; outside as before."""
+    before = teacher.reference_scale, teacher.path_scales
+    teacher.reference_scale, teacher.path_scales = spec.reference_scale, spec.path_scales
+    try:
+        yield
+    finally:
+        teacher.reference_scale, teacher.path_scales = before
 
 
 def _sampled(
@@ -173,13 +186,13 @@ def _velocity(teacher: Teacher, inputs: EditInputs, conditions: Sequence[Conditi
 
     It is Teacher.forward, but what no step changes (the references' tokens, the texts) is computed once here.
     """
-    device, dtype = inputs.control_MFHW.device, next(teacher.resampler.parameters()).dtype
+    device, dtype = inputs.control_MFHW.device, teacher.transformer.patch_embedding.weight.dtype  # type: ignore[union-attr]
     text, empty = (pad_rows(t, max_text_tokens) for t in (inputs.text_LD, inputs.empty_text_LD))
     text_RLD = torch.stack([text if c.text else empty for c in conditions]).to(dtype)
     control = inputs.control_MFHW[None].expand(len(conditions), -1, -1, -1, -1).to(dtype)
     which = torch.tensor([c.variant for c in conditions], device=device)
     present_R = torch.tensor([c.reference is not None for c in conditions], device=device)
-    teacher.give_reference(_tokens(teacher, inputs, conditions, dtype), present_R)
+    teacher.give_reference(_encoded(teacher, inputs, conditions, text_RLD), present_R)
 
     def velocity(latents_VCFHW: Tensor, timestep: Tensor) -> Tensor:
         sigma = (timestep / 1000.0).expand(len(conditions)).to(device)
@@ -192,16 +205,18 @@ def _velocity(teacher: Teacher, inputs: EditInputs, conditions: Sequence[Conditi
     return velocity
 
 
-def _tokens(teacher: Teacher, inputs: EditInputs, conditions: Sequence[Condition], dtype: torch.dtype) -> Tensor | None:
-    """The resampled reference (R, N, D) of every row, anything where it has none; None where no row has one."""
-    pictures = {"edit": inputs.reference_PC, "wrong_reference": inputs.wrong_reference_PC}
+def _encoded(teacher: Teacher, inputs: EditInputs, conditions: Sequence[Condition], text_RLD: Tensor) -> Encoded | None:
+    """What the injection makes of every row's reference, anything where it has none; None where no row has one."""
+    pictures = {"edit": inputs.reference, "wrong_reference": inputs.wrong_reference}
     wanted = list(dict.fromkeys(c.reference for c in conditions if c.reference))
     if not wanted:
         return None
-    given = [pictures[name] for name in wanted]
-    patches, keep = stack_references([p.to(dtype) for p in given if p is not None])
-    resampled = dict(zip(wanted, teacher.resampler(patches, keep.to(patches.device)), strict=True))
-    return torch.stack([resampled[c.reference or wanted[0]] for c in conditions])
+    given = [p for name in wanted if (p := pictures[name]) is not None]
+    features = stack_features([p.to(text_RLD.device, text_RLD.dtype) for p in given])
+    texts = torch.stack([text_RLD[next(i for i, c in enumerate(conditions) if c.reference == name)] for name in wanted])
+    encoded = teacher.encode_reference(features, texts, inputs.control_MFHW.shape[1])
+    rows = torch.tensor([wanted.index(c.reference or wanted[0]) for c in conditions], device=text_RLD.device)
+    return tuple(t[rows] for t in encoded)
 
 
 def composite(raw_TCHW: Tensor, source_TCHW: Tensor, mask_THW: Tensor, feather_px: int) -> Tensor:

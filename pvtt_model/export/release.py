@@ -119,7 +119,11 @@ def _index(
         "created": created,
         "base_model": {key: last["backbone"].get(key) for key in ("architecture", "weights", "revision")},
         "lora": {**{k: last["lora"][k] for k in ("rank", "alpha", "targets")}, "modules": modules, "parameters": parameters},
-        "reference": {**last["reference"], "image_encoder": recipe["conditions"]["image_encoder"], "image_size": recipe["conditions"]["image_size"]},
+        "reference": {
+            **last["reference"],
+            "image_encoder": recipe["conditions"]["image_encoder"], "image_size": recipe["conditions"]["image_size"],
+            **({"clip_encoder": recipe["conditions"]["clip_encoder"]} if last["reference"].get("injection") == "dual_path" else {}),
+        },
         "stages": [stage["name"] for stage in stages],
         "files": {name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in sorted(files.items())},
     }

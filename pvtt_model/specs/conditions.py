@@ -42,6 +42,9 @@ class ConditionSpec(Spec):
     clip_encoder: ModelSpec | None = Added(
         None, description="a CLIP whose tokens and embedding of each reference picture are kept beside the image encoder's; null: none"
     )
+    class_tokens: bool = Added(
+        False, description="keep the image encoder's class token of each reference picture beside its patch tokens; the injection ip_adapter reads it"
+    )
     captions: tuple[str, ...] = Added(
         (),
         description="sources of metadata.captions, the preferred first, e.g. ['human', 'qwen2.5-vl-7b']; a model without its @revision is any "

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pvtt_model.specs.base import Positive, Spec
+from pvtt_model.specs.base import Added, Positive, Spec
 
 
 class EditSpec(Spec):
@@ -20,6 +20,12 @@ class EditSpec(Spec):
     shift: Annotated[float, Field(gt=0)] = 16.0
     guidance_text: Annotated[float, Field(ge=0)] = 5.0
     guidance_reference: Annotated[float, Field(ge=0)] = 2.0
+    reference_scale: Annotated[float, Field(ge=0)] = Added(
+        1.0, description="of what the reference adds in every layer that reads it; 1 as trained, 0: the reference is not read"
+    )
+    path_scales: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] = Added(
+        (1.0, 1.0), description="of the injection dual_path: times reference_scale, the scale of the image encoder's tokens and of CLIP's"
+    )
     seed: int = 42
     clips: Literal["held_out", "all"] = Field(default="held_out", description="all: training clips too; the report then says so")
     max_clips: Positive = 199

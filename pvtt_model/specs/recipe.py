@@ -48,6 +48,16 @@ class StageSpec(Spec):
             )
         return self
 
+    @model_validator(mode="after")
+    def _losses_have_patches(self) -> StageSpec:
+        asked = [f for f in ("identity_weight", "reference_recon_weight") if getattr(self.objective, f)]
+        if asked and self.reference.injection not in ("ip_adapter_plus", "dual_path"):
+            raise ValueError(
+                f"stage '{self.name}': objective.{asked[0]} compares with the reference's patch tokens, which reference.injection "
+                f"'{self.reference.injection}' does not read. Use ip_adapter_plus or dual_path, or set objective.{asked[0]}=0."
+            )
+        return self
+
 
 class RecipeSpec(Spec):
     """Everything a run needs to know, from raw clips to release."""
@@ -66,6 +76,18 @@ class RecipeSpec(Spec):
         names = [s.name for s in self.stages]
         if len(set(names)) != len(names):
             raise ValueError(f"stages share a name: {names}. Give each its own.")
+        for stage in self.stages:
+            self._stores_what_it_reads(stage)
         if self.stages[0].init_from == "previous":
             raise ValueError(f"stage '{names[0]}' is the first and cannot start from a previous one. Set init_from='base'.")
         return self
+
+    def _stores_what_it_reads(self, stage: StageSpec) -> None:
+        """Raises ValueError where the stage's injection reads of the pictures what the data will not hold, naming the field."""
+        lacking = {
+            "ip_adapter": None if self.conditions.class_tokens else "the image encoder's class tokens: set conditions.class_tokens=true",
+            "dual_path": None if self.conditions.clip_encoder else "CLIP's tokens: set conditions.clip_encoder, e.g. the stages' evaluate.clip",
+            "reference_net": "the pictures' latents: set latents.references='white' or 'own'" if self.latents.references == "none" else None,
+        }.get(stage.reference.injection)
+        if lacking:
+            raise ValueError(f"stage '{stage.name}' has reference.injection '{stage.reference.injection}', which reads {lacking}.")

@@ -16,8 +16,8 @@ class KeptSamples:
     Nothing is evicted: an epoch is a permutation, where the longest unused sample is the one most likely to come next.
     """
 
-    def __init__(self, places: Sequence[Place], most_bytes: int = KEPT_BYTES) -> None:
-        self.places = places
+    def __init__(self, places: Sequence[Place], most_bytes: int = KEPT_BYTES, injection: str = "ip_adapter_plus") -> None:
+        self.places, self.injection = places, injection
         sizes = list(dict.fromkeys(place.bucket for place in places))
         self.buckets = tuple(sizes.index(place.bucket) for place in places)  # of each sample its bucket's number
         self.left_bytes = most_bytes
@@ -30,8 +30,8 @@ class KeptSamples:
         """Its tensors are shared between calls: copy before writing to them."""
         kept = self._kept.get(index)
         if kept is None:
-            kept = read_sample(self.places[index])
-            size = sum(t.numel() * t.element_size() for t in kept)
+            kept = read_sample(self.places[index], self.injection)
+            size = kept.num_bytes()
             if size <= self.left_bytes:
                 self._kept[index] = kept
                 self.left_bytes -= size

@@ -89,7 +89,7 @@ def train(
     engine = Engine(teacher, stage.parallel, stage.optim, first_step=len(records), steps=stage.train.steps)
     if resume is not None:
         engine.load_rank(resume.folder / f"rank{rank}.safetensors")
-    samples = KeptSamples(places)
+    samples = KeptSamples(places, injection=stage.reference.injection)
     for step in range(len(records), stage.train.steps):
         records.append(_step(stage, engine, samples, empty_text_LD, max_text_tokens, step, rank, world, models))
         hooks.on_step(records[-1])
@@ -161,7 +161,7 @@ def _loss(
     sigma = torch.cat([draw_sigma(objective, latent_shape, g) for g in generators])
     noise = torch.stack([torch.randn(s.x0_CFHW.shape, generator=g) for s, g in zip(samples, generators, strict=True)])
     variants = [int(torch.randint(len(s.control_VMFHW), (), generator=g)) for s, g in zip(samples, generators, strict=True)]
-    pictures = [_one_of(len(s.reference_VPC), g) for s, g in zip(samples, generators, strict=True)]
+    pictures = [_one_of(len(s.pictures), g) for s, g in zip(samples, generators, strict=True)]
     samples = [s.of_video(_one_of(s.num_videos, g)) for s, g in zip(samples, generators, strict=True)]
     if objective.joint_dropout:
         both = [bool(torch.rand((), generator=g) < objective.joint_dropout) for g in generators]
@@ -170,9 +170,7 @@ def _loss(
     batch: Batch = collate(samples, max_text_tokens, empty_text_LD, keep_text, variants, pictures).to(engine.device, dtype)
     x0, noise, sigma = batch.x0_BCFHW.float(), noise.to(engine.device), sigma.to(engine.device)
     noisy, has_reference = interpolate(x0, noise, sigma), torch.tensor(keep_reference, device=engine.device)
-    prediction = engine.forward(
-        noisy.to(dtype), sigma, batch.text_BLD, batch.control_BMFHW, batch.reference_BPC, batch.reference_keep_BP, has_reference
-    )
+    prediction = engine.forward(noisy.to(dtype), sigma, batch.text_BLD, batch.control_BMFHW, batch.reference, has_reference)
     mask = batch.control_BMFHW[:, -MASK_CHANNELS:]
     weights = None if objective.mask_weight == 1 else mask_weights(mask, objective.mask_weight)
     losses = flow_loss(prediction, x0, noise, weights)
@@ -186,18 +184,20 @@ def _loss(
         tokens = engine.teacher.resampled_BND  # of the forward pass above
         assert tokens is not None
         loss = loss + objective.words_weight * words_loss(tokens, batch.words_BLD).mean()
+    patches, keep = batch.reference.patches_BPC, batch.reference.keep_BP
     if objective.identity_weight:
-        assert models is not None
-        wanted, pooled = (sigma < objective.identity_below) & has_reference, pooled_reference(batch.reference_BPC, batch.reference_keep_BP)
+        assert models is not None and patches is not None and keep is not None
+        wanted, pooled = (sigma < objective.identity_below) & has_reference, pooled_reference(patches, keep)
         identity, has = identity_loss(data_estimate(noisy, prediction, sigma), mask, pooled, wanted, models, objective.identity_frames)
         loss = loss + objective.identity_weight * identity.mean()
         if tally is not None:
             tally.add_term("identity", identity, has)
     if objective.reference_recon_weight:
-        recon = reconstruction_loss(engine.teacher.reconstructed_B2C, batch.reference_BPC, batch.reference_keep_BP)
+        assert patches is not None and keep is not None
+        recon = reconstruction_loss(engine.teacher.reconstructed_B2C, patches, keep)
         loss = loss + objective.reference_recon_weight * recon.mean()
         if tally is not None:
-            tally.add_term("reference_recon", recon, batch.reference_keep_BP.any(1))
+            tally.add_term("reference_recon", recon, keep.any(1))
     return loss
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import Tensor
 from pvtt_model.curation.augment import reference_name
 from pvtt_model.curation.variants import control_of, count_videos, variant_name
 from pvtt_model.data.tensor_rows import TensorRows
+from pvtt_model.reference.features import PictureFeatures, ReferenceFeatures, pictures_of, stack_features, stack_references
 
 #: A local file, or what opens one elsewhere; of one shard always the same object, so that it is opened once.
 Shard = Path | Callable[[], TensorRows]
@@ -32,12 +34,11 @@ class Batch(NamedTuple):
     x0_BCFHW: Tensor
     control_BMFHW: Tensor
     text_BLD: Tensor
-    reference_BPC: Tensor
-    reference_keep_BP: Tensor
+    reference: ReferenceFeatures
     words_BLD: Tensor  # of the product alone, padded as the text; no length at all where no sample has any
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Batch:
-        return Batch(*(t.to(device) if t.dtype == torch.bool else t.to(device, dtype) for t in self))
+        return Batch(*(t.to(device, dtype) for t in self))
 
 
 NONE = torch.zeros(0)
@@ -47,7 +48,7 @@ class Sample(NamedTuple):
     x0_CFHW: Tensor
     control_VMFHW: Tensor  # VACE's context (inactive, reactive, mask) for each variant of the mask; variant 0 is the policy's own
     text_LD: Tensor
-    reference_VPC: Tensor  # by variant: the pictures as they are, then augmented
+    pictures: tuple[PictureFeatures, ...]  # by variant: as they are, then augmented
     words_LD: Tensor  # the product's words alone; none (0, D) where the manifest names none
     more_x0_NCFHW: Tensor = NONE  # of the video's further variants,
     more_control_NVMFHW: Tensor = NONE  # and their contexts
@@ -60,6 +61,10 @@ class Sample(NamedTuple):
         """The context of a variant, modulo those there."""
         return self.control_VMFHW[variant % self.num_variants]
 
+    def num_bytes(self) -> int:
+        """Of all its tensors."""
+        return sum(t.numel() * t.element_size() for t in (*self, *(t for p in self.pictures for t in p)) if isinstance(t, Tensor))
+
     @property
     def num_videos(self) -> int:
         return 1 + len(self.more_x0_NCFHW)
@@ -69,8 +74,11 @@ class Sample(NamedTuple):
         return self if video == 0 else self._replace(x0_CFHW=self.more_x0_NCFHW[video - 1], control_VMFHW=self.more_control_NVMFHW[video - 1])
 
 
-def read_sample(place: Place) -> Sample:
-    """One clip, with all variants of its mask and video. Raises ValueError where the shards' rows are of another clip or another bucket."""
+def read_sample(place: Place, injection: str = "ip_adapter_plus") -> Sample:
+    """One clip, with all variants of its mask and video, and of its reference pictures what the injection reads.
+
+    Raises ValueError where the shards' rows are of another clip or another bucket, or do not hold it.
+    """
     latents, conditions = _opened(place.latents_shard), _opened(place.conditions_shard)
     keys = [shard.places[place.row].clip_key if place.row < len(shard) else "none" for shard in (latents, conditions)]
     if keys != [place.clip_key] * 2:
@@ -84,10 +92,10 @@ def read_sample(place: Place) -> Sample:
     controls = [_controls(z, video) for video in range(count_videos(z))]
     text_LD = c["text_LD"].float()
     words_LD = c["words_LD"].float() if "words_LD" in c else text_LD[:0]
-    references: list[Tensor] = []
-    while (name := reference_name(len(references))) in c:
-        references.append(c[name].float().flatten(0, 1))
-    sample = Sample(z["latents_CFHW"].float(), controls[0], text_LD, torch.stack(references), words_LD)
+    # the pictures' latents are of the pictures as they are
+    variants = 1 if injection == "reference_net" else next(n for n in itertools.count() if reference_name(n) not in c)
+    pictures = [pictures_of({**z, **c}, injection, i) for i in range(variants)]
+    sample = Sample(z["latents_CFHW"].float(), controls[0], text_LD, tuple(pictures), words_LD)
     if len(controls) == 1:
         return sample
     more = [z[variant_name("latents_CFHW", 0, video)].float() for video in range(1, len(controls))]
@@ -130,14 +138,14 @@ def collate(
     variants: which of each sample's masks, modulo those there; None takes the policy's own of each. reference_variants: the same of its
     reference pictures; None takes them as they are.
     """
-    references = [s.reference_VPC[v % len(s.reference_VPC)] for s, v in zip(samples, reference_variants or [0] * len(samples), strict=True)]
+    pictures = [s.pictures[v % len(s.pictures)] for s, v in zip(samples, reference_variants or [0] * len(samples), strict=True)]
     controls = [s.control_MFHW(v) for s, v in zip(samples, variants if variants is not None else [0] * len(samples), strict=True)]
     texts = [s.text_LD if keep else empty_text_LD for s, keep in zip(samples, keep_text, strict=True)]
     return Batch(
         torch.stack([s.x0_CFHW for s in samples]),
         torch.stack(controls),
         torch.stack([pad_rows(t, max_text_tokens) for t in texts]),
-        *stack_references(references),
+        stack_features(pictures),
         stack_references([s.words_LD for s in samples])[0],
     )
 
@@ -147,10 +155,3 @@ def pad_rows(tokens_LD: Tensor, length: int) -> Tensor:
     if len(tokens_LD) > length:
         raise ValueError(f"{len(tokens_LD)} text tokens, the recipe allows {length}. Re-run conditions with this recipe.")
     return torch.cat([tokens_LD, tokens_LD.new_zeros(length - len(tokens_LD), tokens_LD.shape[1])])
-
-
-def stack_references(references: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Patch tokens (P_i, C) of unequal length -> (B, P, C) and the mark of the real ones (B, P)."""
-    longest = max(len(r) for r in references)
-    keep = torch.tensor([[i < len(r) for i in range(longest)] for r in references])
-    return torch.stack([pad_rows(r, longest) for r in references]), keep

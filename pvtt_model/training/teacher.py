@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from pvtt_model.backbones.architectures import LORA_LAYERS, architecture
 from pvtt_model.backbones.dit import load_transformer
 from pvtt_model.objectives.rectified_flow import TIMESTEPS
-from pvtt_model.reference.attention import attach_reference
-from pvtt_model.reference.resampler import PerceiverResampler
+from pvtt_model.reference.features import ReferenceFeatures
+from pvtt_model.reference.injection import Encoded, build_injection
 from pvtt_model.specs import BackboneSpec, LoraSpec, ReferenceSpec
 from pvtt_model.training.trained_tensors import join_trainable
 
@@ -27,19 +27,24 @@ def lora_config(spec: LoraSpec) -> LoraConfig:
 
 
 class Teacher(nn.Module):
-    """forward(noisy latents, noise level, text, VACE context, reference tokens) -> velocity."""
+    """forward(noisy latents, noise level, text, VACE context, reference features) -> velocity.
 
-    def __init__(self, transformer: nn.Module, reference: ReferenceSpec, lora: LoraSpec, image_width: int, seed: int) -> None:
+    reference_scale: of what the reference adds in the layers; 0 leaves the base's answer (with LoRA). path_scales: times that, the scales of the
+    injection dual_path's two sets of tokens.
+    """
+
+    def __init__(
+        self, transformer: nn.Module, reference: ReferenceSpec, lora: LoraSpec, image_width: int, seed: int, *, clip_width: int | None = None
+    ) -> None:
         super().__init__()
+        self.reference_scale, self.path_scales = 1.0, (1.0, 1.0)
         transformer.requires_grad_(False)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.words = reference.space == "words"
-            out_width = int(transformer.config.text_dim) if self.words else None  # type: ignore[union-attr,arg-type]
-            self.resampler = PerceiverResampler(image_width, reference.width, reference.num_tokens, reference.depth, reference.num_heads, out_width)
-            self.shared = attach_reference(
-                transformer, None if self.words else reference.width, reference.every_nth_layer, vace_blocks=reference.vace_blocks
-            )
+            self.injection = build_injection(transformer, reference, image_width, clip_width)
+            for name, part in self.injection.parts.items():
+                self.add_module(name, part)
             transformer.add_adapter(lora_config(lora))  # type: ignore[operator]
         self.transformer = transformer
         for name, parameter in transformer.named_parameters():
@@ -50,13 +55,18 @@ class Teacher(nn.Module):
         """Everything trained, by name."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
-    def give_reference(self, resampled_BND: Tensor | None, present_B: Tensor | None) -> None:
-        """Lay the resampler's answer where the transformer's layers read it, for the samples where present_B is not 0; None: no reference."""
-        self.resampled_BND = resampled_BND
-        tokens = resampled_BND
-        if tokens is not None and self.words:
-            tokens = self.transformer.condition_embedder.text_embedder(tokens)  # type: ignore[union-attr,operator]
-        self.shared.tokens_BND, self.shared.present_B = tokens, present_B
+    def encode_reference(self, reference: ReferenceFeatures, text_BLD: Tensor, num_frames: int) -> Encoded:
+        """What no denoising step changes of the references, for give_reference: tensors with a row a sample.
+
+        text_BLD: as the transformer takes it; num_frames: latent frames of the video.
+        """
+        return self.injection.encode(self.transformer, reference, text_BLD, num_frames)
+
+    def give_reference(self, encoded: Encoded | None, present_B: Tensor | None) -> None:
+        """Lay it where the transformer's layers read it, for the samples where present_B is not 0; None: no reference."""
+        self.resampled_BND = encoded[0] if encoded is not None and self.words else None
+        scales = (self.reference_scale * self.path_scales[0], self.reference_scale * self.path_scales[1])
+        self.injection.lay(self.transformer, encoded, present_B, scales)
 
     def forward(
         self,
@@ -64,17 +74,15 @@ class Teacher(nn.Module):
         sigma_B: Tensor,
         text_BLD: Tensor,
         control_BMFHW: Tensor,
-        reference_BPC: Tensor,
-        reference_keep_BP: Tensor,
+        reference: ReferenceFeatures,
         has_reference_B: Tensor,
     ) -> Tensor:
         """The predicted velocity, shaped as the latents.
 
-        control: VACE's context, inactive and reactive latents and 64 mask channels (M = 2 z + 64). reference: patch tokens of all
-        pictures of a clip behind one another, `reference_keep` marking the real ones. has_reference 0 drops the reference of a
-        sample, so the base model answers.
+        control: VACE's context, inactive and reactive latents and 64 mask channels (M = 2 z + 64). reference: what the injection reads
+        of all pictures of a clip. has_reference 0 drops the reference of a sample, so the base model answers.
         """
-        self.give_reference(self.resampler(reference_BPC, reference_keep_BP), has_reference_B)
+        self.give_reference(self.encode_reference(reference, text_BLD, noisy_BCFHW.shape[2]), has_reference_B)
         return self.transformer(
             hidden_states=noisy_BCFHW,
             timestep=sigma_B * TIMESTEPS,
@@ -85,14 +93,26 @@ class Teacher(nn.Module):
 
 
 def build_teacher(
-    backbone: BackboneSpec, reference: ReferenceSpec, lora: LoraSpec, image_encoder: str, folder: Path | None, dtype: torch.dtype, seed: int
+    backbone: BackboneSpec,
+    reference: ReferenceSpec,
+    lora: LoraSpec,
+    image_encoder: str,
+    folder: Path | None,
+    dtype: torch.dtype,
+    seed: int,
+    clip_encoder: str | None = None,
 ) -> Teacher:
     """A fresh teacher: the frozen backbone (from `folder`, or from its seed where that is None), adapter and LoRA at their start.
 
-    image_encoder: name of the architecture whose patch tokens the resampler reads.
+    image_encoder, clip_encoder: names of the architectures whose tokens the injection reads. dtype: of all but LoRA, which peft keeps in float32.
     """
     image_width = architecture(image_encoder, "image").config["width"]
-    return Teacher(load_transformer(backbone, folder, dtype), reference, lora, image_width, seed)
+    clip_width = None if clip_encoder is None else architecture(clip_encoder, "clip").config["vision_cfg"]["width"]
+    teacher = Teacher(load_transformer(backbone, folder, dtype), reference, lora, image_width, seed, clip_width=clip_width)
+    for name, parameter in teacher.trainable().items():
+        if ".lora_" not in name:
+            parameter.data = parameter.data.to(dtype)
+    return teacher
 
 
 def load_trainable(teacher: Teacher, tensors: Mapping[str, Tensor], *, partial: bool = False) -> dict[str, list[str]]:

@@ -8,6 +8,8 @@ from typing import TypeVar
 
 Array = TypeVar("Array")
 PROBE = "reference_probe."  # names of the tensors that a stage trains for its loss alone
+#: What stands beside the transformer, of every injection (pvtt_model/reference/injection.py: Injection.parts).
+PARTS = ("resampler.", "class_projection.", "semantic_resampler.", "reference_net.")
 
 
 def split_trainable(tensors: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
@@ -22,7 +24,7 @@ def split_trainable(tensors: Mapping[str, Array]) -> tuple[dict[str, Array], dic
             continue
         if ".lora_" in name:
             lora[name.replace(".default.", ".")] = tensor
-        elif name.startswith("resampler."):
+        elif name.startswith(PARTS):
             adapter[name] = tensor
         elif ".processor." in name:
             adapter[name.removeprefix("transformer.")] = tensor
@@ -35,5 +37,5 @@ def join_trainable(lora: Mapping[str, Array], adapter: Mapping[str, Array]) -> d
     """The inverse of split_trainable."""
     joined = {re.sub(r"\.(lora_[AB])\.", r".\1.default.", name): tensor for name, tensor in lora.items()}
     for name, tensor in adapter.items():
-        joined[name if name.startswith("resampler.") else f"transformer.{name}"] = tensor
+        joined[name if name.startswith(PARTS) else f"transformer.{name}"] = tensor
     return joined

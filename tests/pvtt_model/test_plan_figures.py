@@ -17,6 +17,7 @@ from pvtt_model.plan_memory import block_activations, data_bytes, reference_patc
 from pvtt_model.plan_parameters import count_parameters, dit_width, lora_parameters, reference_parameters
 from pvtt_model.plan_text import render
 from pvtt_model.recipes import recipe_by_name
+from pvtt_model.reference.features import ReferenceFeatures
 from pvtt_model.specs import BackboneSpec, LoraSpec, RecipeSpec, ReferenceSpec, StageSpec
 from pvtt_model.training.teacher import Teacher, lora_config
 
@@ -137,8 +138,7 @@ def teacher_and_inputs(recipe: RecipeSpec, stage: StageSpec, checkpointing: bool
         torch.rand(1, dtype=dtype),
         torch.randn(1, recipe.conditions.max_text_tokens, config["text_dim"], dtype=dtype),
         torch.randn(1, config["vace_in_channels"], *size, dtype=dtype),
-        torch.randn(1, patches, image_width, dtype=dtype),
-        torch.ones(1, patches, dtype=torch.bool),
+        ReferenceFeatures(torch.randn(1, patches, image_width, dtype=dtype), torch.ones(1, patches, dtype=torch.bool)),
         torch.ones(1),
     )
     return teacher, inputs

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from pvtt_model.editing.sample import EditInputs, bare_backbone, flow_scheduler, latent_mask, sample_edit, sample_variants
+from pvtt_model.reference.features import PictureFeatures, stack_features
 from pvtt_model.specs import EditSpec
 
 TOKENS = 8
@@ -28,7 +29,12 @@ def inputs(teacher) -> EditInputs:
     g = torch.Generator().manual_seed(3)
     config, image_width = teacher.transformer.config, teacher.resampler.proj_in.in_features
     shapes = ((config.vace_in_channels, 2, 4, 4), (5, config.text_dim), (1, config.text_dim), (7, image_width), (9, image_width))
-    return EditInputs(*(torch.randn(shape, generator=g) for shape in shapes))
+    *given, right, wrong = (torch.randn(shape, generator=g) for shape in shapes)
+    return EditInputs(*given, PictureFeatures(right), PictureFeatures(wrong))
+
+
+def changed(pictures: PictureFeatures, change) -> PictureFeatures:
+    return pictures._replace(patches_PC=change(pictures.patches_PC))
 
 
 def spec(**changes) -> EditSpec:
@@ -53,8 +59,7 @@ def by_hand(teacher, inputs, seed, sigmas, velocity_of):
 
 
 def answer(teacher, inputs, latents, sigma, text, with_reference: float):
-    reference, keep = inputs.reference_PC[None], torch.ones(1, len(inputs.reference_PC), dtype=torch.bool)
-    return teacher(latents, sigma.view(1), pad(text), inputs.control_MFHW[None], reference, keep, torch.tensor([with_reference]))
+    return teacher(latents, sigma.view(1), pad(text), inputs.control_MFHW[None], stack_features([inputs.reference]), torch.tensor([with_reference]))
 
 
 @pytest.mark.parametrize("scheduler", ["unipc", "flow_euler"])
@@ -95,7 +100,7 @@ def test_guidance_by_its_formula(teacher, inputs):
 def test_reference_and_text_count(teacher, inputs):
     edit = spec()
     before = sample_edit(teacher, inputs, edit, TOKENS, 4)
-    for change in ({"reference_PC": inputs.reference_PC + 1}, {"text_LD": inputs.text_LD + 1}, {"control_MFHW": inputs.control_MFHW + 1}):
+    for change in ({"reference": changed(inputs.reference, lambda t: t + 1)}, {"text_LD": inputs.text_LD + 1}, {"control_MFHW": inputs.control_MFHW + 1}):
         assert not torch.allclose(sample_edit(teacher, inputs._replace(**change), edit, TOKENS, 4), before, atol=1e-4), list(change)
 
 
@@ -121,7 +126,7 @@ def test_variants_together_are_what_each_is_alone(teacher, inputs, scheduler, sc
     for i, one in enumerate(ALL):
         for other in ALL[i + 1 :]:
             assert not torch.allclose(together[one], together[other], atol=1e-4), (one, other)
-    wrong = sample_edit(teacher, inputs._replace(reference_PC=inputs.wrong_reference_PC), edit, TOKENS, 4)
+    wrong = sample_edit(teacher, inputs._replace(reference=inputs.wrong_reference), edit, TOKENS, 4)
     torch.testing.assert_close(together["wrong_reference"], wrong, rtol=1e-5, atol=1e-5)
 
 
@@ -154,14 +159,14 @@ def test_the_teacher_is_whole_again_after_the_base_even_on_error(teacher, inputs
 
 def test_a_wrong_reference_must_be_given(teacher, inputs):
     with pytest.raises(ValueError, match="third product"):
-        sample_variants(teacher, inputs._replace(wrong_reference_PC=None), ALL, spec(), TOKENS, 4)
+        sample_variants(teacher, inputs._replace(wrong_reference=None), ALL, spec(), TOKENS, 4)
 
 
 def test_what_is_not_finite_is_left_out_and_the_edit_is_refused(teacher, inputs):
-    broken = inputs._replace(wrong_reference_PC=inputs.wrong_reference_PC * float("nan"))
+    broken = inputs._replace(wrong_reference=changed(inputs.wrong_reference, lambda t: t * float("nan")))
     assert list(sample_variants(teacher, broken, ("edit", "wrong_reference"), spec(), TOKENS, 4)) == ["edit"]
     with pytest.raises(FloatingPointError, match="guidance_text"):
-        sample_edit(teacher, inputs._replace(reference_PC=inputs.reference_PC * float("nan")), spec(), TOKENS, 4)
+        sample_edit(teacher, inputs._replace(reference=changed(inputs.reference, lambda t: t * float("nan"))), spec(), TOKENS, 4)
 
 
 @pytest.mark.parametrize("scheduler", ["unipc", "flow_euler"])

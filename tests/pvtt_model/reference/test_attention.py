@@ -47,8 +47,8 @@ def test_a_trained_adapter_answers_to_the_reference_and_a_dropped_one_is_the_bas
     train_values(teacher)
     base = base_answer(inputs)
     with torch.no_grad():
-        dropped = teacher(*inputs[:6], torch.tensor([1.0, 0.0]))
-        other = teacher(*inputs[:4], inputs[4] + 1, *inputs[5:])
+        dropped = teacher(*inputs[:5], torch.tensor([1.0, 0.0]))
+        other = teacher(*inputs[:4], inputs[4]._replace(patches_BPC=inputs[4].patches_BPC + 1), inputs[5])
     assert torch.equal(dropped[1], base[1]), "what is not there adds exact zeros: the base answers, bit for bit"
     assert not torch.allclose(dropped[0], base[0], atol=1e-4)
     assert not torch.allclose(other[0], dropped[0], atol=1e-5)
@@ -82,7 +82,7 @@ def test_words_are_read_by_copies_of_the_texts_own_projections_behind_a_gate(mak
     for block in teacher.transformer.blocks:
         for ours, texts in ((block.attn2.processor.to_k_ref, block.attn2.to_k), (block.attn2.processor.to_v_ref, block.attn2.to_v)):
             assert torch.equal(ours.weight, texts.base_layer.weight) and torch.equal(ours.bias, texts.base_layer.bias)
-    assert teacher.resampler(inputs[4]).shape == (2, 3, teacher.transformer.config.text_dim)
+    assert teacher.resampler(inputs[4].patches_BPC).shape == (2, 3, teacher.transformer.config.text_dim)
 
     # tokens that are a text's, and the gate at 1: the reference adds what the base's own attention to that text gives
     attn = teacher.transformer.blocks[1].attn2
@@ -145,7 +145,7 @@ def test_vace_blocks_too(make_teacher, teacher_inputs):
         for block in teacher.transformer.vace_blocks:
             block.attn2.processor.gate.fill_(0.1)
             torch.nn.init.normal_(block.proj_out.weight)  # a random VACE branch says nothing until its projections are opened
-        seen, dropped = teacher(*inputs), teacher(*inputs[:6], torch.zeros(2))
+        seen, dropped = teacher(*inputs), teacher(*inputs[:5], torch.zeros(2))
     assert not torch.allclose(seen, dropped, atol=1e-4)
     with pytest.raises(ValueError, match="block 0 has a reference adapter already"):
         attach_reference(teacher.transformer, None, vace_blocks=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from pvtt_model.reference.features import PictureFeatures
 from pvtt_model.training import kept_samples
 from pvtt_model.training.kept_samples import KeptSamples
 from pvtt_model.training.samples import Place, Sample
@@ -17,9 +18,9 @@ def reads(monkeypatch, tmp_path):
     """The places read, in order; a sample is BYTES long."""
     seen = []
 
-    def read(place: Place) -> Sample:
+    def read(place: Place, injection: str) -> Sample:
         seen.append(place.row)
-        return Sample(torch.full((16, 1, 1, 1), place.row), torch.zeros(1, 96, 1, 1, 1), torch.zeros(2, 3), torch.zeros(1, 2, 3), torch.zeros(0, 3))
+        return Sample(torch.full((16, 1, 1, 1), place.row), torch.zeros(1, 96, 1, 1, 1), torch.zeros(2, 3), (PictureFeatures(torch.zeros(2, 3)),), torch.zeros(0, 3))
 
     monkeypatch.setattr(kept_samples, "read_sample", read)
     return seen

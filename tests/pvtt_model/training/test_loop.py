@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pvtt_model.recipes import recipe_by_name
+from pvtt_model.reference.features import PictureFeatures
 from pvtt_model.training import kept_samples, loop
 from pvtt_model.training.loop import train
 from pvtt_model.training.samples import Place, Sample
@@ -47,12 +48,12 @@ def shown(monkeypatch):
     def show(
         draws: list[tuple[int, int]], variants: int, mask_weight: float = 1.0, words_weight: float = 0.0
     ) -> tuple[torch.Tensor, list[int], float]:
-        def read(place: Place) -> Sample:
+        def read(place: Place, injection: str) -> Sample:
             g = torch.Generator().manual_seed(place.row)
             control = torch.arange(variants).float().view(-1, 1, 1, 1, 1).expand(-1, 96, 1, 2, 2).clone()
             control[:, 32:, :, 0] = 0
             control[:, 32:, :, 1] = 1
-            return Sample(torch.randn(16, 1, 2, 2, generator=g), control, torch.zeros(2, 4), torch.zeros(1, 3, 4), torch.full((2, 4), 0.5))
+            return Sample(torch.randn(16, 1, 2, 2, generator=g), control, torch.zeros(2, 4), (PictureFeatures(torch.zeros(3, 4)),), torch.full((2, 4), 0.5))
 
         monkeypatch.setattr(kept_samples, "read_sample", read)
         engine, stage = (
@@ -94,10 +95,10 @@ def test_a_variant_of_the_video_a_draw(monkeypatch):
     """The clip's own latents are 0, those of variant v are v: at the clip's level the model sees more by (1 - sigma) v."""
 
     def shown(draws: list[tuple[int, int]], videos: int) -> list[tuple[torch.Tensor, float, float]]:
-        def read(place: Place) -> Sample:
+        def read(place: Place, injection: str) -> Sample:
             x0 = torch.arange(videos).float().view(-1, 1, 1, 1, 1).expand(-1, 16, 1, 2, 2)
             control = x0[:, None, :1].expand(-1, 2, 96, 1, 2, 2).clone()
-            sample = Sample(x0[0], control[0], torch.zeros(2, 4), torch.zeros(1, 3, 4), torch.zeros(0, 4))
+            sample = Sample(x0[0], control[0], torch.zeros(2, 4), (PictureFeatures(torch.zeros(3, 4)),), torch.zeros(0, 4))
             return sample._replace(more_x0_NCFHW=x0[1:], more_control_NVMFHW=control[1:]) if videos > 1 else sample
 
         monkeypatch.setattr(kept_samples, "read_sample", read)

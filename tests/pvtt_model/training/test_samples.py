@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import load, save
 
 from pvtt_model.data.shards import SCHEMAS, read_rows, write_shard
-from pvtt_model.training.samples import Place, Sample, collate, pad_rows, read_sample, stack_references
+from pvtt_model.reference.features import PictureFeatures, stack_references
+from pvtt_model.training.samples import Place, Sample, collate, pad_rows, read_sample
 
 
 def sample(text: int, patches: int) -> Sample:
@@ -15,17 +16,17 @@ def sample(text: int, patches: int) -> Sample:
         torch.full((16, 1, 2, 2), float(text)),
         torch.arange(3.0).view(3, 1, 1, 1, 1).repeat(1, 96, 1, 2, 2),
         torch.full((text, 4), 1.0),
-        torch.full((patches, 3), 2.0) * torch.tensor([1.0, 10.0]).view(2, 1, 1),
+        (PictureFeatures(torch.full((patches, 3), 2.0)), PictureFeatures(torch.full((patches, 3), 20.0))),
         torch.full((text - 1, 4), 3.0),
     )
 
 
 def test_collate_pads_with_zeros_and_marks_what_is_real():
     batch = collate([sample(2, 1), sample(3, 4)], 5, torch.zeros(1, 4), [True, True])
-    assert batch.text_BLD.shape == (2, 5, 4) and batch.reference_BPC.shape == (2, 4, 3)
+    assert batch.text_BLD.shape == (2, 5, 4) and batch.reference.patches_BPC.shape == (2, 4, 3)
     assert batch.text_BLD[..., 0].tolist() == [[1, 1, 0, 0, 0], [1, 1, 1, 0, 0]]
-    assert batch.reference_BPC[..., 0].tolist() == [[2, 0, 0, 0], [2, 2, 2, 2]]
-    assert batch.reference_keep_BP.tolist() == [[True, False, False, False], [True] * 4]
+    assert batch.reference.patches_BPC[..., 0].tolist() == [[2, 0, 0, 0], [2, 2, 2, 2]]
+    assert batch.reference.keep_BP.tolist() == [[True, False, False, False], [True] * 4]
     assert batch.x0_BCFHW[:, 0, 0, 0, 0].tolist() == [2, 3]
     assert batch.words_BLD[..., 0].tolist() == [[3, 0], [3, 3]]
     assert collate([sample(1, 1)] * 2, 5, torch.zeros(1, 4), [True, True]).words_BLD.shape == (2, 0, 4)
@@ -42,8 +43,8 @@ def test_collate_takes_the_variant_asked_for_modulo_those_there():
 def test_collate_takes_the_pictures_variant_asked_for():
     samples = [sample(1, 2)] * 3
     batch = collate(samples, 2, torch.zeros(1, 4), [True] * 3, None, [0, 1, 3])
-    assert batch.reference_BPC[:, 0, 0].tolist() == [2, 20, 20]
-    assert (collate(samples, 2, torch.zeros(1, 4), [True] * 3).reference_BPC == 2).all()
+    assert batch.reference.patches_BPC[:, 0, 0].tolist() == [2, 20, 20]
+    assert (collate(samples, 2, torch.zeros(1, 4), [True] * 3).reference.patches_BPC == 2).all()
 
 
 def test_a_dropped_prompt_becomes_the_empty_one():
@@ -53,7 +54,8 @@ def test_a_dropped_prompt_becomes_the_empty_one():
 
 def test_the_mark_keeps_its_type():
     batch = collate([sample(1, 1)], 2, torch.zeros(1, 4), [True]).to(torch.device("cpu"), torch.bfloat16)
-    assert [t.dtype for t in batch] == [torch.bfloat16] * 4 + [torch.bool, torch.bfloat16]
+    assert [t.dtype for t in (*batch[:3], batch.words_BLD)] == [torch.bfloat16] * 4
+    assert [t.dtype for t in batch.reference if t is not None] == [torch.bfloat16, torch.bool]
 
 
 def test_too_many_tokens_are_refused():
@@ -97,10 +99,11 @@ def test_a_sample_is_read_from_its_row(shards):
     assert got.control_MFHW(3)[[0, 16, 32], 0, 0, 0].tolist() == [12, 13, 0]
     assert (got.x0_CFHW == 1).all() and got.text_LD.dtype == torch.float32
     wanted = torch.arange(12.0).view(6, 2)
-    assert torch.equal(got.reference_VPC, torch.stack([wanted, wanted + 100])), "pictures of a clip stand behind one another"
+    assert torch.equal(got.pictures[0].patches_PC, wanted), "pictures of a clip stand behind one another"
+    assert torch.equal(got.pictures[1].patches_PC, wanted + 100) and len(got.pictures) == 2
 
 
-def test_what_training_does_not_read_yet_changes_no_sample(shards, tmp_path):
+def test_what_the_injection_does_not_read_changes_no_sample(shards, tmp_path):
     """A row with CLIP's tokens and VACE's references is read as one of before, without them."""
     plain = read_sample(Place("a", *shards("a", "a"), 0))
     latents, conditions = ({**load(read_rows(tmp_path / name)[0]["tensors"])} for name in ("l1", "c"))
@@ -109,7 +112,9 @@ def test_what_training_does_not_read_yet_changes_no_sample(shards, tmp_path):
     for name, tensors in (("latents", latents), ("conditions", conditions)):
         write_shard(tmp_path / name, [{"usable": True, "reason": None, "clip_key": "a", "tensors": save(tensors)}], SCHEMAS[name])
     more = read_sample(Place("a", tmp_path / "latents", tmp_path / "conditions", 0))
-    assert all(torch.equal(a, b) for a, b in zip(plain, more, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip((*plain[:3], *plain[4:]), (*more[:3], *more[4:]), strict=True))
+    for a, b in zip(plain.pictures, more.pictures, strict=True):
+        assert torch.equal(a.patches_PC, b.patches_PC) and a[1:] == b[1:] == (None, None, None)
 
 
 @pytest.mark.parametrize(("latents", "conditions"), [("ab", "ba"), ("ba", "ab"), ("ba", "ba")])
