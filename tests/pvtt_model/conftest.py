@@ -23,9 +23,11 @@ def make_teacher() -> Callable[..., Any]:
         rank: int = 4,
         space: Literal["own", "words"] = "own",
         vace_blocks: bool = False,
+        kind: Literal["lora", "dora"] = "lora",
+        quantize: Literal["nf4"] | None = None,
     ) -> Any:
         reference = ReferenceSpec(num_tokens=3, depth=1, width=32, num_heads=4, every_nth_layer=every, space=space, vace_blocks=vace_blocks)
-        lora = LoraSpec(rank=rank, alpha=rank, dropout=0.0, targets=targets)
+        lora = LoraSpec(rank=rank, alpha=rank, dropout=0.0, targets=targets, kind=kind, quantize=quantize)
         import torch
 
         return build_teacher(BackboneSpec(architecture=name, weights="seed:7"), reference, lora, "nano-dinov2", None, torch.float32, seed).eval()
