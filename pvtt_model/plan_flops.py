@@ -63,13 +63,13 @@ def sample_flops(stage: StageSpec, video: int, text: int, patches: int, image_wi
     """FLOPs of one training sample of `video` tokens, `text` tokens (padded) and `patches` image patches of `image_width` channels.
 
     linear: frozen linear layers of the base. self_attention: 4 L^2 D a block. cross_attention: 4 L T D a block. vace: the frozen
-    VACE blocks, forward only unless they read the reference. lora: 2 r (in + out) a token. reference: the resampler, and a hooked
-    layer's K/V (4 N R D; in the space 'words' 4 N D D, behind the text projection of N tokens) and its attention (4 L N D); q and out
-    are the text attention's.
+    VACE blocks, forward only unless they read the reference. lora: 2 r (in + out) a token; with DoRA also B A, once a step. reference: the
+    resampler, and a hooked layer's K/V (4 N R D; in the space 'words' 4 N D D, behind the text projection of N tokens) and its attention
+    (4 L N D); q and out are the text attention's.
     """
     config = architecture(stage.backbone.architecture, "dit").config
     d, ffn, depth, n_vace = dit_width(config), config["ffn_dim"], config["num_layers"], len(config["vace_layers"])
-    rank, targets, ref = stage.lora.rank, stage.lora.targets, stage.reference
+    lora, ref = stage.lora, stage.reference
     count = Flops(checkpointing=stage.parallel.gradient_checkpointing)
 
     def linear(tokens: int, inside: int, outside: int, *, grad: bool) -> None:
@@ -77,13 +77,13 @@ def sample_flops(stage: StageSpec, video: int, text: int, patches: int, image_wi
         count.linear += flops
         count.backward += flops if grad else 0
 
-    def adapted(tokens: int, inside: int, outside: int, target: str, *, grad: bool) -> None:
-        """A frozen linear layer with its LoRA: W x + B A x. grad: whether the input wants a gradient."""
+    def adapted(tokens: int, inside: int, outside: int, rank: int, *, grad: bool) -> None:
+        """A frozen linear layer with its LoRA: W x + B A x; rank 0 is none. grad: whether the input wants a gradient."""
         base, low = 2 * tokens * inside * outside, 2 * tokens * rank
         count.linear += base
         count.backward += base if grad else 0
-        if target in targets:
-            count.lora += low * (inside + outside)
+        count.lora += low * (inside + outside) + (2 * inside * rank * (inside + outside) if lora.kind == "dora" else 0)
+        if rank:
             count.backward += low * inside * (1 + grad) + 2 * low * outside
 
     def attention(keys: int, part: str, *, grad: bool) -> None:
@@ -101,23 +101,31 @@ def sample_flops(stage: StageSpec, video: int, text: int, patches: int, image_wi
     before = count.forward
     grad = False
     for layer in range(depth):
-        for _ in "qkv":
-            adapted(video, d, d, "attn1", grad=grad)
-        grad = grad or "attn1" in targets
+        own = {name: lora.rank_of(name) if lora.in_block(layer) else 0 for name in lora.layers()}
+        q, k, v, out = (own.get(f"attn1.{name}", 0) for name in ("to_q", "to_k", "to_v", "to_out.0"))
+        for rank in (q, k, v):
+            adapted(video, d, d, rank, grad=grad)
+        grad = grad or bool(q or k or v)
         attention(video, "self_attention", grad=grad)
-        adapted(video, d, d, "attn1", grad=grad)
+        adapted(video, d, d, out, grad=grad)
+        grad = grad or bool(out)
         hooked = layer % ref.every_nth_layer == 0
-        adapted(video, d, d, "attn2", grad=grad)
-        for _ in "kv":
-            adapted(text, d, d, "attn2", grad=False)
-        attention(text, "cross_attention", grad=grad or "attn2" in targets)
-        adapted(video, d, d, "attn2", grad=grad or hooked or "attn2" in targets)
+        q, k, v, out = (own.get(f"attn2.{name}", 0) for name in ("to_q", "to_k", "to_v", "to_out.0"))
+        adapted(video, d, d, q, grad=grad)
+        for rank in (k, v):
+            adapted(text, d, d, rank, grad=False)
+        grad = grad or bool(q or k or v)
+        attention(text, "cross_attention", grad=grad)
+        grad = grad or hooked
+        adapted(video, d, d, out, grad=grad)
         if hooked:
             read_reference()
-        grad = grad or hooked or "attn2" in targets
-        adapted(video, d, ffn, "ffn", grad=grad)
-        adapted(video, ffn, d, "ffn", grad=grad or "ffn" in targets)
-        grad = grad or "ffn" in targets
+        grad = grad or bool(out)
+        inner, outer = own.get("ffn.net.0.proj", 0), own.get("ffn.net.2", 0)
+        adapted(video, d, ffn, inner, grad=grad)
+        grad = grad or bool(inner)
+        adapted(video, ffn, d, outer, grad=grad)
+        grad = grad or bool(outer)
     count.repeated = count.forward - before
     linear(video, d, 4 * config["out_channels"], grad=grad)
     block = 12 * video * d * d + 4 * text * d * d  # q, k, v, out of attn1 (8), q and out of attn2 (4), text's k and v

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pvtt_model.backbones.architectures import architecture
+from pvtt_model.low_rank.nf4 import nf4_bytes
 from pvtt_model.plan_flops import latent_size
 from pvtt_model.plan_parameters import Parameters, dit_width
 from pvtt_model.specs import ConditionSpec, RecipeSpec, StageSpec
@@ -38,7 +39,8 @@ class Memory:
 def gpu_memory(stage: StageSpec, parameters: Parameters, tokens: int) -> Memory:
     """Memory of one worker. With w bytes a number (bfloat16 2), n workers:
 
-    weights: w (frozen + trained), / n at ZeRO-3; on the host with offload_params at ZeRO-3.
+    weights: w (frozen + trained), / n at ZeRO-3; on the host with offload_params at ZeRO-3. With lora.quantize the blocks' linear weights
+    take 0.516 bytes each instead (pvtt_model/low_rank/nf4.py).
     gradients: w trained, / n from ZeRO-2. Frozen weights have none.
     optimizer: AdamW's two moments and the float32 master, 12 trained, / n from ZeRO-1 (8 at ZeRO-0 in float32, without
     a master); on the host with offload_optimizer.
@@ -49,7 +51,8 @@ def gpu_memory(stage: StageSpec, parameters: Parameters, tokens: int) -> Memory:
     parallel = stage.parallel
     w, n, zero = BYTES[parallel.precision], parallel.num_workers, parallel.zero_stage
     everything, trained = parameters.frozen + parameters.trained, parameters.trained
-    weights = w * everything // (n if zero == 3 else 1)
+    packed = parameters.block_linear if stage.lora.quantize else 0
+    weights = (w * (everything - packed) + nf4_bytes(packed)) // (n if zero == 3 else 1)
     gradients = w * trained // (n if zero >= 2 else 1)
     optimizer = (8 if zero == 0 and w == 4 else 12) * trained // (n if zero >= 1 else 1)
     buffers = (2 * w * min(BUCKET, trained) if zero else 0) + (w * min(MAX_LIVE, everything) if zero == 3 else 0)
@@ -69,15 +72,17 @@ def gpu_memory(stage: StageSpec, parameters: Parameters, tokens: int) -> Memory:
 def block_activations(stage: StageSpec, tokens: int) -> tuple[int, int]:
     """(bytes that autograd keeps inside one main block, bytes of its input), a sample.
 
-    inside = L (c D + F w + 6 r w + 12 H + 36): c = 16 x 4 in float32; in bfloat16 8 x 2 + 7 x 4, as Wan's norms and gates run in
+    inside = L (c D + F w + r w + 12 H + 36): c = 16 x 4 in float32; in bfloat16 8 x 2 + 7 x 4, as Wan's norms and gates run in
     float32; LoRA dropout adds 9 w. Counted with autograd's saved-tensor hooks on this code (reference hooked, LoRA on both
     attentions, on a CPU): the inputs of 6 LoRA products, q, k, v and out of three attentions, norms and gates; F the GELU's input, r
-    the LoRA's middle, H heads' softmax sums, 36 the norms'. What keys and values of text and reference keep is left out. input = L D w.
+    the ranks of the layers that read the video's tokens, together (6 of them with LoRA on both attentions), H heads' softmax sums, 36 the
+    norms'. What keys and values of text and reference keep is left out. input = L D w.
     """
     config = architecture(stage.backbone.architecture, "dit").config
     d, w = dit_width(config), BYTES[stage.parallel.precision]
     constant = (16 * 4 if w == 4 else 8 * 2 + 7 * 4) + (9 * w if stage.lora.dropout else 0)
-    inside = tokens * (constant * d + config["ffn_dim"] * w + 6 * stage.lora.rank * w + 12 * config["num_attention_heads"] + 36)
+    ranks = sum(stage.lora.rank_of(layer) for layer in stage.lora.layers() if layer not in ("attn2.to_k", "attn2.to_v"))
+    inside = tokens * (constant * d + config["ffn_dim"] * w + ranks * w + 12 * config["num_attention_heads"] + 36)
     return inside, tokens * d * w
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from functools import cache
 from math import ceil
@@ -10,14 +9,16 @@ from typing import Any
 
 from torch import nn
 
-from pvtt_model.backbones.architectures import LORA_LAYERS, architecture
+from pvtt_model.backbones.architectures import architecture
 from pvtt_model.backbones.dit import build_on_meta
+from pvtt_model.low_rank.nf4 import QUANTISED
 from pvtt_model.specs import LoraSpec, ReferenceSpec, StageSpec
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """Counts of one stage. Frozen: base and vace. Trained: lora, resampler and reference_kv."""
+    """Counts of one stage. Frozen: base and vace. Trained: lora, resampler and reference_kv. block_linear: of the frozen ones, the weights of
+    the blocks' linear layers, which QLoRA keeps in 4 bits."""
 
     base: int
     vace: int
@@ -25,6 +26,7 @@ class Parameters:
     resampler: int
     reference_kv: int
     largest_block: int
+    block_linear: int = 0
 
     @property
     def frozen(self) -> int:
@@ -45,7 +47,8 @@ def count_parameters(stage: StageSpec, image_width: int) -> Parameters:
         stage.reference, image_width, dit_width(config), config["num_layers"], config["text_dim"], len(config["vace_layers"])
     )
     largest = max(sum(p.numel() for p in block.parameters()) for block in [*model.blocks, *model.vace_blocks])
-    return Parameters(total - vace, vace, lora_parameters(model, stage.lora), resampler, kv, largest)
+    linear = sum(m.weight.numel() for name, m in model.named_modules() if isinstance(m, nn.Linear) and QUANTISED.match(name))
+    return Parameters(total - vace, vace, lora_parameters(model, stage.lora), resampler, kv, largest, linear)
 
 
 @cache
@@ -54,10 +57,14 @@ def _on_meta(name: str) -> Any:
 
 
 def lora_parameters(model: nn.Module, spec: LoraSpec) -> int:
-    """Sum of rank (in + out) over the targeted linear layers of the main blocks; the VACE blocks carry no LoRA."""
-    pattern = re.compile(rf"blocks\.\d+\.({'|'.join(LORA_LAYERS[t] for t in spec.targets)})")
-    targets = [m for name, m in model.named_modules() if isinstance(m, nn.Linear) and pattern.fullmatch(name)]
-    return sum(spec.rank * (m.in_features + m.out_features) for m in targets)
+    """Sum of rank (in + out) over the targeted linear layers of the main blocks, and of out where DoRA learns magnitudes; the VACE blocks
+    carry no LoRA."""
+    count = 0
+    for name, module in model.named_modules():
+        layer = spec.layer_of(name)
+        if layer is not None and isinstance(module, nn.Linear):
+            count += spec.rank_of(layer) * (module.in_features + module.out_features) + (module.out_features if spec.kind == "dora" else 0)
+    return count
 
 
 def reference_parameters(spec: ReferenceSpec, image_width: int, dit_width: int, layers: int, text_width: int, vace_layers: int) -> tuple[int, int]:

@@ -164,11 +164,3 @@ _FILES: dict[Family, tuple[str, ...]] = {
 def files_wanted(name: str) -> tuple[str, ...]:
     """Glob patterns of the files that loading the architecture reads, of a whole diffusers repository or of the part's own."""
     return _FILES[architecture(name).family]
-
-
-#: Linear layers of a Wan main block that a LoRA target names, as patterns below `blocks.N.`. One table: what is trained is what is counted.
-LORA_LAYERS = {
-    "attn1": r"attn1\.(to_q|to_k|to_v|to_out\.0)",
-    "attn2": r"attn2\.(to_q|to_k|to_v|to_out\.0)",
-    "ffn": r"ffn\.net\.(0\.proj|2)",
-}

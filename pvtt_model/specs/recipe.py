@@ -58,6 +58,16 @@ class StageSpec(Spec):
             )
         return self
 
+    @model_validator(mode="after")
+    def _weights_are_whole(self) -> StageSpec:
+        if self.parallel.zero_stage == 3 and (self.lora.kind == "dora" or self.lora.quantize):
+            what = "lora.kind='dora'" if self.lora.kind == "dora" else f"lora.quantize='{self.lora.quantize}'"
+            raise ValueError(
+                f"stage '{self.name}': {what} reads whole base weights in every step, and parallel.zero_stage 3 has cut them apart. "
+                "Set parallel.zero_stage=2 (a 4-bit base is a quarter of its bfloat16 size on every GPU), or take plain LoRA."
+            )
+        return self
+
 
 class RecipeSpec(Spec):
     """Everything a run needs to know, from raw clips to release."""

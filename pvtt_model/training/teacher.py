@@ -7,23 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pvtt_model.backbones.architectures import LORA_LAYERS, architecture
+from pvtt_model.backbones.architectures import architecture
 from pvtt_model.backbones.dit import load_transformer
+from pvtt_model.low_rank.attach import attach_low_rank
 from pvtt_model.objectives.rectified_flow import TIMESTEPS
 from pvtt_model.reference.features import ReferenceFeatures
 from pvtt_model.reference.injection import Encoded, build_injection
 from pvtt_model.specs import BackboneSpec, LoraSpec, ReferenceSpec
 from pvtt_model.training.trained_tensors import join_trainable
-
-
-def lora_config(spec: LoraSpec) -> LoraConfig:
-    """peft's configuration for `spec`, on `blocks.N` only."""
-    layers = "|".join(LORA_LAYERS[target] for target in spec.targets)
-    return LoraConfig(r=spec.rank, lora_alpha=spec.alpha, lora_dropout=spec.dropout, target_modules=rf"blocks\.\d+\.({layers})", bias="none")
 
 
 class Teacher(nn.Module):
@@ -45,7 +39,7 @@ class Teacher(nn.Module):
             self.injection = build_injection(transformer, reference, image_width, clip_width)
             for name, part in self.injection.parts.items():
                 self.add_module(name, part)
-            transformer.add_adapter(lora_config(lora))  # type: ignore[operator]
+            attach_low_rank(transformer, lora)
         self.transformer = transformer
         for name, parameter in transformer.named_parameters():
             if ".processor." in name:

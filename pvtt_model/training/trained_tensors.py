@@ -22,8 +22,8 @@ def split_trainable(tensors: Mapping[str, Array]) -> tuple[dict[str, Array], dic
     for name, tensor in tensors.items():
         if name.startswith(PROBE):
             continue
-        if ".lora_" in name:
-            lora[name.replace(".default.", ".")] = tensor
+        if ".lora_" in name:  # diffusers' names: DoRA's magnitudes end without .weight
+            lora[re.sub(r"(\.lora_magnitude_vector)\.default\.weight$|\.default(?=\.)", r"\1", name)] = tensor
         elif name.startswith(PARTS):
             adapter[name] = tensor
         elif ".processor." in name:
@@ -35,7 +35,10 @@ def split_trainable(tensors: Mapping[str, Array]) -> tuple[dict[str, Array], dic
 
 def join_trainable(lora: Mapping[str, Array], adapter: Mapping[str, Array]) -> dict[str, Array]:
     """The inverse of split_trainable."""
-    joined = {re.sub(r"\.(lora_[AB])\.", r".\1.default.", name): tensor for name, tensor in lora.items()}
+    joined = {}
+    for name, tensor in lora.items():
+        name = re.sub(r"(\.lora_magnitude_vector)$", r"\1.weight", name)
+        joined[re.sub(r"\.(lora_[AB]|lora_magnitude_vector)\.", r".\1.default.", name)] = tensor
     for name, tensor in adapter.items():
         joined[name if name.startswith(PARTS) else f"transformer.{name}"] = tensor
     return joined

@@ -25,12 +25,14 @@ def make_teacher() -> Callable[..., Any]:
         vace_blocks: bool = False,
         injection: str = "ip_adapter_plus",
         dtype: str = "float32",
+        kind: Literal["lora", "dora"] = "lora",
+        quantize: Literal["nf4"] | None = None,
     ) -> Any:
         reference = ReferenceSpec(
             injection=injection, num_tokens=3, semantic_tokens=2, depth=1, width=32, num_heads=4, every_nth_layer=every, space=space,
             vace_blocks=vace_blocks,
         )  # fmt: skip
-        lora = LoraSpec(rank=rank, alpha=rank, dropout=0.0, targets=targets)
+        lora = LoraSpec(rank=rank, alpha=rank, dropout=0.0, targets=targets, kind=kind, quantize=quantize)
         import torch
 
         base = BackboneSpec(architecture=name, weights="seed:7")

@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pvtt_model.backbones.architectures import architecture
 from pvtt_model.backbones.clip import clip_config
 from pvtt_model.backbones.dit import build_on_meta, load_transformer
+from pvtt_model.low_rank.attach import lora_config
 from pvtt_model.plan import plan_recipe, planned_chain
 from pvtt_model.plan_flops import latent_size, sample_flops, video_tokens
 from pvtt_model.plan_memory import block_activations, data_bytes, reference_patches
@@ -19,7 +20,7 @@ from pvtt_model.plan_text import render
 from pvtt_model.recipes import recipe_by_name
 from pvtt_model.reference.features import ReferenceFeatures
 from pvtt_model.specs import BackboneSpec, LoraSpec, RecipeSpec, ReferenceSpec, StageSpec
-from pvtt_model.training.teacher import Teacher, lora_config
+from pvtt_model.training.teacher import Teacher
 
 torch.set_num_threads(1)
 
@@ -116,6 +117,11 @@ def test_memory_by_hand(full):
     assert m.activations == 40 * 32_760 * 5120 * 2 + inside and m.activations_without_checkpointing == 40 * inside
     p, m = first.parameters, first.memory  # ZeRO-2 over 4: weights whole
     assert m.weights == 2 * (p.frozen + p.trained) and m.gradients == 2 * p.trained // 4 and m.optimizer == 12 * p.trained // 4
+    four = plan_recipe(recipe_by_name("wan2.1-vace-1.3b", {"stages.*.lora.quantize": "nf4"}), "x").stages[0]
+    p, packed = four.parameters, four.parameters.block_linear
+    d, f = 1536, 8960  # 8 projections and the feed-forward of 30 + 15 blocks, VACE's proj_out, and its first block's proj_in
+    assert packed == 45 * (8 * d * d + 2 * d * f) + 16 * d * d
+    assert four.memory.weights == 2 * (p.frozen + p.trained - packed) + packed // 2 + packed // 64 + 4 * packed // 16384
     offloaded = (
         plan_recipe(recipe_by_name("wan2.1-vace-14b", {"stages.*.parallel.offload_optimizer": True, "stages.*.parallel.offload_params": True}), "x")
         .stages[0]
@@ -153,6 +159,8 @@ def teacher_and_inputs(recipe: RecipeSpec, stage: StageSpec, checkpointing: bool
         {"reference.space": "own", "reference.vace_blocks": False, "objective.words_weight": 0.0},
         {"lora.targets": ["attn2", "ffn"]},
         {"lora.targets": ["attn1"], "reference.every_nth_layer": 2},
+        {"lora.targets": ["attn2.to_k", "attn1", "ffn.net.2"], "lora.rank_pattern": {"attn1": 8, "attn1.to_q": 4}, "lora.blocks": [1, 3]},
+        {"lora.kind": "dora"},
     ],
 )
 def test_flops_by_torchs_counter(index, checkpointing, override):

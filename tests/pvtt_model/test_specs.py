@@ -36,10 +36,12 @@ def test_a_hub_model_is_pinned():
 @pytest.mark.parametrize(
     ("given_names", "known"),
     [
-        (("temporal_self_attn.to_q", "temporal_self_attn.to_k", "cross_attn.to_v", "cross_attn.to_out"), ("attn1", "attn2")),
+        (tuple(f"{a}.{p}" for a in ("temporal_self_attn", "cross_attn") for p in ("to_q", "to_k", "to_v", "to_out")), ("attn1", "attn2")),
+        (("cross_attn.to_v", "cross_attn.k"), ("attn2.to_k", "attn2.to_v")),
+        (("self_attn.o", "self_attn.q", "ffn.fc2"), ("attn1.to_q", "attn1.to_out.0", "ffn.net.2")),
         (("spatial_self_attn",), ("attn1",)),
         (("self_attn", "attn1"), ("attn1",)),
-        (("attn2", "ffn.net.0"), ("attn2", "ffn")),
+        (("attn2", "ffn.net.0", "ffn.0"), ("attn2", "ffn.net.0.proj")),
     ],
 )
 def test_lora_targets_by_the_surveys_names(given_names, known):
@@ -49,8 +51,37 @@ def test_lora_targets_by_the_surveys_names(given_names, known):
 def test_an_unknown_lora_target_lists_the_valid_ones():
     with pytest.raises(ValidationError, match="'qkv' is not in Wan's blocks.*attn1.*attn2.*ffn.*temporal_self_attn.*cross_attn"):
         LoraSpec(targets=("qkv",))
+    with pytest.raises(ValidationError, match=r"'cross_attn.qkv': 'attn2' has no layer 'qkv'. It has .*'attn2.to_out.0'"):
+        LoraSpec(targets=("cross_attn.qkv",))
     with pytest.raises(ValidationError, match="targets are empty"):
         LoraSpec(targets=())
+
+
+def test_ranks_by_module():
+    spec = LoraSpec(rank=128, alpha=128, rank_pattern={"spatial_self_attn": 64}, alpha_pattern={"attn1": 64, "cross_attn.v": 256})
+    assert (spec.rank_of("attn1.to_q"), spec.rank_of("attn2.to_q")) == (64, 128)
+    assert (spec.alpha_of("attn1.to_q"), spec.alpha_of("attn2.to_v"), spec.alpha_of("attn2.to_k")) == (64, 256, 128)
+    assert LoraSpec.model_validate_json(spec.model_dump_json()) == spec and hash(spec)
+    with pytest.raises(ValidationError, match=r"rank_pattern names \['ffn'\], which the targets \['attn1', 'attn2'\] do not hold"):
+        LoraSpec(rank_pattern={"ffn": 8})
+    with pytest.raises(ValidationError, match=r"names \['attn1'\] twice"):
+        LoraSpec(rank_pattern={"self_attn": 8, "attn1": 4})
+    with pytest.raises(ValidationError, match="blocks are"):
+        LoraSpec(blocks=(-1,))
+
+
+def test_what_came_later_leaves_the_names_of_before():
+    assert LoraSpec().identity() == {"rank": 128, "alpha": 128, "dropout": 0.05, "targets": ["attn1", "attn2"]}
+    assert LoraSpec(blocks=(3, 1, 3)).identity()["blocks"] == [1, 3]
+
+
+def test_what_reads_whole_weights_is_refused_where_they_are_cut_apart():
+    from pvtt_model.recipes import recipe_by_name
+
+    for change in ({"kind": "dora"}, {"quantize": "nf4"}):
+        override = {"stages.*.parallel.zero_stage": 3, **{f"stages.*.lora.{k}": v for k, v in change.items()}}
+        with pytest.raises(ValueError, match="reads whole base weights.*zero_stage=2"):
+            recipe_by_name("nano", override)
 
 
 @given(st.integers(1, 64), st.integers(1, 64), st.integers(1, 64))

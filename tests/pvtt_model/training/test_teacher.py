@@ -69,6 +69,17 @@ def test_split_and_join(make_teacher):
         split_trainable({"transformer.patch_embedding.weight": torch.zeros(1)})
 
 
+def test_doras_magnitudes_are_trained_and_named_as_diffusers_does(make_teacher):
+    trained = snapshot(make_teacher(kind="dora"))
+    magnitudes = [n for n in trained if n.endswith(".lora_magnitude_vector.default.weight")]
+    assert len(magnitudes) == 32
+    lora, adapter = split_trainable(trained)
+    assert sum(n.endswith(".lora_magnitude_vector") for n in lora) == 32 and not any("default" in n for n in lora)
+    assert join_trainable(lora, adapter).keys() == trained.keys()
+    report = load_trainable(make_teacher(kind="dora", seed=3), join_trainable(lora, adapter))
+    assert set(report["loaded"]) == set(trained)
+
+
 def test_loading_carries_every_tensor(make_teacher):
     trained = {n: torch.full_like(t, i + 1.0) for i, (n, t) in enumerate(snapshot(make_teacher()).items())}
     teacher = make_teacher(seed=5)
