@@ -64,7 +64,7 @@ def edit_clip(
     device = next(teacher.parameters()).device
     frames, exact = frames_and_mask(clip, template["masks"], latents.video)
     mask = widen(exact, latents.mask_policy)
-    tensors = (control, text, empty_text_LD, c["reference_NPC"].flatten(0, 1), wrong_PC, z["latents_CFHW"], latent_mask(mask))
+    tensors = (control, text, empty_text_LD, c["reference_NPC"].flatten(0, 1), wrong_PC, z["latents_CFHW"], latent_mask(mask, vae.space_stride))
     inputs = EditInputs(*(None if t is None else t.float().to(device) for t in tensors))  # type: ignore[arg-type]
     try:
         sampled = sample_variants(teacher, inputs, _asked(edit, wrong is not None), edit, max_text_tokens, seed_of(edit.seed, clip["clip_key"]))
