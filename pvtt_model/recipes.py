@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from pvtt_model.backbones.architectures import Family, architecture
+from pvtt_model.backbones.architectures import Family, architecture, latent_grid, refuse_wrong_expert
 from pvtt_model.nano.shipped import shipped
 from pvtt_model.specs import (
     BackboneSpec,
@@ -271,6 +271,9 @@ def _check_roles(recipe: RecipeSpec) -> None:
                 raise ValueError(
                     f"weights '{spec.weights}' are of architecture '{of}', not '{spec.architecture}'. Set `architecture` and `weights` together."
                 )
+    for stage in recipe.stages:
+        refuse_wrong_expert(stage.backbone.architecture, stage.backbone.expert)
+        _check_latents(recipe.latents, stage)
     config = architecture(recipe.conditions.image_encoder.architecture, "image").config
     if "convnet" in config:
         raise ValueError(
@@ -280,6 +283,23 @@ def _check_roles(recipe: RecipeSpec) -> None:
     patch = config["patch"]
     if recipe.conditions.image_size % patch:
         raise ValueError(f"conditions.image_size {recipe.conditions.image_size} is not a multiple of the image encoder's patch of {patch} pixels.")
+
+
+def _check_latents(latents: LatentSpec, stage: StageSpec) -> None:
+    """The stage's backbone works on the VAE's latents, and every bucket is whole tokens. Raises ValueError."""
+    name, vae = stage.backbone.architecture, latents.vae.architecture
+    arch, (channels, _, cell) = architecture(name), latent_grid(vae)
+    wanted, wanted_cell = arch.config["out_channels"], latent_grid(arch.vae)[2] if arch.vae else cell
+    if (wanted, wanted_cell) != (channels, cell):
+        raise ValueError(
+            f"stage '{stage.name}': backbone '{name}' works on latents of {wanted} channels, {wanted_cell} x {wanted_cell} pixels a cell; "
+            f"'{vae}' makes {channels} and {cell} x {cell}. Set latents.vae to '{arch.vae}'."
+        )
+    side = cell * arch.config["patch_size"][1]
+    for width, height in latents.video.sizes:
+        if width % side or height % side:
+            near = "x".join(str(max(1, round(n / side)) * side) for n in (width, height))
+            raise ValueError(f"latents.video: {width}x{height} is not in multiples of {side} pixels, as backbone '{name}' wants. Use {near}.")
 
 
 def parse_override(text: str) -> tuple[str, Any]:

@@ -22,7 +22,7 @@ from pvtt_model.data.manifest import CheckedLine
 from pvtt_model.data.refusals import Refusal
 from pvtt_model.data.shards import BYTES, SCHEMAS, iter_rows, write_shard
 from pvtt_model.nano.shipped import shipped_folder
-from pvtt_model.specs import ModelSpec, RecipeSpec
+from pvtt_model.specs import BackboneSpec, ModelSpec, RecipeSpec
 
 Row = dict[str, Any]
 
@@ -64,7 +64,8 @@ def weights_of(spec: ModelSpec) -> Path | None:
     """The local weights of a frozen model, only the files it wants; None where they are made from a seed."""
     if spec.weights.startswith("nano:"):
         return shipped_folder(spec.weights)
-    return local_weights(spec, settings().cache / "weights", files_wanted(spec.architecture))
+    wanted = files_wanted(spec.architecture, spec.expert if isinstance(spec, BackboneSpec) else None)
+    return local_weights(spec, settings().cache / "weights", wanted)
 
 
 def ingest_chunk(unit: Unit) -> Derived:

@@ -1,39 +1,54 @@
 """The published architectures by name, and nano ones of the same classes. Plain data: importing this loads no torch.
 
-Sizes: Wan2.1 and VACE, arXiv:2503.20314 and 2503.07598 (the config.json of the released diffusers folders); UMT5-XXL,
-arXiv:2304.09151; DINOv2 ViT-L/14, arXiv:2304.07193; OpenCLIP ViT-H/14; SAM 2.1, arXiv:2408.00714 (the configs in its
-package). Wan2.1-1.3B has the same full spatio-temporal attention as 14B: 30 layers of width 1536 against 40 of 5120.
+Sizes: Wan, wan_configs.py; UMT5-XXL, arXiv:2304.09151; DINOv2 ViT-L/14, arXiv:2304.07193; OpenCLIP ViT-H/14; SAM 2.1, arXiv:2408.00714
+(the configs in its package).
 """
 
 from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
+from pvtt_model.backbones.wan_configs import LARGE, MIDDLE, SMALL, WAN21_VAE, WAN22_VAE, wan, with_image, with_vace
+
 Family = Literal["dit", "vae", "text", "image", "clip", "video", "sam2"]
+Kind = Literal["vace", "t2v", "i2v", "ti2v"]
+Expert = Literal["high", "low"]
+
+
+class Published(NamedTuple):
+    """What its authors sample a backbone with (generate.py, wan/configs and README of the original repositories)."""
+
+    shift: float
+    guidance: tuple[float, ...] = (5.0,)  # uncond + scale (cond - uncond); one a network, the high expert first
+    num_steps: int = 50
+    fps: int = 16
+    num_frames: int = 81
 
 
 class Architecture(NamedTuple):
+    """A published class and its sizes. Of a backbone also its kind, by what it is given beside text and noisy latents: 'vace' a context at a
+    branch of its own; 't2v' nothing; 'i2v' mask and first frame in further input channels; 'ti2v' first-frame latents in place of noise, with
+    a time of their own for each token.
+
+    boundary: the noise level, of 1, at and above which the high expert works and below which the low one does (Wan2.2's A14B). Both experts
+    have these sizes, and weights of their own.
+    """
+
     family: Family
     library_class: str  # dotted path of the published class
     config: dict[str, Any]
     nano: bool = False  # may be made from a seed; the big ones want real weights
+    kind: Kind | None = None
+    boundary: float | None = None
+    vae: str | None = None  # whose latents the backbone was trained on
+    published: Published | None = None
 
 
-def _vace(heads: int, head_dim: int, ffn_dim: int, layers: int, vace_every: int, text_dim: int, **more: Any) -> dict[str, Any]:
-    return {
-        "patch_size": [1, 2, 2],
-        "num_attention_heads": heads,
-        "attention_head_dim": head_dim,
-        "in_channels": 16,
-        "out_channels": 16,
-        "text_dim": text_dim,
-        "freq_dim": 256,
-        "ffn_dim": ffn_dim,
-        "num_layers": layers,
-        "vace_layers": list(range(0, layers, vace_every)),  # must contain 0
-        "vace_in_channels": 96,  # 2 x 16 latent channels + 8 x 8 mask pixels
-        **more,
-    }
+def _dit(kind: Kind, config: dict[str, Any], published: Published | None, boundary: float | None = None) -> Architecture:
+    """A Wan backbone; one that was not published is nano."""
+    name = "WanVACETransformer3DModel" if kind == "vace" else "WanTransformer3DModel"
+    vae = ("wan2.2-vae" if kind == "ti2v" else "wan2.1-vae") if published else ("nano-vae22" if kind == "ti2v" else "nano-vae")
+    return Architecture("dit", f"diffusers.{name}", config, published is None, kind, boundary, vae, published)
 
 
 def _sam2(size: str, *changes: str) -> Architecture:
@@ -64,15 +79,35 @@ _NANO_SAM2 = (
     "memory_encoder.fuser.layer.dim=32",
 )
 
-_NANO_DIT = {"freq_dim": 64, "in_channels": 32, "out_channels": 32, "vace_in_channels": 128}  # 2 x 32 latent channels + 64 mask pixels
-_DIT, _VAE = "diffusers.WanVACETransformer3DModel", "diffusers.AutoencoderKLWan"
+_NANO_S, _NANO_M = (wan(*sizes, 96, channels=32, freq_dim=64) for sizes in ((4, 32, 512, 4), (6, 32, 768, 6)))
+_NANO_TI2V = wan(4, 32, 512, 4, 96, channels=48, freq_dim=64)
+_VAE = "diffusers.AutoencoderKLWan"
 
 ARCHITECTURES: dict[str, Architecture] = {
-    "wan2.1-vace-1.3b": Architecture("dit", _DIT, _vace(12, 128, 8960, 30, 2, 4096)),
-    "wan2.1-vace-14b": Architecture("dit", _DIT, _vace(40, 128, 13824, 40, 5, 4096)),
-    "nano-s": Architecture("dit", _DIT, _vace(4, 32, 512, 4, 2, 96, **_NANO_DIT), nano=True),
-    "nano-m": Architecture("dit", _DIT, _vace(6, 32, 768, 6, 2, 96, **_NANO_DIT), nano=True),
-    "wan2.1-vae": Architecture("vae", _VAE, {"base_dim": 96, "z_dim": 16, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 2}),
+    "wan2.1-vace-1.3b": _dit("vace", with_vace(wan(*SMALL), 2), Published(16.0)),
+    "wan2.1-vace-14b": _dit("vace", with_vace(wan(*LARGE), 5), Published(16.0)),
+    "wan2.1-t2v-1.3b": _dit("t2v", wan(*SMALL), Published(8.0, (6.0,))),
+    "wan2.1-t2v-14b": _dit("t2v", wan(*LARGE), Published(5.0)),
+    "wan2.1-i2v-14b-480p": _dit("i2v", with_image(wan(*LARGE), 1280), Published(3.0, num_steps=40)),
+    "wan2.1-i2v-14b-720p": _dit("i2v", with_image(wan(*LARGE), 1280), Published(5.0, num_steps=40)),
+    "wan2.2-t2v-a14b": _dit("t2v", wan(*LARGE), Published(12.0, (4.0, 3.0), 40), boundary=0.875),
+    "wan2.2-i2v-a14b": _dit("i2v", with_image(wan(*LARGE), None), Published(5.0, (3.5, 3.5), 40), boundary=0.9),
+    "wan2.2-ti2v-5b": _dit("ti2v", wan(*MIDDLE, channels=48), Published(5.0, fps=24, num_frames=121)),
+    "nano-s": _dit("vace", with_vace(_NANO_S, 2), None),
+    "nano-m": _dit("vace", with_vace(_NANO_M, 2), None),
+    "nano-t2v": _dit("t2v", _NANO_S, None),
+    "nano-i2v": _dit("i2v", with_image(_NANO_S, 96), None),  # nano-openclip's tokens
+    "nano-t2v-a14b": _dit("t2v", _NANO_S, None, boundary=0.875),
+    "nano-i2v-a14b": _dit("i2v", with_image(_NANO_S, None), None, boundary=0.9),
+    "nano-ti2v": _dit("ti2v", _NANO_TI2V, None),
+    "wan2.1-vae": Architecture("vae", _VAE, WAN21_VAE),
+    "wan2.2-vae": Architecture("vae", _VAE, WAN22_VAE),
+    "nano-vae22": Architecture(
+        "vae",
+        _VAE,
+        WAN22_VAE | {"base_dim": 8, "decoder_base_dim": 8, "num_res_blocks": 1, "latents_mean": [0.0] * 48, "latents_std": [1.0] * 48},
+        nano=True,
+    ),
     "nano-vae": Architecture(
         "vae",
         _VAE,
@@ -150,8 +185,48 @@ def architecture(name: str, family: Family | None = None) -> Architecture:
     return found
 
 
+def latent_grid(vae: str) -> tuple[int, int, int]:
+    """(channels, frames a latent frame stands for after the first, pixels a cell stands for either way) of a VAE's latents: 16, 4, 8 of Wan2.1's."""
+    config = architecture(vae, "vae").config
+    return int(config["z_dim"]), int(config["scale_factor_temporal"]), int(config["scale_factor_spatial"])
+
+
+def context_channels(name: str) -> int:
+    """Channels of what a backbone is given beside text and noisy latents, at the latents' resolution: of VACE's context 2 z + the pixels of a
+    cell; mask and first frame of image-to-video 4 + z; first-frame latents and the mark of given cells of 'ti2v' z + 1; of text-to-video none."""
+    arch = architecture(name, "dit")
+    match arch.kind:
+        case "vace":
+            return int(arch.config["vace_in_channels"])
+        case "i2v":
+            return int(arch.config["in_channels"] - arch.config["out_channels"])
+        case "ti2v":
+            return int(arch.config["out_channels"]) + 1
+        case _:
+            return 0
+
+
+def refuse_wrong_expert(name: str, expert: Expert | None) -> None:
+    """Raises ValueError where a backbone of two experts is named without one, or one that has none with one."""
+    boundary = architecture(name, "dit").boundary
+    if boundary is not None and expert is None:
+        raise ValueError(
+            f"backbone '{name}' is two experts, split at noise level {boundary:g}, and `expert` names none. Set backbone.expert to 'high' (at and "
+            "above it) or 'low'; a stage trains one."
+        )
+    if boundary is None and expert is not None:
+        two = [n for n, a in ARCHITECTURES.items() if a.boundary is not None]
+        raise ValueError(f"backbone '{name}' is one network, but `expert` is '{expert}'. Leave it out, or use one of two experts: {', '.join(two)}.")
+
+
+#: Where a backbone lies in a repository: diffusers' name, then the original's. One without experts may also be the repository itself.
+DIT_FOLDERS: dict[Expert | None, tuple[str, ...]] = {
+    None: ("transformer",),
+    "high": ("transformer", "high_noise_model"),
+    "low": ("transformer_2", "low_noise_model"),
+}
 _FILES: dict[Family, tuple[str, ...]] = {
-    "dit": ("transformer/*", "config.json", "diffusion_pytorch_model*"),
+    "dit": ("config.json", "diffusion_pytorch_model*"),
     "vae": ("vae/*", "config.json", "diffusion_pytorch_model*"),
     "text": ("text_encoder/*", "tokenizer/*", "config.json", "model*.safetensors*", "tokenizer*", "special_tokens_map.json", "spiece.model"),
     "image": ("model.safetensors", "config.json"),
@@ -161,6 +236,9 @@ _FILES: dict[Family, tuple[str, ...]] = {
 }
 
 
-def files_wanted(name: str) -> tuple[str, ...]:
-    """Glob patterns of the files that loading the architecture reads, of a whole diffusers repository or of the part's own."""
-    return _FILES[architecture(name).family]
+def files_wanted(name: str, expert: Expert | None = None) -> tuple[str, ...]:
+    """Glob patterns of the files that loading the architecture reads, of a whole repository in diffusers' or Wan's own layout, or of the
+    part's own; of two experts those of one."""
+    family = architecture(name).family
+    folders = DIT_FOLDERS[expert] if family == "dit" else ()
+    return (*(f"{folder}/*" for folder in folders), *_FILES[family])

@@ -15,11 +15,11 @@ import torch
 from safetensors.torch import load_file
 
 from pvtt_model.artifacts import sha256_of_file
-from pvtt_model.backbones.architectures import Architecture, Family, architecture
+from pvtt_model.backbones.architectures import DIT_FOLDERS, Architecture, Expert, Family, architecture
 from pvtt_model.specs import ModelSpec
 
-#: The folder a part has in a diffusers checkpoint.
-SUBFOLDERS: dict[Family, str] = {"dit": "transformer", "vae": "vae", "text": "text_encoder"}
+#: The folder a part has in a diffusers checkpoint; a backbone's is in DIT_FOLDERS.
+SUBFOLDERS: dict[Family, str] = {"vae": "vae", "text": "text_encoder"}
 #: What diffusers, open_clip and transformers or timm call a weight file. LAION's folders hold transformers' beside open_clip's, which is read.
 WEIGHT_NAMES = ("diffusion_pytorch_model.safetensors", "open_clip_model.safetensors", "model.safetensors")
 
@@ -59,13 +59,24 @@ def architecture_of(spec: ModelSpec, family: Family, folder: Path | None) -> tup
     return arch, seed
 
 
-def part_folder(folder: Path, family: Family) -> Path:
-    """The part's subfolder of a diffusers checkpoint (transformer/, vae/, text_encoder/), or the folder itself. Raises FileNotFoundError."""
+def part_folder(folder: Path, family: Family, expert: Expert | None = None) -> Path:
+    """The part's subfolder of a checkpoint (vae/, text_encoder/; of a backbone see DIT_FOLDERS), or the folder itself.
+
+    Raises FileNotFoundError where it does not exist, or holds the other expert alone.
+    """
     folder = Path(folder)
     if not folder.exists():
         raise FileNotFoundError(f"weights folder {folder} does not exist. Set `weights` to the folder that holds the safetensors.")
-    name = SUBFOLDERS.get(family)
-    return folder / name if name and (folder / name).is_dir() else folder
+    names = DIT_FOLDERS[expert] if family == "dit" else (SUBFOLDERS[family],) if family in SUBFOLDERS else ()
+    found = next((folder / name for name in names if (folder / name).is_dir()), None)
+    if found is None and expert is not None:
+        other = [n for n in {*DIT_FOLDERS["high"], *DIT_FOLDERS["low"]} if (folder / n).is_dir()]
+        if other:
+            raise FileNotFoundError(
+                f"{folder} has {sorted(other)}, but none of {list(names)}, where the {expert} expert lies. Fetch it too, or set `weights` to its "
+                "own folder."
+            )
+    return found or folder
 
 
 def weight_files(folder: Path, sha256: str | None = None) -> list[Path]:
@@ -103,14 +114,17 @@ def _by_name(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.safetensors"))
 
 
-def load_strictly(model: torch.nn.Module, state: Mapping[str, torch.Tensor], where: Path) -> None:
-    """Fill `model` from `state`, every key and shape. Raises ValueError naming what is missing, unexpected or of another shape."""
+def load_strictly(model: torch.nn.Module, state: Mapping[str, torch.Tensor], where: Path, *, assign: bool = False) -> None:
+    """Fill `model` from `state`, every key and shape; assign: with these tensors themselves, for a model on the meta device.
+
+    Raises ValueError naming what is missing, unexpected or of another shape.
+    """
     own = model.state_dict()
     refuse_mismatch(own.keys() - state.keys(), state.keys() - own.keys(), where)
     wrong = [f"{k}: {tuple(state[k].shape)} against {tuple(own[k].shape)}" for k in own if own[k].shape != state[k].shape]
     if wrong:
         raise ValueError(f"weights in {where} have other shapes than the architecture: {_some(wrong)}. Set `architecture` to the one they are of.")
-    model.load_state_dict(dict(state), strict=True)
+    model.load_state_dict(dict(state), strict=True, assign=assign)
 
 
 def read_safetensors(files: Iterable[Path]) -> dict[str, torch.Tensor]:

@@ -1,6 +1,6 @@
-"""Wan's causal video autoencoder: 4 x in time, 8 x 8 in space, 16 channels. arXiv:2503.20314.
+"""Wan's causal video autoencoders: 4 x in time; Wan2.1's 8 x 8 in space with 16 channels (arXiv:2503.20314), Wan2.2's 16 x 16 with 48.
 
-Shape suffixes: B batch, C channels, T frames, F latent frames = (T - 1) / 4 + 1, H and W pixels (latents: an eighth).
+Shape suffixes: B batch, C channels, T frames, F latent frames = (T - 1) / 4 + 1, H and W pixels, h and w cells: an eighth or a sixteenth.
 """
 
 from __future__ import annotations
@@ -24,8 +24,6 @@ from pvtt_model.backbones.source import (
 )
 from pvtt_model.specs import ModelSpec
 
-TIME_STRIDE, SPACE_STRIDE = 4, 8
-
 
 class VideoAutoencoder:
     """Frames to normalised latents and back, without gradients but for decode_with_grad. The mean of the posterior is taken, never a sample: equal in, equal out."""
@@ -33,6 +31,7 @@ class VideoAutoencoder:
     def __init__(self, model: Any, name: str) -> None:
         self.model, self.name = model, name
         self.channels = int(model.config.z_dim)
+        self.time_stride, self.space_stride = int(model.config.scale_factor_temporal), int(model.config.scale_factor_spatial)
         shape = (1, self.channels, 1, 1, 1)
         self._mean = torch.tensor(model.config.latents_mean).view(shape)
         self._std = torch.tensor(model.config.latents_std).view(shape)
@@ -42,19 +41,20 @@ class VideoAutoencoder:
         return self
 
     def latent_shape(self, num_frames: int, height: int, width: int) -> tuple[int, int, int, int]:
-        """(C, F, H/8, W/8) of a clip. Raises ValueError for a size the VAE cannot take, with the nearest ones."""
-        if num_frames % TIME_STRIDE != 1:
-            low = num_frames // TIME_STRIDE * TIME_STRIDE + 1
-            raise ValueError(f"clip of {num_frames} frames; the VAE takes 4k+1. Use {low} or {low + TIME_STRIDE}.")
-        if height % SPACE_STRIDE or width % SPACE_STRIDE:
+        """(C, F, h, w) of a clip. Raises ValueError for a size the VAE cannot take, with the nearest ones."""
+        time, cell = self.time_stride, self.space_stride
+        if num_frames % time != 1:
+            low = num_frames // time * time + 1
+            raise ValueError(f"clip of {num_frames} frames; the VAE takes {time}k+1. Use {low} or {low + time}.")
+        if height % cell or width % cell:
             raise ValueError(
-                f"frames of {width} x {height} pixels; the VAE takes sides in eights. Resize to multiples of 16 (the DiT wants that too)."
+                f"frames of {width} x {height} pixels; the VAE takes sides in {cell}s. Resize to multiples of {2 * cell} (the DiT wants that too)."
             )
-        return self.channels, (num_frames - 1) // TIME_STRIDE + 1, height // SPACE_STRIDE, width // SPACE_STRIDE
+        return self.channels, (num_frames - 1) // time + 1, height // cell, width // cell
 
     @torch.no_grad()
     def encode(self, frames_BCTHW: Tensor) -> Tensor:
-        """Frames (B, 3, T, H, W), RGB in [-1, 1], as latents (B, 16, F, H/8, W/8), about zero mean and unit variance a channel.
+        """Frames (B, 3, T, H, W), RGB in [-1, 1], as latents (B, C, F, h, w), about zero mean and unit variance a channel.
 
         Normalised: (mode - latents_mean) / latents_std. Raises ValueError for another shape or range.
         """
@@ -69,7 +69,7 @@ class VideoAutoencoder:
 
     @torch.no_grad()
     def decode(self, latents_BCFHW: Tensor) -> Tensor:
-        """Normalised latents (B, 16, F, h, w) as frames (B, 3, 4 F - 3, 8 h, 8 w), RGB in [-1, 1]. Raises ValueError for another shape."""
+        """Normalised latents (B, C, F, h, w) as frames (B, 3, 4 F - 3, H, W), RGB in [-1, 1]. Raises ValueError for another shape."""
         return self.decode_with_grad(latents_BCFHW)
 
     def decode_with_grad(self, latents_BCFHW: Tensor) -> Tensor:

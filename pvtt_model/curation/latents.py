@@ -25,16 +25,16 @@ from pvtt_model.curation.video_variants import LeftOut, VideoVariant, clip_varia
 from pvtt_model.data.video_io import PictureUnreadable
 from pvtt_model.specs import LatentSpec, MaskSpec
 
-CELL = 8  # pixels of the frame a latent cell stands for, either way
 REFERENCES = "references_NCFHW"  # a row's tensor of the reference pictures, one frame each, where LatentSpec.references asks for it
 PIXELS_A_CALL = 1 << 22  # of all frames that go through the VAE together: small clips gain by it, large ones would not fit
 
 
-def pack_mask(mask_THW: Tensor) -> Tensor:
-    """The mask (T, H, W) as VACE's 64 channels (64, F, H/8, W/8), uint8: the 8 x 8 pixels of each latent cell, at F = (T + 3) // 4 frames."""
+def pack_mask(mask_THW: Tensor, cell: int = 8) -> Tensor:
+    """The mask (T, H, W) as VACE's channels (M, F, h, w), uint8: the cell x cell pixels of each latent cell (64 of Wan2.1's VAE, 256 of
+    Wan2.2's), at F = (T + 3) // 4 frames."""
     frames, height, width = mask_THW.shape
-    cells = mask_THW.float().view(frames, height // CELL, CELL, width // CELL, CELL).permute(2, 4, 0, 1, 3).flatten(0, 1)
-    size = ((frames + 3) // 4, height // CELL, width // CELL)
+    cells = mask_THW.float().view(frames, height // cell, cell, width // cell, cell).permute(2, 4, 0, 1, 3).flatten(0, 1)
+    size = ((frames + 3) // 4, height // cell, width // cell)
     return F.interpolate(cells[None], size=size, mode="nearest-exact")[0].to(torch.uint8)
 
 
@@ -55,7 +55,8 @@ def vace_contexts(frames_TCHW: Tensor, masks: Sequence[Tensor], spec: LatentSpec
     latents = _encoded([video, *kept] if grey else [video, *kept, *made], vae)
     inactive = latents[1 : 1 + len(masks)]
     reactive = [grey_latents(vae, tuple(video.shape))] * len(masks) if grey else latents[1 + len(masks) :]
-    contexts = [{"inactive_CFHW": i, "reactive_CFHW": r, "mask_MFHW": pack_mask(mask)} for i, r, mask in zip(inactive, reactive, masks, strict=True)]
+    packed = [pack_mask(mask, vae.space_stride) for mask in masks]
+    contexts = [{"inactive_CFHW": i, "reactive_CFHW": r, "mask_MFHW": m} for i, r, m in zip(inactive, reactive, packed, strict=True)]
     return latents[0], contexts
 
 

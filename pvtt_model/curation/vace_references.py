@@ -16,26 +16,27 @@ from PIL import Image
 from torch import Tensor
 
 from pvtt_model.backbones.image import WHITE, opaque
-from pvtt_model.backbones.vae import SPACE_STRIDE, VideoAutoencoder
+from pvtt_model.backbones.vae import VideoAutoencoder
 from pvtt_model.data.video_io import read_reference
 
 Ground = Literal["white", "own"]
 
 
 def reference_latents(references: Sequence[bytes], size: tuple[int, int], ground: Ground, vae: VideoAutoencoder) -> Tensor:
-    """Normalised latents (N, C, 1, H/8, W/8) of N picture files, each alone; size: (H, W), pixels, in eights. Raises PictureUnreadable."""
-    canvases = [reference_canvas(read_reference(data), size, ground) for data in references]
+    """Normalised latents (N, C, 1, h, w) of N picture files, each alone; size: (H, W), pixels, in whole cells. Raises PictureUnreadable."""
+    canvases = [reference_canvas(read_reference(data), size, ground, vae.space_stride) for data in references]
     return torch.cat([vae.encode(canvas[None, :, None]) for canvas in canvases])
 
 
-def reference_canvas(picture: Image.Image, size: tuple[int, int], ground: Ground) -> Tensor:
-    """The whole picture, upright, in the middle of a canvas (3, H, W), RGB in [-1, 1], aspect kept but for the cut of its sides to eights.
+def reference_canvas(picture: Image.Image, size: tuple[int, int], ground: Ground, cell: int = 8) -> Tensor:
+    """The whole picture, upright, in the middle of a canvas (3, H, W), RGB in [-1, 1], aspect kept but for the cut of its sides to
+    multiples of `cell`.
 
     ground: of the canvas, and under what is transparent: white, or own, the picture's border colour. Raises ValueError for 16-bit pictures.
     """
     flat, colour = opaque(picture, WHITE if ground == "white" else None)
-    sides = {"height": max(SPACE_STRIDE, flat.height), "width": max(SPACE_STRIDE, flat.width)}  # a smaller picture would vanish
-    image_1CHW = VideoProcessor(vae_scale_factor=SPACE_STRIDE).preprocess(flat, **sides)
+    sides = {"height": max(cell, flat.height), "width": max(cell, flat.width)}  # a smaller picture would vanish
+    image_1CHW = VideoProcessor(vae_scale_factor=cell).preprocess(flat, **sides)
     scale = min(side / given for side, given in zip(size, image_1CHW.shape[-2:], strict=True))
     height, width = (max(1, int(given * scale)) for given in image_1CHW.shape[-2:])
     resized = F.interpolate(image_1CHW, size=(height, width), mode="bilinear", align_corners=False)[0]

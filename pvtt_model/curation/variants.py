@@ -2,14 +2,15 @@
 
 Each variant of the video (video_variants.py) has its latents and as many contexts as the clip itself.
 
-VACE's mask has 64 channels of 0 or 1, a latent cell's 8 x 8 pixels: a row keeps them as 8 bytes, one bit each, so that a clip's mask is a
-twelfth of its latents instead of two thirds.
+VACE's mask has a channel of 0 or 1 for each pixel of a latent cell, 64 at 8 x 8: a row keeps them as 8 bytes, one bit each, so that a clip's
+mask is a twelfth of its latents instead of two thirds.
 """
 
 from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 from collections.abc import Container, Mapping
 
 import numpy as np
@@ -43,6 +44,11 @@ def control_of(row: Mapping[str, Tensor], i: int, video: int = 0) -> Tensor | No
         return None
     parts = [row[variant_name(name, i, video)] for name in CONTEXT]
     return torch.cat([part.float() for part in (*parts[:-1], _unpacked(parts[-1]))])
+
+
+def cell_of(row: Mapping[str, Tensor]) -> int:
+    """Pixels, either way, that a latent cell of a row's tensors stands for: its mask has a bit for each."""
+    return math.isqrt(8 * len(row[variant_name(MASK, 0)]))
 
 
 def count_videos(names: Container[str]) -> int:

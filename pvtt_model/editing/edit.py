@@ -68,7 +68,7 @@ def edit_clip(
     mask = widen(exact, latents.mask_policy)
     height, width = frames.shape[-2:]
     shown, wrongly = (None if r is None else _pictures(teacher, r, (height, width), latents, vae) for r in (reference, wrong))
-    tensors = (control, text, empty_text_LD, shown, wrongly, z["latents_CFHW"], latent_mask(mask))
+    tensors = (control, text, empty_text_LD, shown, wrongly, z["latents_CFHW"], latent_mask(mask, vae.space_stride))
     inputs = EditInputs(*(None if t is None else t.to(device, torch.float32) for t in tensors))  # type: ignore[arg-type]
     try:
         sampled = sample_variants(teacher, inputs, _asked(edit, wrong is not None), edit, max_text_tokens, seed_of(edit.seed, clip["clip_key"]))

@@ -142,12 +142,13 @@ def _sampled(
     return dict(zip(variants, latents, strict=True))
 
 
-def latent_mask(mask_THW: Tensor) -> Tensor:
-    """bool (F, H/8, W/8): the latent cells any of whose pixels is masked in any of the frames that they stand for (the first; then four each).
+def latent_mask(mask_THW: Tensor, cell: int = 8) -> Tensor:
+    """bool (F, h, w): the latent cells, of `cell` pixels either way, any of whose pixels is masked in any of the frames that they stand for (the
+    first; then four each).
 
     VACE's own packed mask takes one frame of the four, so the rim of a moving mask is missing in it.
     """
-    frames = F.max_pool2d(mask_THW[:, None].float(), 8)[:, 0]
+    frames = F.max_pool2d(mask_THW[:, None].float(), cell)[:, 0]
     later = frames[1:].unflatten(0, (-1, 4)).amax(1) if len(frames) > 1 else frames[1:]
     return torch.cat([frames[:1], later]).bool()
 

@@ -10,7 +10,8 @@ from pvtt_model.specs.base import Added, Positive, Spec
 
 
 class VideoSpec(Spec):
-    """The frames the model sees. Wan's VAE wants 4k+1 frames; its 8x8 compression and the DiT's 2x2 patches want sides in sixteens.
+    """The frames the model sees. Wan's VAE wants 4k+1 frames; its 8x8 compression and the DiT's 2x2 patches want sides in sixteens
+    (of Wan2.2's 16x16 VAE in thirty-twos, which a recipe that names it is held to).
 
     With `buckets` there are several sizes, and each clip is cut (or stretched) to the one nearest to its own aspect.
     """

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pvtt_model.curation.augment import reference_name
-from pvtt_model.curation.variants import control_of, count_videos, variant_name
+from pvtt_model.curation.variants import cell_of, control_of, count_videos, variant_name
 from pvtt_model.data.tensor_rows import TensorRows
 from pvtt_model.reference.features import PictureFeatures, ReferenceFeatures, pictures_of, stack_features, stack_references
 
@@ -86,7 +86,7 @@ def read_sample(place: Place, injection: str = "ip_adapter_plus") -> Sample:
             f"row {place.row} holds clips {keys[0]} and {keys[1]}, not {place.clip_key}. The shards are of different data sets; re-run curation."
         )
     z, c = latents.read(place.row), conditions.read(place.row)
-    height, width = (8 * side for side in z["latents_CFHW"].shape[-2:])
+    height, width = (cell_of(z) * side for side in z["latents_CFHW"].shape[-2:])
     if place.bucket not in (None, (width, height)):
         raise ValueError(f"clip {place.clip_key} was encoded at {width}x{height}, its bucket is {place.bucket}. Re-run curation with this recipe.")
     controls = [_controls(z, video) for video in range(count_videos(z))]
