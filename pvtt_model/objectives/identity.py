@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from pvtt_model.backbones.image import ImageEncoder
-from pvtt_model.backbones.vae import TIME_STRIDE, VideoAutoencoder
+from pvtt_model.backbones.vae import VideoAutoencoder
 from pvtt_model.evaluation.crops import NEUTRAL, letterbox, mask_box
 
 
@@ -51,7 +51,7 @@ def identity_loss(
     if not index:
         return torch.stack(losses), has_B
     video_NCTHW = (models.vae.decode_with_grad(x0_BCFHW[index, :, :frames]).float() + 1) / 2
-    shown = shown_frames(x0_BCFHW.shape[2], frames)
+    shown = shown_frames(x0_BCFHW.shape[2], frames, models.vae.time_stride)
     for video_CTHW, i in zip(video_NCTHW, index, strict=True):
         crops = [product_crop(video_CTHW[:, t], mask_HW, models.image.side) for t, mask_HW in zip(shown, mask_BTHW[i], strict=True) if mask_HW.any()]
         seen_NC = models.image.pooled_with_grad(torch.stack(crops)).float()
@@ -66,10 +66,10 @@ def pixel_mask(mask_BMFHW: Tensor) -> Tensor:
     return cells.flatten(4, 5).flatten(2, 3) > 0.5
 
 
-def shown_frames(latent_frames: int, decoded: int) -> list[int]:
+def shown_frames(latent_frames: int, decoded: int, stride: int = 4) -> list[int]:
     """Of each of the first `decoded` latent frames the frame that its mask was taken from (nearest, as VACE does), or the last decoded one."""
-    total = TIME_STRIDE * (latent_frames - 1) + 1
-    last = TIME_STRIDE * (decoded - 1)
+    total = stride * (latent_frames - 1) + 1
+    last = stride * (decoded - 1)
     return [min(last, int((i + 0.5) * total / latent_frames)) for i in range(decoded)]
 
 
