@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import tasks.train_stage as train_stage
-from infra.artifact_store import ArtifactStore
+from infra.artifact_store import ArtifactMissing, ArtifactStore
 from infra.settings import settings
 from pvtt_model.artifacts import ArtifactRef, StoredFile
 from pvtt_model.chain import checkpoint_artifact
@@ -52,7 +52,7 @@ def test_a_training_with_a_failing_check_is_not_begun(home):
 
 def test_it_is_begun_in_spite_of_it_where_that_is_asked_for(home, monkeypatch, caplog):
     monkeypatch.setenv("PVTT_PREFLIGHT", "warn")
-    with pytest.raises(KeyError), caplog.at_level(logging.WARNING):
+    with pytest.raises(ArtifactMissing), caplog.at_level(logging.WARNING):
         make(home, {"stages.verify.parallel.offload_params": True})
     assert "offload_params at ZeRO-3" in caplog.text
     monkeypatch.setenv("PVTT_PREFLIGHT", "no")
