@@ -163,12 +163,13 @@ def _clips(clips: str, recipe: RecipeSpec, where: Settings, sample: int) -> Iter
     except (ValueError, OSError) as error:
         yield Check("clips", "fail", f"the clips {without_secrets(clips)}", f"{type(error).__name__}: {error}", "Correct --clips.")
         return
-    lines = [raw for raw in text.split(b"\n") if raw.strip()]
-    keep = set(spread(len(lines), sample))
+    raws = text.split(b"\n")
+    lines = [i for i, raw in enumerate(raws) if raw.strip()]
+    keep = {lines[j] for j in spread(len(lines), sample)}
     with tempfile.TemporaryDirectory() as folder:
         some = Path(folder) / "some.jsonl"
         # A line left out stays as an empty one: those looked at keep their numbers.
-        some.write_bytes(b"\n".join(raw if i in keep else b"" for i, raw in enumerate(lines)))
+        some.write_bytes(b"\n".join(raw if i in keep else b"" for i, raw in enumerate(raws)))
         scan = read_manifest(some, named, recipe.clips, lambda u: localise(u, inputs), root=root)
         yield from clips_checks(scan.lines, scan.refusals, len(lines), recipe)
 
