@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from infra.probes import without_secrets
 from infra.settings import Settings, settings
 from infra.store import StoreRefused
 from infra.uris import is_remote, localise
@@ -72,6 +73,7 @@ def _machine(recipe: RecipeSpec | None, where: Settings) -> Iterator[Check]:
     """The device and the processor, once for each way in which the stages use them."""
     import torch
 
+    from pvtt_model.preflight.device import gpus_check
     from pvtt_model.preflight.stage import device_checks
     from tasks.preflight import processor_checks
 
@@ -80,14 +82,16 @@ def _machine(recipe: RecipeSpec | None, where: Settings) -> Iterator[Check]:
     seen = set()
     for parallel in wanted:
         if where.ray_address:
-            yield Check(
-                "device", "skipped", f"a {parallel.accelerator} for {parallel.precision}", "on the cluster: each worker looks before it trains"
-            )
+            what = f"a {parallel.accelerator} for {parallel.precision}"
+            yield Check("device", "skipped", what, "on the cluster: each worker looks before it trains")
             continue
         for check in [*device_checks(parallel), *processor_checks(parallel, where)]:
             if check not in seen:
                 seen.add(check)
                 yield check
+    workers = max((p.num_workers for p in (s.parallel for s in recipe.stages) if p.accelerator == "gpu"), default=0) if recipe else 0
+    if workers and torch.cuda.is_available() and not where.ray_address:
+        yield gpus_check(torch.cuda.device_count(), workers)
 
 
 def _weights_and_disk(recipe: RecipeSpec, where: Settings) -> Iterator[Check]:
@@ -100,11 +104,12 @@ def _weights_and_disk(recipe: RecipeSpec, where: Settings) -> Iterator[Check]:
 
     fetch = 0
     for spec, paths in settings_by_model(recipe).items():
-        checks, folder, to_fetch = weights_found(paths, spec, where)
-        fetch += to_fetch
-        yield from checks
-        if folder is not None:
-            yield from files_checks(f"weights {paths[0]}", spec, folder, with_hash=True)
+        looked = weights_found(paths, spec, where)
+        fetch += looked.bytes
+        if looked.check is not None:
+            yield looked.check
+        if looked.folder is not None:
+            yield from files_checks(f"weights {paths[0]}", spec, looked.folder, with_hash=True)
     pairs = max(stage.data.min_pairs for stage in recipe.stages)
     folder = store_folder(where)
     wanted = [Wanted(where.cache, fetch, "weights")]
@@ -156,14 +161,15 @@ def _clips(clips: str, recipe: RecipeSpec, where: Settings, sample: int) -> Iter
             root = place if place.is_dir() else place.parent
             text, named = found.text().encode(), str(root.resolve() / "draft.jsonl")
     except (ValueError, OSError) as error:
-        yield Check("clips", "fail", f"the clips {clips}", f"{type(error).__name__}: {error}", "Correct --clips.")
+        yield Check("clips", "fail", f"the clips {without_secrets(clips)}", f"{type(error).__name__}: {error}", "Correct --clips.")
         return
-    lines = [raw for raw in text.split(b"\n") if raw.strip()]
-    keep = set(spread(len(lines), sample))
+    raws = text.split(b"\n")
+    lines = [i for i, raw in enumerate(raws) if raw.strip()]
+    keep = {lines[j] for j in spread(len(lines), sample)}
     with tempfile.TemporaryDirectory() as folder:
         some = Path(folder) / "some.jsonl"
         # A line left out stays as an empty one: those looked at keep their numbers.
-        some.write_bytes(b"\n".join(raw if i in keep else b"" for i, raw in enumerate(lines)))
+        some.write_bytes(b"\n".join(raw if i in keep else b"" for i, raw in enumerate(raws)))
         scan = read_manifest(some, named, recipe.clips, lambda u: localise(u, inputs), root=root)
         yield from clips_checks(scan.lines, scan.refusals, len(lines), recipe)
 

@@ -67,11 +67,11 @@ def find_weights(spec: ModelSpec, cache_dir: Path, only: Sequence[str] = (), tim
     if not source.startswith("hf://"):
         return WeightsFound(local_weights(spec, cache_dir, only))
     name = _pinned(spec)
-    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub import HfApi
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        folder = Path(snapshot_download(name, revision=spec.revision, cache_dir=Path(cache_dir) / "hub", local_files_only=True))
+        folder = _snapshot(spec, name, Path(cache_dir) / "hub", only, local_files_only=True)
         names = [p.relative_to(folder).as_posix() for p in folder.rglob("*")]
         if any(_wanted(n, only) for n in names if n.endswith((".safetensors", ".pt"))):  # else another part of the same repository
             return WeightsFound(folder)
@@ -103,19 +103,24 @@ def _pinned(spec: ModelSpec) -> str:
 
 def _from_hub(spec: ModelSpec, cache: Path, only: Sequence[str]) -> Path:
     name = _pinned(spec)
-    from huggingface_hub import snapshot_download
-
     try:
-        found = snapshot_download(
-            name,
-            revision=spec.revision,
-            cache_dir=cache,
-            allow_patterns=list(only) or None,
-            ignore_patterns=_left_out(only),
-            endpoint=os.environ.get("HF_ENDPOINT"),
-        )
+        return _snapshot(spec, name, cache, only)
     except Exception as error:  # noqa: BLE001 - whatever the client met; its text may hold a URL with a credential, hence no chaining
         raise _not_fetched(spec, error) from None
+
+
+def _snapshot(spec: ModelSpec, name: str, cache: Path, only: Sequence[str], local_files_only: bool = False) -> Path:
+    from huggingface_hub import snapshot_download
+
+    found = snapshot_download(
+        name,
+        revision=spec.revision,
+        cache_dir=cache,
+        allow_patterns=list(only) or None,
+        ignore_patterns=_left_out(only),
+        endpoint=os.environ.get("HF_ENDPOINT"),
+        local_files_only=local_files_only,
+    )
     return Path(str(found))
 
 

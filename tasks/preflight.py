@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from infra.probes import prefect_answers, probe_store, ray_answers, without_secrets
 from infra.settings import Settings
 from infra.store import StoreRefused
 from infra.uris import is_remote
 from infra.weights import WeightsUnavailable, find_weights
-from pvtt_model.backbones.architectures import files_wanted
+from pvtt_model.backbones.architectures import architecture, files_wanted
 from pvtt_model.nano.shipped import shipped_folder
 from pvtt_model.preflight.check import Check
 from pvtt_model.preflight.disk import Wanted, disk_checks
@@ -31,23 +32,15 @@ SLOW_S = 2.0  # a small object that takes longer than this makes every shard wai
 def driver_checks(stage: StageSpec, where: Settings) -> list[Check]:
     """What the flow's process can know of a stage without loading torch: milliseconds. The workers look at their devices and weights."""
     local = not where.ray_address
+    backbone = weights_found([f"stages.{stage.name}.backbone"], stage.backbone, where).check
     return [
         *software_checks(),
         *sharding_checks(stage, versions_known()),
         *network_checks(stage),
-        *_backbone_found(stage, where),
+        *([] if backbone is None else [backbone]),
         *disk_checks([Wanted(folder, 0, "") for folder in (where.home, store_folder(where)) if folder is not None]),
         *(processor_checks(stage.parallel, where) if local else []),
     ]
-
-
-def _backbone_found(stage: StageSpec, where: Settings) -> list[Check]:
-    """On a cluster only what holds everywhere: a path or the hub may be in the nodes' reach alone."""
-    spec = stage.backbone
-    if where.ray_address and not spec.weights.startswith("hf://"):
-        return []
-    found = weights_found([f"stages.{stage.name}.backbone"], spec, where)[0]
-    return [c for c in found if c.status != "fail" or "revision" in c.got] if where.ray_address else found
 
 
 def store_folder(where: Settings) -> Path | None:
@@ -69,34 +62,42 @@ def processor_checks(parallel: ParallelSpec, where: Settings) -> list[Check]:
     return [instructions_check(instructions(), parallel), threads_check(min(cores(), where.num_cpus), workers, threads), *found]
 
 
-def weights_found(paths: Sequence[str], spec: ModelSpec, where: Settings) -> tuple[list[Check], Path | None, int]:
-    """(the check, the folder where the weights are on this machine, bytes to fetch). paths: of the settings, for the overrides that mend it."""
-    name = f"weights {paths[0]}"
-    what = f"'{spec.architecture}' from {without_secrets(spec.weights)}"
+class Looked(NamedTuple):
+    """check: of where the weights are, None where they are here and their files say the rest; folder: where; bytes: to fetch."""
+
+    check: Check | None
+    folder: Path | None = None
+    bytes: int = 0
+
+
+def weights_found(paths: Sequence[str], spec: ModelSpec, where: Settings) -> Looked:
+    """Whether a run would find the weights of `spec`; nothing is fetched. paths: of the settings that name it, for the override that mends it.
+
+    On a cluster only a revision that is none is a failure: a path or the hub may be in the nodes' reach alone.
+    """
+    name, what = f"weights {paths[0]}", f"'{spec.architecture}' from {without_secrets(spec.weights)}"
+    if spec.weights.startswith("seed:") and not architecture(spec.architecture).nano:
+        cure = f"Set {paths[0]}.weights to a folder, s3:// or hf://, or take a nano architecture."
+        return Looked(Check(name, "fail", what, "a seed, from which only nano architectures are made", cure))
+    if spec.weights.startswith("seed:"):
+        return Looked(Check(name, "ok", what, "random weights from a seed: a stand-in"))
     try:
         if spec.weights.startswith("nano:"):
-            return [], shipped_folder(spec.weights), 0
-        if spec.weights.startswith("seed:"):
-            return [Check(name, "ok", what, "random weights from a seed: a stand-in")], None, 0
+            return Looked(None, shipped_folder(spec.weights))
         found = find_weights(spec, where.cache / "weights", files_wanted(spec.architecture))
     except (ValueError, OSError, StoreRefused, WeightsUnavailable) as error:
         if spec.weights.startswith("hf://") and isinstance(error, ValueError):
-            hub = spec.weights.removeprefix("hf://")
             pins = " ".join(f"--set {path}.revision=COMMIT" for path in paths)
-            cure = f"Pin it: {pins}, COMMIT being the 40-digit one of https://huggingface.co/{hub}/commits/main."
-            return [Check(name, "fail", f"{what} at a commit", f"revision '{spec.revision}', which may move", cure)], None, 0
-        return (
-            [
-                Check(
-                    name, "fail", what, f"{type(error).__name__}: {error}", f"Set {', '.join(f'{path}.weights' for path in paths)} to where they are."
-                )
-            ],
-            None,
-            0,
-        )
+            cure = f"Pin it: {pins}, COMMIT being the 40-digit one of https://huggingface.co/{spec.weights.removeprefix('hf://')}/commits/main."
+            return Looked(Check(name, "fail", f"{what} at a commit", f"revision '{spec.revision}', which may move", cure))
+        if where.ray_address:
+            return Looked(Check(name, "skipped", what, "not seen from here; the cluster's nodes look for themselves"))
+        cure = f"Set {', '.join(f'{path}.weights' for path in paths)} to where they are."
+        return Looked(Check(name, "fail", what, f"{type(error).__name__}: {error}", cure))
     if found.folder is not None:
-        return [], found.folder, 0
-    return [Check(name, "ok", what, f"{found.files} files, {found.bytes / 1e6:,.1f} MB to fetch; looked into before training")], None, found.bytes
+        return Looked(None, found.folder)
+    got = f"{found.files} files, {found.bytes / 1e6:,.1f} MB to fetch; looked into before training"
+    return Looked(Check(name, "ok", what, got), None, found.bytes)
 
 
 def store_check(uri: str) -> Check:

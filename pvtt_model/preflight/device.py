@@ -47,6 +47,14 @@ def gpu_present(available: bool, built_for: str | None, driver: Path) -> Check:
     return Check("gpu", "fail", what, "no GPU and no driver", cure)
 
 
+def gpus_check(count: int, workers: int) -> Check:
+    """A GPU for each worker, where all are on this machine."""
+    what, got = f"a GPU for each of {workers} workers", f"{count} here"
+    if count >= workers:
+        return Check("gpus", "ok", what, got)
+    return Check("gpus", "fail", what, got, f"Set parallel.num_workers={max(1, count)} (and grad_accum higher), or RAY_ADDRESS to a cluster.")
+
+
 def _driver(path: Path) -> str | None:
     """The NVIDIA kernel module's version, where it is loaded."""
     try:

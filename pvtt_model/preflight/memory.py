@@ -75,12 +75,9 @@ def memory_check(recipe: RecipeSpec, stage: StageSpec, room: Room, of_gpu: str =
     cure = ""
     if not _fits(need, room):
         found = settings_that_fit(recipe, stage, room)
-        cure = " or ".join(f"[{said}]" for said in found)
-        cure = (
-            f"Any of these fits: {cure}."
-            if cure
-            else "No setting of sharding, offload, checkpointing, batch, rank or length fits: use larger memory."
-        )
+        cure = "No setting of sharding, offload, checkpointing, batch, rank or length fits: use larger memory."
+        if found:
+            cure = f"Any of these fits: {' or '.join(f'[{said}]' for said in found)}."
     if room.gpu is not None:
         parts = f"weights {_gib(m.weights)}, optimizer and gradients {_gib(m.optimizer + m.gradients)}, activations {_gib(m.activations)}"
         what = f"{_gib(m.total)} GiB a GPU by the plan ({parts})"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import tasks.train_stage as train_stage
-from infra.artifact_store import ArtifactStore
+from infra.artifact_store import ArtifactMissing, ArtifactStore
 from infra.settings import settings
 from pvtt_model.artifacts import ArtifactRef, StoredFile
 from pvtt_model.chain import checkpoint_artifact
@@ -52,7 +52,7 @@ def test_a_training_with_a_failing_check_is_not_begun(home):
 
 def test_it_is_begun_in_spite_of_it_where_that_is_asked_for(home, monkeypatch, caplog):
     monkeypatch.setenv("PVTT_PREFLIGHT", "warn")
-    with pytest.raises(KeyError), caplog.at_level(logging.WARNING):
+    with pytest.raises(ArtifactMissing), caplog.at_level(logging.WARNING):
         make(home, {"stages.verify.parallel.offload_params": True})
     assert "offload_params at ZeRO-3" in caplog.text
     monkeypatch.setenv("PVTT_PREFLIGHT", "no")
@@ -81,10 +81,14 @@ def test_on_a_cluster_only_what_holds_for_every_node_is_refused(home):
 def test_weights_that_are_not_found_name_their_settings(home):
     where = settings()
     spec = recipe_by_name("full").conditions.image_encoder
-    checks, folder, _ = weights_found(["conditions.image_encoder", "stages.*.evaluate.dino"], spec, where)
-    assert folder is None and "--set conditions.image_encoder.revision=COMMIT --set stages.*.evaluate.dino.revision=COMMIT" in checks[0].cure
+    looked = weights_found(["conditions.image_encoder", "stages.*.evaluate.dino"], spec, where)
+    assert (
+        looked.folder is None and "--set conditions.image_encoder.revision=COMMIT --set stages.*.evaluate.dino.revision=COMMIT" in looked.check.cure
+    )
     seeded = recipe_by_name("nano", {"stages.verify.backbone.weights": "seed:1", "stages.verify.backbone.sha256": None}).stages[0].backbone
-    assert "stand-in" in weights_found(["x"], seeded, where)[0][0].got
+    big = seeded.model_copy(update={"architecture": "wan2.1-vace-1.3b"})
+    assert weights_found(["x"], big, where).check.status == "fail"
+    assert "stand-in" in weights_found(["x"], seeded, where).check.got
 
 
 def test_a_store_that_cannot_be_written_to_and_addresses_that_nobody_answers(monkeypatch, home):

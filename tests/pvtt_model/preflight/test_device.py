@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import pvtt_model.preflight.device as device
-from pvtt_model.preflight.device import computes, gpu_checks, gpu_present, kernels_check
+from pvtt_model.preflight.device import computes, gpu_checks, gpu_present, gpus_check, kernels_check
 from pvtt_model.preflight.stage import device_checks
 from pvtt_model.specs import ParallelSpec
 
@@ -40,6 +40,11 @@ def test_no_gpu_says_why(tmp_path):
     (tmp_path / "version").write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  470.82.01  Wed Oct 27 2021\n")
     old = gpu_present(False, "12.8", tmp_path / "version")
     assert "driver 470.82.01" in old.got and "Update the driver" in old.cure
+
+
+def test_a_gpu_a_worker():
+    assert gpus_check(8, 8).status == "ok"
+    assert gpus_check(1, 8).status == "fail" and "num_workers=1" in gpus_check(1, 8).cure
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

@@ -7,7 +7,7 @@ import shlex
 import pytest
 
 from pvtt_model.plan import plan_recipe
-from pvtt_model.preflight.memory import GIB, Need, Room, memory_check, need_of, figures_of, settings_that_fit
+from pvtt_model.preflight.memory import GIB, Need, Room, figures_of, memory_check, need_of, settings_that_fit
 from pvtt_model.recipes import parse_override, recipe_by_name
 
 
