@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,11 +55,19 @@ def attach_json(store: ArtifactStore, planned: Any, name: str, value: Any) -> An
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "value.json"
         is_table = isinstance(value, list)
-        path.write_bytes(b"[" + b",\n ".join(map(_dumped, value)) + b"]" if is_table else _dumped(value))
+        with path.open("wb") as out:
+            out.writelines(_lines(value) if is_table else (_dumped(value),))
         file = store.attach(planned, name, path)
         if is_table:  # it is read by the next step
             _remember(file.sha256, list(value))
         return file
+
+
+def _lines(rows: list[Any]) -> Iterator[bytes]:
+    """JSON of a list, a line a row."""
+    for i, row in enumerate(rows):
+        yield (b",\n " if i else b"[") + _dumped(row)
+    yield b"]" if rows else b"[]"
 
 
 def _dumped(value: Any) -> bytes:

@@ -37,9 +37,9 @@ class ScanMemory:
         self._changed = False
         if path is not None and path.is_file():
             try:
-                head, *kept = path.read_bytes().split(b"\n")
-                if orjson.loads(head) == self._head:
-                    self._before = {line[:KEY]: line[KEY:] for line in kept}
+                with path.open("rb") as file:
+                    if orjson.loads(file.readline()) == self._head:
+                        self._before = {line[:KEY]: line[KEY:-1] for line in file}
             except (ValueError, OSError, RecursionError):
                 self._before = {}
 
@@ -55,7 +55,8 @@ class ScanMemory:
             line, text = _line(number, kept["line"]), str(kept["text"])
         except (AttributeError, KeyError, TypeError, ValueError, OSError):  # there is none, or another wrote it, in another way
             return None
-        self._now[key] = b"0" + self._before[key][UNASKED:]
+        before = self._before[key]
+        self._now[key] = before if before[:UNASKED] == b"0" else b"0" + before[UNASKED:]
         return line, text
 
     def remember(self, raw: bytes, line: CheckedLine, text: str, named: Sequence[str], began_ns: int) -> None:
@@ -83,8 +84,8 @@ class ScanMemory:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         part = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}.part")
         with part.open("wb") as file:
-            file.write(orjson.dumps(self._head))
-            file.writelines(piece for key, kept in self._now.items() for piece in (b"\n", key, kept))
+            file.write(orjson.dumps(self._head) + b"\n")
+            file.writelines(piece for key, kept in self._now.items() for piece in (key, kept, b"\n"))
         os.replace(part, self.path)
 
 

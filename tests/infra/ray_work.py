@@ -12,6 +12,10 @@ def pid_of(item: float) -> int:
     return os.getpid()
 
 
+def touch(path: str) -> None:
+    Path(path).touch()
+
+
 def title(_: int) -> str:
     return Path(f"/proc/{os.getpid()}/cmdline").read_bytes().split(b"\0")[0].decode()
 

@@ -28,6 +28,13 @@ def test_bytes_go_in_and_come_out(store: ObjectStore) -> None:
         store.get_bytes("a/c")
 
 
+def test_stat_is_of_that_key_alone(store: ObjectStore) -> None:
+    store.put_bytes("a/bc", b"123")
+    found = store.stat("a/bc")
+    assert found is not None and (found.key, found.bytes) == ("a/bc", 3) and found == next(iter(store.list("a/bc")))
+    assert store.stat("a/b") is None and store.stat("a") is None and store.stat("a/bc/d") is None
+
+
 def test_a_range_is_exactly_those_bytes(store: ObjectStore) -> None:
     store.put_bytes("a/b", bytes(range(100)))
     assert store.get_range("a/b", 0, 100) == bytes(range(100))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +33,20 @@ def test_results_come_in_the_items_order_and_each_is_told_of(here: Settings) -> 
     got = map_on_ray(ray_work.fails_at_three, [1, 2, 4, 5], name="squares", settings=here, on_result=lambda done, r: told.append((done, r)))
     assert got == [1, 4, 16, 25] and [done for done, _ in told] == [1, 2, 3, 4] and sorted(r for _, r in told) == got
     assert map_on_ray(ray_work.fails_at_three, [], name="none", settings=here) == []
+
+
+def test_the_next_item_is_begun_before_one_is_told_of(here: Settings, tmp_path: Path) -> None:
+    items = [str(tmp_path / name) for name in ("first", "second", "third")]
+    begun: list[bool] = []
+
+    def told(done: int, _: object) -> None:
+        until = time.monotonic() + 20
+        while done < len(items) and not Path(items[done]).exists() and time.monotonic() < until:
+            time.sleep(0.01)
+        begun.append(Path(items[min(done, len(items) - 1)]).exists())
+
+    map_on_actors(ray_work.touch, items, name="touch", most=1, num_gpus=0, keep=True, max_retries=0, on_result=told)
+    assert begun == [True] * 3
 
 
 def test_an_error_is_raised_as_it_is_after_the_others_have_ended(here: Settings) -> None:

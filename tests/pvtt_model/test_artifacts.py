@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pvtt_model import artifacts
-from pvtt_model.artifacts import Manifest, StoredFile, canonical_json, digest, plan_artifact, sha256_of_file
+from pvtt_model.artifacts import SMALL_FILE, Manifest, StoredFile, canonical_json, digest, plan_artifact, sha256_of_file
 from pvtt_model.recipes import recipe_by_name
 
 VALUES = st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(), lambda inner: (
@@ -106,3 +106,10 @@ def test_a_manifest_finds_its_files():
 def test_sha256_of_a_file(tmp_path):
     (tmp_path / "f").write_bytes(b"abc")
     assert sha256_of_file(tmp_path / "f") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+@pytest.mark.parametrize("size", [0, SMALL_FILE - 1, SMALL_FILE, SMALL_FILE + 1, 3 * SMALL_FILE])
+def test_sha256_of_a_file_of_any_size(tmp_path, size):
+    data = bytes(range(256)) * (size // 256 + 1)
+    (tmp_path / "f").write_bytes(data[:size])
+    assert sha256_of_file(tmp_path / "f") == hashlib.sha256(data[:size]).hexdigest()

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from pvtt_model.data.ingest import inspect
+from pvtt_model.data.locate import mask_frames
 from pvtt_model.data.manifest import CheckedLine, read_manifest
-from pvtt_model.data.refusals import KINDS, Refusal
+from pvtt_model.data.refusals import KINDS, Refusal, Refused
 from pvtt_model.data.video_io import png_bytes, png_mask, write_mp4
 from pvtt_model.specs import ClipSpec, VideoSpec
 
@@ -294,3 +295,42 @@ def test_real_clips_with_masks_are_accepted(shared_data: Path, folder: Any, no_f
         row = inspect(line, ClipSpec(allow_outside_root=True), VideoSpec())[0]
         assert not isinstance(row, Refusal), row
         assert (row["width"], row["height"], row["num_frames"], row["fps"]) == (832, 480, 81, 15.0)
+
+
+def test_what_may_lie_in_a_mask_folder(tmp_path: Path) -> None:
+    masks, second = tmp_path / "masks", tmp_path / "masks" / "00001.png"
+    masks.mkdir()
+    (masks / "00000.png").write_bytes(b"x")
+    (tmp_path / "outside.png").write_bytes(b"x")
+    second.symlink_to("00000.png")
+    assert mask_frames(masks, "masks") == (masks / "00000.png", second)
+    for target, kind in (("../outside.png", "path_trick"), ("gone.png", "path_trick"), (".", "path_trick")):
+        second.unlink()
+        second.symlink_to(target)
+        with pytest.raises(Refused, match="00001.png") as refused:
+            mask_frames(masks, "masks")
+        assert refused.value.kind == kind
+    second.unlink()
+    second.touch()
+    with pytest.raises(Refused, match="0 bytes"):
+        mask_frames(masks, "masks")
+
+
+def test_a_folder_reached_through_a_link_is_held_inside_too(folder: Any, no_fetch: Any) -> None:
+    """Of files in one folder the folder is resolved once: each line is judged all the same."""
+    at: Path = folder.path
+    (at / "inside").mkdir()
+    for name in ("one.mp4", "two.mp4"):
+        shutil.copy(at / "good.mp4", at / "inside" / name)
+        (at / "inside" / name).open("ab").write(name.encode())
+    (at / "way").symlink_to("inside")
+    (at.parent / "beside").mkdir()
+    shutil.copy(at / "good.mp4", at.parent / "beside" / "three.mp4")
+    (at / "out").symlink_to(at.parent / "beside")
+    (at / "inside" / "link.mp4").symlink_to(at.parent / "beside" / "three.mp4")
+    videos = ["way/one.mp4", "way/two.mp4", "out/three.mp4", "way/link.mp4", "way/gone.mp4", "good.mp4/x.mp4"]
+    path = at / "m.jsonl"
+    path.write_text("".join(json.dumps(folder.line(video_path=video)) + "\n" for video in videos))
+    scan = read_manifest(path, str(path), SPEC, no_fetch)
+    assert [line.video_path for line in scan.lines] == [str(at.resolve() / "inside" / name) for name in ("one.mp4", "two.mp4")]
+    assert [r.kind for r in scan.refusals] == ["path_trick", "path_trick", "missing_video", "missing_video"]

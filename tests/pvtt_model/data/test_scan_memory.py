@@ -156,7 +156,7 @@ def test_a_line_that_no_scan_asks_for_is_forgotten_in_the_end(house: House) -> N
         house.write([every[0] | {"text_prompt": f"Cup {i}."}])
         house.scan()
         sizes.append((house.at / ".memory" / "m.json").read_bytes().count(b"\n"))
-    assert sizes == [*range(3, scan_memory.KEPT_SCANS + 3), *[scan_memory.KEPT_SCANS + 1] * 2]
+    assert sizes == [*range(4, scan_memory.KEPT_SCANS + 4), *[scan_memory.KEPT_SCANS + 2] * 2]
     house.write(every)
     assert len(house.scan().lines) == 2 and "v1.mp4" in house.hashed
 
