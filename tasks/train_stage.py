@@ -28,6 +28,7 @@ from tasks.ui import Progress, picture, show_markdown, table
 
 ADAPTER, LORA = "reference_adapter.safetensors", "pytorch_lora_weights.safetensors"
 RECORDS, CURVE, CLIPS = "records.json", "loss_curve.png", "trained_on.json"
+LEVELS, LEVELS_PICTURE = "loss_by_level.json", "loss_by_level.png"  # with the reference it is held against
 
 
 def stage_index(recipe: RecipeSpec, name: str) -> int:
@@ -140,7 +141,9 @@ def _commit(
     import numpy as np
     from safetensors.numpy import load_file, save_file
 
+    from pvtt_model.evaluation.loss_by_level import level_report, loss_by_level
     from pvtt_model.evaluation.loss_curve import loss_curve
+    from pvtt_model.nano.loss_curves import shipped_curve
 
     stage = recipe.stages[index]
     with tempfile.TemporaryDirectory() as name:
@@ -157,7 +160,13 @@ def _commit(
         save_file(lora, folder / LORA, metadata={"format": "pt"})
         save_file(adapter, folder / ADAPTER, metadata={"format": "pt"})
         loss_curve(records, folder / CURVE, title=f"{recipe.name}, stage {stage.name}")
-        files = [store.attach(planned, part, folder / part) for part in (LORA, ADAPTER, CURVE)]
+        parts = [LORA, ADAPTER, CURVE]
+        report = level_report(records, shipped_curve(recipe, stage), "the stage before" if stage.init_from == "previous" else "the untrained base")
+        if report is not None:
+            loss_by_level(report, folder / LEVELS_PICTURE, title=f"{recipe.name}, stage {stage.name}: loss by noise level")
+            parts.append(LEVELS_PICTURE)
+        files = [store.attach(planned, part, folder / part) for part in parts]
+    files += [attach_json(store, planned, LEVELS, report)] if report is not None else []
     files += [attach_json(store, planned, RECORDS, records), attach_json(store, planned, CLIPS, clip_keys)]
     counts = {"lora": sum(int(t.size) for t in lora.values()), "reference_adapter": sum(int(t.size) for t in adapter.values())}
     summary = {
@@ -173,5 +182,18 @@ def _commit(
 
 def _show(store: ArtifactStore, manifest: Manifest, stage_name: str) -> None:
     facts = [{"what": k, "value": v} for k, v in manifest.summary.items()]
-    text = f"## Stage `{stage_name}`\n\n{picture(store.local_path(manifest.file(CURVE)), 'loss curve', 900)}\n\n{table(facts, ['what', 'value'])}"
+    curve = picture(store.local_path(manifest.file(CURVE)), "loss curve", 900)
+    text = f"## Stage `{stage_name}`\n\n{curve}\n\n{table(facts, ['what', 'value'])}{_levels_text(store, manifest)}"
     show_markdown(f"loss-curve-{stage_name}", text, f"checkpoint {manifest.version}")
+
+
+def _levels_text(store: ArtifactStore, manifest: Manifest) -> str:
+    """The loss by noise level against its reference; nothing for a checkpoint from before it was kept."""
+    if LEVELS not in [file.name for file in manifest.files]:
+        return ""
+    from pvtt_model.evaluation.loss_by_level import level_rows
+
+    report = json.loads(store.local_path(manifest.file(LEVELS)).read_text())
+    rows, shown = level_rows(report), picture(store.local_path(manifest.file(LEVELS_PICTURE)), "loss by noise level", 900)
+    rule = f"Right is within {report['tolerance']:.0%} and three standard errors of the reference; below it at the end is what was learned."
+    return f"\n\n### Loss by noise level\n\n{shown}\n\nReference: {report['reference']['source']}. {rule}\n\n{table(rows, list(rows[0]))}"

@@ -19,6 +19,7 @@ from infra.settings import Settings, settings
 from infra.step_checkpoints import StepCheckpoints
 from pvtt_model.artifacts import StoredFile
 from pvtt_model.data.tensor_rows import TensorRows
+from pvtt_model.objectives.identity import LossModels
 from pvtt_model.preflight.check import as_lines, refuse
 from pvtt_model.preflight.stage import worker_checks
 from pvtt_model.preflight.weights import files_checks
@@ -28,7 +29,7 @@ from pvtt_model.training.records import STATE, TRAINED
 from pvtt_model.training.samples import Place, Shard
 from pvtt_model.training.teacher import build_teacher, load_trainable, load_trainable_files
 from tasks.preflight import store_folder
-from tasks.shard_work import weights_of
+from tasks.shard_work import image_of, vae_of, weights_of
 from tasks.train_payload import TrainPayload
 
 #: Progress is for people: a message a step would take as long as a small step.
@@ -91,7 +92,13 @@ def train_worker(payload: TrainPayload, reporter: Reporter) -> None:
         if rank == 0:
             reporter.say("resumed_at", resume.step if resume else 0)
         hooks = _StoreHooks(checkpoints, reporter, stage.train.keep_checkpoints)
-        train(stage, teacher, places, empty, payload.recipe.conditions.max_text_tokens, hooks, Path(work), resume)
+        models = _loss_models(payload.recipe) if stage.objective.identity_weight else None
+        train(stage, teacher, places, empty, payload.recipe.conditions.max_text_tokens, hooks, Path(work), resume, models)
+
+
+def _loss_models(recipe: RecipeSpec) -> LossModels:
+    """The frozen models of the identity loss, loaded only where a stage asks for it."""
+    return LossModels(vae_of(recipe.latents.vae), image_of(recipe.conditions.image_encoder))
 
 
 def _preflight(recipe: RecipeSpec, stage: StageSpec, where: Settings, reporter: Reporter) -> None:

@@ -43,7 +43,7 @@ class ObjectiveSpec(Spec):
     sigma_high: Share = Added(1.0, description="and levels above")
     weighting: Literal["none", "min_snr", "sigma_sqrt", "cosmap", "bell"] = Added(
         "none",
-        description="weight of the loss by noise level: min_snr (arXiv:2303.09556), sigma_sqrt and cosmap (SD3's scripts), bell (DiffSynth's for Wan)",
+        description="weight of the loss by noise level: min_snr (arXiv:2303.09556), sigma_sqrt, cosmap (SD3's scripts), bell (DiffSynth's for Wan)",
     )
     min_snr_gamma: float = Added(5.0, description="of min_snr: the signal-to-noise ratio above which a level counts no more", gt=0)
     identity_weight: float = Added(

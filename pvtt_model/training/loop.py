@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pvtt_model.objectives.identity import LossModels, identity_loss, pooled_reference
-from pvtt_model.objectives.level_bins import LevelTally, level_record
+from pvtt_model.objectives.level_bins import BINS, LevelTally, level_record
 from pvtt_model.objectives.level_weights import level_weights
 from pvtt_model.objectives.noise_levels import draw_sigma, shift_of
 from pvtt_model.objectives.rectified_flow import data_estimate, flow_loss, interpolate, mask_weights
@@ -68,7 +68,8 @@ def train(
     """Train `teacher` for stage.train.steps steps in all; returns one record a step: step, loss, lr, grad_norm, samples_per_s, and the loss by
     noise level as level_bins.level_record has it.
 
-    models: what objective.identity_weight looks through. Raises ValueError for no samples, FloatingPointError for a loss that is not finite, naming the clips of the batch.
+    models: what objective.identity_weight looks through. Raises ValueError for no samples, FloatingPointError for a loss that is not finite,
+    naming the clips of the batch.
     """
     if not places:
         raise ValueError(f"stage '{stage.name}' has no samples. Look at the masks' table: every clip was refused or held out.")
@@ -199,6 +200,23 @@ def _loss(
         if tally is not None:
             tally.add_term("reference_recon", recon, keep.any(1))
     return loss
+
+
+@torch.no_grad()
+def loss_levels(stage: StageSpec, engine: Engine, samples: Sequence[Sample], empty_text_LD: Tensor, max_text_tokens: int, per_bin: int) -> LevelTally:
+    """The plain flow loss of `samples` by noise level: training's own loss, with `per_bin` draws in each bin of levels, evenly spread in it.
+
+    Noise, level and dropped conditions hang on the draw's number and the stage's seed alone, so two teachers are asked the same questions.
+    """
+    tally, size = LevelTally(), stage.parallel.micro_batch
+    asked = {"timestep_sampling": "uniform", "shift": 1.0, "shift_by": "fixed", "identity_weight": 0.0, "reference_recon_weight": 0.0, "words_weight": 0.0}
+    for i in range(BINS):
+        levels = {"sigma_low": i / BINS, "sigma_high": (i + 1) / BINS}
+        of_bin = stage.model_copy(update={"objective": stage.objective.model_copy(update=asked | levels)})
+        draws = [(i * per_bin + n, n % len(samples)) for n in range(per_bin)]
+        for start in range(0, per_bin, size):
+            _loss(of_bin, engine, samples, empty_text_LD, max_text_tokens, draws[start : start + size], tally=tally)
+    return tally
 
 
 def _one_of(count: int, generator: torch.Generator) -> int:
