@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load, save
 
 from pvtt_model.data.shards import SCHEMAS, read_rows, write_shard
-from pvtt_model.reference.features import PictureFeatures, stack_references
+from pvtt_model.reference.features import PictureFeatures
 from pvtt_model.training.samples import Place, Sample, collate, pad_rows, read_sample
 
 
@@ -62,11 +62,6 @@ def test_too_many_tokens_are_refused():
     assert pad_rows(torch.ones(3, 2), 3).shape == (3, 2)
     with pytest.raises(ValueError, match="3 text tokens, the recipe allows 2. Re-run conditions"):
         pad_rows(torch.ones(3, 2), 2)
-
-
-def test_equal_references_need_no_padding():
-    stacked, keep = stack_references([torch.ones(2, 3)] * 2)
-    assert stacked.shape == (2, 2, 3) and keep.all()
 
 
 @pytest.fixture
