@@ -19,7 +19,12 @@ KINDS = ["ip_adapter", "ip_adapter_plus", "dual_path", "reference_net"]
 CASES = [(kind, space) for kind in KINDS for space in ("own", "words") if (kind, space) != ("reference_net", "words")]
 every_case = pytest.mark.parametrize(("kind", "space"), CASES)
 every_kind = pytest.mark.parametrize("kind", KINDS)
-FIELDS = {"ip_adapter": ("cls_BNC",), "ip_adapter_plus": ("patches_BPC",), "dual_path": ("patches_BPC", "clip_BPC"), "reference_net": ("latents_BNCHW",)}
+FIELDS = {
+    "ip_adapter": ("cls_BNC",),
+    "ip_adapter_plus": ("patches_BPC",),
+    "dual_path": ("patches_BPC", "clip_BPC"),
+    "reference_net": ("latents_BNCHW",),
+}
 
 
 @torch.no_grad()

@@ -15,7 +15,8 @@ def base(name: str = "nano-s"):
 
 
 @pytest.mark.parametrize(("name", "every", "vace", "copied", "main", "of_vace"), [
-    ("nano-s", 1, False, 2, [0, 1], []), ("nano-m", 1, True, 3, [0, 1, 2], [0, 1]), ("nano-m", 2, False, 3, [0, 2], []), ("nano-m", 9, True, 3, [0], [0, 1]),
+    ("nano-s", 1, False, 2, [0, 1], []),
+    ("nano-m", 1, True, 3, [0, 1, 2], [0, 1]), ("nano-m", 2, False, 3, [0, 2], []), ("nano-m", 9, True, 3, [0], [0, 1]),
 ])  # fmt: skip
 def test_the_first_half_is_copied_as_far_as_it_is_read(name, every, vace, copied, main, of_vace):
     transformer = base(name)
