@@ -12,6 +12,9 @@ pretraining's (two mask variants). `full` is what the recipe trains; every other
     no_words         words_weight 0: the flow loss alone tells the tokens what to say
     no_vace          the main blocks alone read the reference
     own_space        tokens in a space of their own, K/V afresh (IP-Adapter's start), no words
+    ip_adapter       the class token instead of the patch tokens
+    dual_path        a second set of tokens of CLIP's beside them
+    reference_net    a trained copy of the first half reads the pictures' latents, instead of tokens; no words
 
 Edits are of unseen products, 20 at a time of which 8 share two colours; identity is what the judge of the recipe finds among those 20.
 """
@@ -28,6 +31,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pvtt_model.backbones.architectures import architecture
+from pvtt_model.backbones.clip import load_clip
 from pvtt_model.backbones.dit import load_transformer
 from pvtt_model.backbones.image import load_image_encoder
 from pvtt_model.backbones.text import load_text_encoder
@@ -47,15 +52,25 @@ from pvtt_model.objectives.noise_levels import sample_sigma
 from pvtt_model.objectives.rectified_flow import flow_loss, interpolate, mask_weights
 from pvtt_model.objectives.words import words_loss
 from pvtt_model.recipes import recipe_by_name
+from pvtt_model.reference.features import READS, PictureFeatures, ReferenceFeatures, stack_features
 from pvtt_model.specs import MaskPolicy
 from pvtt_model.training.samples import pad_rows
 from pvtt_model.training.teacher import Teacher
 
-ARMS = ("full", "no_resampler", "no_lora", "no_dropout", "precise_masks", "no_words", "no_vace", "own_space")
+INJECTIONS = ("ip_adapter", "dual_path", "reference_net")
+ARMS = ("full", "no_resampler", "no_lora", "no_dropout", "precise_masks", "no_words", "no_vace", "own_space", *INJECTIONS)
 CLIPS, BATCH, VIEWS, LR = 1000, 16, 2, 1e-3
 RECIPE = recipe_by_name("nano")
 STAGE = RECIPE.stages[1]
 VIDEO = RECIPE.latents.video
+
+
+#: Of each product what the injection reads of its pictures, by the field of PictureFeatures.
+Features = dict[str, Tensor]
+
+
+def as_batch(features: Features) -> ReferenceFeatures:
+    return stack_features([PictureFeatures(**dict(zip(features, row, strict=True))) for row in zip(*features.values(), strict=True)])
 
 
 class Linear(nn.Module):
@@ -78,21 +93,26 @@ class Bench:
         self.dino = load_image_encoder(RECIPE.conditions.image_encoder, FOLDER / "dinov2")
         assert STAGE.evaluate.judge is not None
         self.judge = load_image_encoder(STAGE.evaluate.judge, FOLDER / "judge")
+        self.clip = load_clip(STAGE.evaluate.clip, FOLDER / "clip")
         reference, objective = STAGE.reference, STAGE.objective
         if arm == "no_vace":
             reference = reference.model_copy(update={"vace_blocks": False})
-        if arm == "own_space":
+        if arm in INJECTIONS:
+            reference = reference.model_copy(update={"injection": arm})
+        if arm in ("own_space", "reference_net"):
             reference = reference.model_copy(update={"space": "own"})
-        if arm in ("no_words", "own_space"):
+        if arm in ("no_words", "own_space", "reference_net"):
             objective = objective.model_copy(update={"words_weight": 0.0})
         if arm == "no_dropout":
             objective = objective.model_copy(update={"text_dropout": 0.0, "reference_dropout": 0.0})
         self.objective = objective
         self.policy = MaskPolicy(kind="precise") if arm == "precise_masks" else RECIPE.latents.mask_policy
         base = load_transformer(STAGE.backbone, FOLDER / "nano-m", torch.float32)
-        self.teacher = Teacher(base, reference, STAGE.lora, self.dino.width, seed)
+        clip_width = architecture(STAGE.evaluate.clip.architecture, "clip").config["vision_cfg"]["width"]
+        self.teacher = Teacher(base, reference, STAGE.lora, self.dino.width, seed, clip_width=clip_width)
+        self.reads = READS[reference.injection]
         if arm == "no_resampler":
-            self.teacher.resampler = Linear(self.dino.width, reference.num_tokens, self.text.width)  # type: ignore[assignment]
+            self.teacher.resampler = self.teacher.injection.parts["resampler"] = Linear(self.dino.width, reference.num_tokens, self.text.width)
         if arm == "no_lora":
             for name, p in self.teacher.named_parameters():
                 if ".lora_" in name:
@@ -108,13 +128,24 @@ class Bench:
         kept = self.vae.encode(frames_NCTHW * (~torch.stack(masks))[:, None].float())
         return torch.cat([kept, self.grey.expand_as(kept), torch.stack([pack_mask(m) for m in masks]).float()], 1)
 
-    def references(self, seed: int, step: int, products: list[Product]) -> tuple[Tensor, Tensor]:
-        """Pictures (N, V, 3, H, W) and their patch tokens (N, P, C)."""
+    def references(self, seed: int, step: int, products: list[Product]) -> tuple[Tensor, Features]:
+        """Pictures (N, V, 3, H, W), and what the injection reads of them, a row a product."""
         shown = pictures(seed, step, products, VIEWS)
-        return shown, self.dino.patch_tokens(shown.flatten(0, 1)).unflatten(0, (-1, VIEWS)).flatten(1, 2)
+        flat, found = shown.flatten(0, 1), {}
+        if self.reads & {"patches_PC", "cls_NC"}:
+            found["patches_PC"], found["cls_NC"] = self.dino.reference_tokens(flat)
+        if "clip_PC" in self.reads:
+            found["clip_PC"] = self.clip.reference_tokens(flat)[0]
+        if "latents_NCHW" in self.reads:
+            found["latents_NCHW"] = self.vae.encode(2 * flat[:, :, None] - 1).squeeze(2)
+        return shown, {
+            name: t.unflatten(0, (-1, VIEWS)) if name in ("cls_NC", "latents_NCHW") else t.unflatten(0, (-1, VIEWS)).flatten(1, 2)
+            for name, t in found.items()
+            if name in self.reads
+        }
 
     def data(self) -> dict[str, Tensor]:
-        parts: dict[str, list[Tensor]] = {k: [] for k in ("x0", "controls", "text", "words", "tokens")}
+        parts: dict[str, list[Tensor]] = {k: [] for k in ("x0", "controls", "text", "words", *self.reads)}
         for step in range(0, CLIPS, 50):
             batch = clips(self.seed + 5, step, 50, VIDEO.num_frames)
             moved = [jittered(m, self.policy, torch.Generator().manual_seed(step + i)) for i, m in enumerate(batch.mask_NTHW)]
@@ -123,7 +154,8 @@ class Bench:
             parts["controls"].append(torch.stack([self.control(batch.frames_NCTHW, masks) for masks in variants], 1))
             parts["text"].append(self.embed([sentence(phrase(None, s)) for s in batch.scenes]))
             parts["words"].append(self.embed([p.words for p in batch.products]))
-            parts["tokens"].append(self.references(self.seed + 9, step, batch.products)[1])
+            for name, features in self.references(self.seed + 9, step, batch.products)[1].items():
+                parts[name].append(features)
         return {k: torch.cat(v) for k, v in parts.items()}
 
     def train(self, samples: int, data: dict[str, Tensor]) -> None:
@@ -139,8 +171,8 @@ class Bench:
             text[torch.rand(BATCH, generator=g) < o.text_dropout] = self.empty
             present = (torch.rand(BATCH, generator=g) >= o.reference_dropout).float()
             sigma, noise = sample_sigma(BATCH, o.timestep_sampling, o.shift, g), torch.randn(x0.shape, generator=g)
-            tokens = data["tokens"][index]
-            predicted = teacher(interpolate(x0, noise, sigma), sigma, text, control, tokens, torch.ones(tokens.shape[:2], dtype=torch.bool), present)
+            features = {name: data[name][index] for name in self.reads}
+            predicted = teacher(interpolate(x0, noise, sigma), sigma, text, control, as_batch(features), present)
             loss = flow_loss(predicted, x0, noise, mask_weights(control[:, -64:], o.mask_weight)).mean()
             if o.words_weight:
                 assert teacher.resampled_BND is not None
@@ -162,13 +194,13 @@ class Bench:
             truth, true_mask = _rendered(products, scenes)
             masks = [widen(m, self.policy) for m in exact]
             control = self.control(source, masks)
-            shown, tokens = self.references(77, step, products)
+            shown, features = self.references(77, step, products)
             gallery = F.normalize(torch.stack([F.normalize(self.judge.embed(v), dim=-1).mean(0) for v in shown]), dim=-1)
             text = self.embed([sentence(phrase(None, s)) for s in scenes])
             answers = {
-                "right": self._edited(control, text, tokens, 1.0, step),
-                "none": self._edited(control, text, tokens, 0.0, step),
-                "wrong_shown": self._edited(control, text, tokens.roll(5, 0), 1.0, step),
+                "right": self._edited(control, text, features, 1.0, step),
+                "none": self._edited(control, text, features, 0.0, step),
+                "wrong_shown": self._edited(control, text, {name: t.roll(5, 0) for name, t in features.items()}, 1.0, step),
             }
             for name, video in answers.items():
                 seen = F.normalize(sum(F.normalize(self.judge.embed(_crops(video, masks, t)), dim=-1) for t in range(VIDEO.num_frames)), dim=-1)
@@ -179,14 +211,14 @@ class Bench:
             found["right_bg_psnr_db"].append(psnr(answers["right"], source, ~(torch.stack(masks) | true_mask)))
         return {k: round(sum(v) / len(v), 3) for k, v in found.items()}
 
-    def _edited(self, control: Tensor, text: Tensor, tokens: Tensor, present: float, seed: int) -> Tensor:
-        keep, edit = torch.ones(tokens.shape[:2], dtype=torch.bool), STAGE.edit
+    def _edited(self, control: Tensor, text: Tensor, features: Features, present: float, seed: int) -> Tensor:
+        reference, edit = as_batch(features), STAGE.edit
 
         def velocity(x: Tensor, sigma: Tensor) -> Tensor:
-            without = self.teacher(x, sigma, text, control, tokens, keep, torch.zeros(len(x)))
+            without = self.teacher(x, sigma, text, control, reference, torch.zeros(len(x)))
             if not present:
                 return without
-            return without + edit.guidance_reference * (self.teacher(x, sigma, text, control, tokens, keep, torch.ones(len(x))) - without)
+            return without + edit.guidance_reference * (self.teacher(x, sigma, text, control, reference, torch.ones(len(x))) - without)
 
         return self.vae.decode(sample(velocity, control, self.grey.shape[1], edit.num_steps, seed, edit.shift))
 

@@ -127,7 +127,9 @@ def _gallery(path: str, judge: ModelSpec) -> Any:
 
 
 @lru_cache(maxsize=1)
-def _teacher(backbone: BackboneSpec, reference: ReferenceSpec, lora: LoraSpec, encoders: tuple[str, str | None], precision: str, trained: tuple[str, str]) -> Any:
+def _teacher(
+    backbone: BackboneSpec, reference: ReferenceSpec, lora: LoraSpec, encoders: tuple[str, str | None], precision: str, trained: tuple[str, str]
+) -> Any:
     import torch
 
     from pvtt_model.training.teacher import build_teacher, load_trainable, load_trainable_files

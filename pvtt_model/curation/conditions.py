@@ -81,8 +81,8 @@ def reference_pictures(clip: dict[str, Any], variant: int, spec: ConditionSpec, 
 def embed_conditions(
     clips: Sequence[dict[str, Any]], spec: ConditionSpec, text: TextEncoder, image: ImageEncoder, clip_model: ClipModel | None = None
 ) -> list[dict[str, Any]]:
-    """The conditions rows of clips: text_LD without padding, reference_NPC and its augmented variants, where spec.class_tokens reference_NC and
-    theirs, with a CLIP clip_NPC and clip_ND and theirs, and words_LD, the product's words alone, where the manifest names them. Equal texts are embedded once.
+    """The conditions rows of clips: text_LD without padding, reference_NPC and its augmented variants, where asked reference_NC and theirs, with a
+    CLIP clip_NPC and clip_ND and theirs, and words_LD, the product's words alone, where the manifest names them. Equal texts are embedded once.
 
     Raises ValueError where spec.clip_encoder names a CLIP and none is given, or the other way round.
     """

@@ -23,8 +23,9 @@ from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 from torch import Tensor
 
 from pvtt_model.objectives.rectified_flow import TIMESTEPS, interpolate
-from pvtt_model.specs import EditSpec
 from pvtt_model.reference.features import PictureFeatures, stack_features
+from pvtt_model.reference.injection import Encoded
+from pvtt_model.specs import EditSpec
 from pvtt_model.training.samples import pad_rows
 from pvtt_model.training.teacher import Teacher
 
@@ -33,7 +34,7 @@ Velocity = Callable[[Tensor, Tensor], Tensor]
 
 
 class EditInputs(NamedTuple):
-    """What one edit needs: VACE's context (M, F, H, W), text tokens (L, D) given and empty, and what the injection reads of the reference pictures."""
+    """What one edit needs: VACE's context (M, F, H, W), text tokens (L, D) given and empty, and what the injection reads of the pictures."""
 
     control_MFHW: Tensor
     text_LD: Tensor

@@ -121,7 +121,8 @@ def _index(
         "lora": {**{k: last["lora"][k] for k in ("rank", "alpha", "targets")}, "modules": modules, "parameters": parameters},
         "reference": {
             **last["reference"],
-            "image_encoder": recipe["conditions"]["image_encoder"], "image_size": recipe["conditions"]["image_size"],
+            "image_encoder": recipe["conditions"]["image_encoder"],
+            "image_size": recipe["conditions"]["image_size"],
             **({"clip_encoder": recipe["conditions"]["clip_encoder"]} if last["reference"].get("injection") == "dual_path" else {}),
         },
         "stages": [stage["name"] for stage in stages],

@@ -23,7 +23,7 @@ Encoded = tuple[Tensor, ...]
 
 
 class Injection(Protocol):
-    """kind: its name in ReferenceSpec. parts: the trained modules that stand beside the transformer, by the name that their tensors have in the teacher and in its files."""
+    """kind: its name in ReferenceSpec. parts: the trained modules beside the transformer, by their name in the teacher and in its files."""
 
     kind: str
     parts: dict[str, nn.Module]

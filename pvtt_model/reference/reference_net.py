@@ -89,7 +89,9 @@ class ReferenceSelfAttnProcessor(nn.Module):
         self, attn: Any, hidden_states: Tensor, encoder_hidden_states: None = None, attention_mask: Tensor | None = None, rotary_emb: Any = None
     ) -> Tensor:
         if attn.fused_projections or self._parallel_config is not None or encoder_hidden_states is not None:
-            raise ValueError("the reference net hooks on self-attention with separate projections, on one device. Unfuse them, or hook on attn1 alone.")
+            raise ValueError(
+                "the reference net hooks on self-attention with separate projections, on one device. Unfuse them, or hook on attn1 alone."
+            )
         query, key, value = attn.norm_q(attn.to_q(hidden_states)), attn.norm_k(attn.to_k(hidden_states)), attn.to_v(hidden_states)
         query, key, value = (x.unflatten(2, (attn.heads, -1)) for x in (query, key, value))
         if rotary_emb is not None:

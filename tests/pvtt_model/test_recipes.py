@@ -160,6 +160,10 @@ def test_any_path_is_applied_or_refused_with_a_message(path):
         ("conditions.image_encoder", {"architecture": "nano-judge", "weights": "seed:0"}, "is a ConvNet and has no patch tokens. Use a ViT"),
         ("conditions.image_size", 100, f"patch of {ARCHITECTURES['nano-dinov2'].config['patch']} pixels"),
         ("stages.*.optim.beta1", 1.0, "less than 1"),
+        ("stages.*.reference.injection", "ip_adapter", "stage 'verify' has .* which reads .*class tokens: set conditions.class_tokens=true"),
+        ("stages.base.reference.injection", "dual_path", "stage 'base' has .* which reads CLIP's tokens: set conditions.clip_encoder"),
+        ("stages.*.reference.injection", "reference_net", "the reference_net has no tokens: .* Set space='own'"),
+        ("stages.*.reference", {"injection": "reference_net"}, "which reads the pictures' latents: set latents.references='white' or 'own'"),
     ],
 )
 def test_what_could_only_fail_later_is_refused_now(path, value, says):

@@ -138,3 +138,16 @@ def png(picture: Image.Image) -> bytes:
     out = io.BytesIO()
     picture.save(out, "PNG")
     return out.getvalue()
+
+
+def test_class_tokens_where_asked_change_nothing_else(encoders: tuple[Any, Any]) -> None:
+    clips = [clip(i, "A mug.", None, pictures=1 + i) for i in range(2)]
+    spec = SPEC.model_copy(update={"class_tokens": True, "reference_variants": 2})
+    plain = [load(row["tensors"]) for row in embed_conditions(clips, spec.model_copy(update={"class_tokens": False}), *encoders)]
+    more = [load(row["tensors"]) for row in embed_conditions(clips, spec, *encoders)]
+    for i, (one, both) in enumerate(zip(plain, more, strict=True)):
+        assert both.keys() - one.keys() == {"reference_NC", "reference_1_NC"} and all(torch.equal(one[n], both[n]) for n in one)
+        for variant, name in enumerate(("reference_NC", "reference_1_NC")):
+            assert both[name].shape == (1 + i, encoders[1].width)
+            torch.testing.assert_close(both[name], encoders[1].embed(reference_pictures(clips[i], variant, spec)), rtol=1e-4, atol=1e-5)
+    assert SPEC.identity().keys() & {"class_tokens"} == set()

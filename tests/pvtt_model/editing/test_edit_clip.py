@@ -128,3 +128,17 @@ def test_prompt_of():
     assert prompt_of(cup, pot) == "A tin pot turns."
     assert prompt_of(pot, {"prompt": "", "product_words": "old tin pot"}) == "An old tin pot rests."
     assert prompt_of({"prompt": "Something turns.", "product_words": "red cup"}, pot) == prompt_of({"prompt": "x"}, pot) == "A tin pot rests."
+
+
+def test_a_reference_nets_pictures_are_encoded_at_the_edited_clips_size(make_rows, make_teacher, vae):
+    make, _, empty = make_rows
+    teacher = make_teacher(injection="reference_net")
+    for block in teacher.transformer.blocks[:2]:
+        torch.nn.init.constant_(block.attn1.processor.gate, 0.1)
+    template, right = make("red", 0), make("blue", 1)
+    other = right | {"clips": right["clips"] | {"references": make("green", 2)["clips"]["references"]}}
+    asked = LATENTS.model_copy(update={"references": "own"})
+    one, two = (edit_clip(teacher, vae, template, r, empty, EDIT, asked, 8)["raw"] for r in (right, other))
+    assert len(one) == 5 and one != two
+    with pytest.raises(ValueError, match="latents.references is 'none'. Set it to 'white' or 'own'"):
+        edit_clip(teacher, vae, template, right, empty, EDIT, LATENTS, 8)

@@ -100,7 +100,11 @@ def test_guidance_by_its_formula(teacher, inputs):
 def test_reference_and_text_count(teacher, inputs):
     edit = spec()
     before = sample_edit(teacher, inputs, edit, TOKENS, 4)
-    for change in ({"reference": changed(inputs.reference, lambda t: t + 1)}, {"text_LD": inputs.text_LD + 1}, {"control_MFHW": inputs.control_MFHW + 1}):
+    for change in (
+        {"reference": changed(inputs.reference, lambda t: t + 1)},
+        {"text_LD": inputs.text_LD + 1},
+        {"control_MFHW": inputs.control_MFHW + 1},
+    ):
         assert not torch.allclose(sample_edit(teacher, inputs._replace(**change), edit, TOKENS, 4), before, atol=1e-4), list(change)
 
 

@@ -20,7 +20,13 @@ def reads(monkeypatch, tmp_path):
 
     def read(place: Place, injection: str) -> Sample:
         seen.append(place.row)
-        return Sample(torch.full((16, 1, 1, 1), place.row), torch.zeros(1, 96, 1, 1, 1), torch.zeros(2, 3), (PictureFeatures(torch.zeros(2, 3)),), torch.zeros(0, 3))
+        return Sample(
+            torch.full((16, 1, 1, 1), place.row),
+            torch.zeros(1, 96, 1, 1, 1),
+            torch.zeros(2, 3),
+            (PictureFeatures(torch.zeros(2, 3)),),
+            torch.zeros(0, 3),
+        )
 
     monkeypatch.setattr(kept_samples, "read_sample", read)
     return seen

@@ -53,7 +53,9 @@ def shown(monkeypatch):
             control = torch.arange(variants).float().view(-1, 1, 1, 1, 1).expand(-1, 96, 1, 2, 2).clone()
             control[:, 32:, :, 0] = 0
             control[:, 32:, :, 1] = 1
-            return Sample(torch.randn(16, 1, 2, 2, generator=g), control, torch.zeros(2, 4), (PictureFeatures(torch.zeros(3, 4)),), torch.full((2, 4), 0.5))
+            return Sample(
+                torch.randn(16, 1, 2, 2, generator=g), control, torch.zeros(2, 4), (PictureFeatures(torch.zeros(3, 4)),), torch.full((2, 4), 0.5)
+            )
 
         monkeypatch.setattr(kept_samples, "read_sample", read)
         engine, stage = (

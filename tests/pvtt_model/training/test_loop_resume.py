@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 SCRIPT = Path(__file__).with_name("train_jobs.py")
 Records = list[dict[str, float]]
@@ -99,8 +101,6 @@ def test_gradients_are_clipped_at_every_stage(tmp_path):
     """A norm far above the limit: AdamW hardly sees the scale, so the moments are asked."""
     jobs = [pair(f"stage{s}", parallel__zero_stage=s, optim__grad_clip=1e-3, train__steps=3)[0] | {"steps": 3} for s in (0, 2)]
     found = run_jobs(tmp_path, jobs)
-    from safetensors.torch import load_file
-
     norms = {}
     for stage in (0, 2):
         rank = load_file(tmp_path / f"stage{stage}" / "step3" / "rank0.safetensors")
@@ -114,3 +114,30 @@ def test_another_layout_is_refused(undisturbed_and_resumed):
     error = json.loads((undisturbed_and_resumed[0] / "refused.json").read_text())["error"]
     assert "ValueError: rank0.safetensors does not fit this run" in error
     assert "Resume with the same num_workers, zero_stage and LoRA settings." in error
+
+
+#: Of each injection its space; the data of train_jobs.py hold what every one reads.
+SPACES = {"ip_adapter": "words", "ip_adapter_plus": "words", "dual_path": "own", "reference_net": "own"}
+STORED = {"conditions.class_tokens": True, "latents.references": "white"}
+STORED |= {"conditions.clip_encoder": {"architecture": "nano-openclip", "weights": "nano:clip"}}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("injection", list(SPACES))
+def test_two_workers_under_zero_3_with_checkpointing_learn_as_under_zero_2_without(tmp_path, injection):
+    """Over gloo, with LoRA: the combination that is known to break (a shape [N] against [0])."""
+
+    def job(name: str, zero_stage: int, checkpointing: bool) -> dict[str, Any]:
+        stage: dict[str, Any] = {"reference.injection": injection, "reference.space": SPACES[injection], "parallel.num_workers": 2}
+        stage |= {"parallel.micro_batch": 1, "parallel.zero_stage": zero_stage, "parallel.gradient_checkpointing": checkpointing}
+        stage |= {} if SPACES[injection] == "words" else {"objective.words_weight": 0.0}
+        overrides = STORED | {f"stages.*.{name}": value for name, value in stage.items()}
+        return {"name": name, "steps": 6, "resume": None, "workers": 2, "overrides": overrides}
+
+    found = run_jobs(tmp_path, [job("two", 2, False), job("three", 3, True)])
+    assert len(found["three"]) == 6
+    for key in ("loss", "grad_norm"):
+        assert [r[key] for r in found["three"]] == pytest.approx([r[key] for r in found["two"]], rel=1e-4)
+    first, last = (load_file(tmp_path / "three" / step / "trained.safetensors") for step in ("step3", "step6"))
+    assert first.keys() == last.keys() == load_file(tmp_path / "two" / "step6" / "trained.safetensors").keys()
+    assert any(not torch.equal(first[n], last[n]) for n in first if ".lora_" not in n), "the adapter learns"

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load, save
 
 from pvtt_model.data.shards import SCHEMAS, read_rows, write_shard
-from pvtt_model.reference.features import PictureFeatures, stack_references
+from pvtt_model.reference.features import PictureFeatures
 from pvtt_model.training.samples import Place, Sample, collate, pad_rows, read_sample
 
 
@@ -64,11 +64,6 @@ def test_too_many_tokens_are_refused():
         pad_rows(torch.ones(3, 2), 2)
 
 
-def test_equal_references_need_no_padding():
-    stacked, keep = stack_references([torch.ones(2, 3)] * 2)
-    assert stacked.shape == (2, 2, 3) and keep.all()
-
-
 @pytest.fixture
 def shards(tmp_path):
     z = {k: torch.full((16, 1, 2, 2), v) for k, v in (("latents_CFHW", 1.0), ("inactive_CFHW", 2.0), ("reactive_CFHW", 3.0))}
@@ -115,6 +110,15 @@ def test_what_the_injection_does_not_read_changes_no_sample(shards, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip((*plain[:3], *plain[4:]), (*more[:3], *more[4:]), strict=True))
     for a, b in zip(plain.pictures, more.pictures, strict=True):
         assert torch.equal(a.patches_PC, b.patches_PC) and a[1:] == b[1:] == (None, None, None)
+    place = Place("a", tmp_path / "latents", tmp_path / "conditions", 0)
+    two = read_sample(place, "dual_path")
+    assert [p.clip_PC.shape for p in two.pictures] == [(10, 3)] * 2 and torch.equal(two.pictures[1].patches_PC, plain.pictures[1].patches_PC)
+    (net,) = read_sample(place, "reference_net").pictures
+    assert net.latents_NCHW.shape == (2, 16, 2, 2) and net.patches_PC is None
+    assert two.num_bytes() == plain.num_bytes() + 2 * 10 * 3 * 4
+    assert collate([two, two], 2, torch.zeros(1, 4), [True] * 2).reference.clip_BPC.shape == (2, 10, 3)
+    with pytest.raises(ValueError, match="holds no 'reference_NC'"):
+        read_sample(place, "ip_adapter")
 
 
 @pytest.mark.parametrize(("latents", "conditions"), [("ab", "ba"), ("ba", "ab"), ("ba", "ba")])

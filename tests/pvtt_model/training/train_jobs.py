@@ -1,7 +1,7 @@
 """Runs training jobs one after another, each in a process of its own, and writes what they recorded. A script, started by test_loop_resume.py.
 
     python train_jobs.py FOLDER JOBS     JOBS: JSON list of {"name", "overrides", "steps", "resume": name of an earlier job or null}, and
-                                         "buckets": true where the clips are to be of two sizes
+                                         "buckets": true where the clips are to be of two sizes, "workers": processes, over gloo, where more than one
 
 The parent imports the libraries and forks: a job is a fresh process, without the seconds that importing torch costs.
 """
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from safetensors.torch import save
 
 from pvtt_model.backbones.architectures import architecture
@@ -30,6 +31,7 @@ from pvtt_model.training.teacher import build_teacher
 CLIPS = 5
 CHANNELS, TEXT = (architecture("nano-s").config[name] for name in ("in_channels", "text_dim"))
 IMAGE = architecture("nano-dinov2").config["width"]
+CLIP_WIDTH = architecture("nano-openclip").config["vision_cfg"]["width"]
 #: Of the nano recipe, what these tests count on: they are of the loop, not of the recipe's numbers.
 SETTINGS: dict[str, Any] = {
     **{f"stages.*.parallel.{name}": value for name, value in {"num_workers": 1, "micro_batch": 2, "grad_accum": 2, "zero_stage": 2}.items()},
@@ -58,11 +60,14 @@ def places(folder: Path, portrait: Container[int] = ()) -> list[Place]:
     """Latents and conditions of `CLIPS` clips of random numbers, with prompts and reference counts of unequal length; some portrait."""
     folder.mkdir(exist_ok=True)
     size = [(6, 4) if i in portrait else (4, 4) for i in range(CLIPS)]  # latent height, width
-    generator = torch.Generator().manual_seed(0)
+    generator, more = (torch.Generator().manual_seed(seed) for seed in (0, 1))
     latents, conditions = [], []
     for i in range(CLIPS):
         z = {k: torch.randn(CHANNELS, 3, *size[i], generator=generator) for k in ("latents_CFHW", "inactive_CFHW", "reactive_CFHW")}
         c = {"text_LD": torch.randn(3 + i, TEXT, generator=generator), "reference_NPC": torch.randn(1 + i % 2, 4, IMAGE, generator=generator)}
+        pictures = 1 + i % 2  # and what the other injections read of them
+        z["references_NCFHW"] = torch.randn(pictures, CHANNELS, 1, *size[i], generator=more)
+        c |= {"reference_NC": torch.randn(pictures, IMAGE, generator=more), "clip_NPC": torch.randn(pictures, 5, CLIP_WIDTH, generator=more)}
         common = {"clip_key": f"clip{i}", "usable": True, "reason": None}
         latents.append(common | {"tensors": save(z | {"maskbits_KFHW": torch.full((8, 3, *size[i]), 255, dtype=torch.uint8)})})
         conditions.append(common | {"tensors": save(c)})
@@ -77,7 +82,7 @@ def run(folder: Path, job: dict[str, Any], clips: list[Place]) -> dict[str, Any]
     stage = recipe.stages[0]
     dtype = torch.bfloat16 if stage.parallel.precision == "bfloat16" else torch.float32
     image = recipe.conditions.image_encoder.architecture
-    teacher = build_teacher(stage.backbone, stage.reference, stage.lora, image, None, dtype, stage.train.seed)
+    teacher = build_teacher(stage.backbone, stage.reference, stage.lora, image, None, dtype, stage.train.seed, clip_encoder="nano-openclip")
     resume = None if job["resume"] is None else Resume(3, folder / job["resume"] / "step3")
     out = folder / job["name"]
     return {"records": train(stage, teacher, clips, torch.zeros(1, TEXT), 32, Keep(out), out / "work", resume)}
@@ -88,16 +93,27 @@ def main() -> None:
     folder, jobs = Path(sys.argv[1]), json.loads(sys.argv[2])
     clips = {False: places(folder), True: places(folder / "two sizes", portrait=(1, 3, 4))}
     for job in jobs:
-        child = os.fork()
-        if child == 0:
-            try:
-                result = run(folder, job, clips[job.get("buckets", False)])
-            except Exception:
-                result = {"error": traceback.format_exc()}
-            (folder / f"{job['name']}.json").write_text(json.dumps(result))
-            sys.stdout.flush()
-            os._exit(0)
-        os.waitpid(child, 0)
+        workers = [_forked(folder, job, clips[job.get("buckets", False)], rank) for rank in range(job.get("workers", 1))]
+        for child in workers:
+            os.waitpid(child, 0)
+
+
+def _forked(folder: Path, job: dict[str, Any], clips: list[Place], rank: int) -> int:
+    """A worker of the job in a process of its own; rank 0 writes what the job recorded, and a worker that fails why."""
+    child = os.fork()
+    if child:
+        return child
+    try:
+        if job.get("workers", 1) > 1:
+            os.environ["LOCAL_RANK"] = str(rank)
+            dist.init_process_group("gloo", init_method=f"file://{folder}/{job['name']}.rendezvous", rank=rank, world_size=job["workers"])
+        result = run(folder, job, clips)
+    except Exception:
+        result = {"error": traceback.format_exc()}
+    if rank == 0 or "error" in result:
+        (folder / f"{job['name']}.json").write_text(json.dumps(result))
+    sys.stdout.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":
