@@ -50,7 +50,7 @@ def export(
                 if base or original_names or dtype:
                     raise ValueError("--base, --original-names and --dtype are of --format merged alone. Leave them out.")
                 _convert(place, format.value, out)
-    except (ArtifactMissing, ObjectMissing, StoreRefused, WeightsUnavailable, ValueError, OSError, ModuleNotFoundError) as error:
+    except (ArtifactMissing, ObjectMissing, StoreRefused, WeightsUnavailable, ValueError, OSError) as error:
         typer.echo(f"error: {error.args[0] if isinstance(error, KeyError) else error}", err=True)
         sys.exit(1)
 

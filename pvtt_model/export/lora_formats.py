@@ -16,7 +16,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from torch import Tensor
 from pvtt_model.low_rank.layers import LowRankLayer
 
 LoraFormat = Literal["diffusers", "comfyui", "diffsynth", "original"]
+Number = TypeVar("Number", int, float)
 FORMATS: tuple[LoraFormat, ...] = get_args(LoraFormat)
 METADATA = "lora_adapter_metadata"  # diffusers' name for the LoraConfig within a file's metadata
 _SHOWN = 8
@@ -73,7 +74,7 @@ def read_layers(
     """
     format = format_of(tensors)
     if wanted is not None and format != wanted:
-        raise ValueError(f"LoRA keys {some(list(tensors), 3)} are {format}'s names, not {wanted}'s. Convert the file first: pvtt export.")
+        raise ValueError(f"LoRA keys {some(list(tensors), 3)} are the names of {format}, not of {wanted}. Convert the file first: pvtt export.")
     parts: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         _, module, end = _KEY.fullmatch(key).groups()  # type: ignore[union-attr]  # format_of has matched it
@@ -147,8 +148,7 @@ def _renamed(module: str, names: Mapping[str, str]) -> str:
 
 def _lora_config(layers: Mapping[str, LowRankLayer]) -> dict[str, Any]:
     """peft's LoraConfig as diffusers restores it, each key after 'transformer.'. Commonest rank and alpha for all, others by module."""
-    rank = Counter(layer.rank for layer in layers.values()).most_common(1)[0][0]
-    alpha = Counter(layer.alpha for layer in layers.values()).most_common(1)[0][0]
+    rank, alpha = commonest([layer.rank for layer in layers.values()]), commonest([layer.alpha for layer in layers.values()])
     patterns = {
         "rank_pattern": {f"^{re.escape(m)}": layer.rank for m, layer in layers.items() if layer.rank != rank},
         "alpha_pattern": {f"^{re.escape(m)}": _number(layer.alpha) for m, layer in layers.items() if layer.alpha != alpha},
@@ -172,6 +172,12 @@ def _alpha(config: Mapping[str, Any], module: str, rank: int) -> float:
         if re.match(rf"(.*\.)?({pattern})$", module):  # as peft matches
             return float(alpha)
     return float(config.get("lora_alpha", rank))
+
+
+def commonest(values: list[Number]) -> Number:
+    """The value that occurs most often; of several, the greatest, so that order does not matter."""
+    counts = Counter(values)
+    return max(counts, key=lambda value: (counts[value], value))
 
 
 def _number(value: float) -> float | int:

@@ -179,9 +179,7 @@ def _use(base: dict[str, Any], recipe: dict[str, Any]) -> str:
             _DORA_ELSEWHERE if dora else _OTHER_TOOLS,
         ]
     else:
-        parts = [
-            f"The base `{base['architecture']}` ({base['weights']}) is no published model: use this within PVTT, recipe `{recipe['name']}`."
-        ]
+        parts = [f"The base `{base['architecture']}` ({base['weights']}) is no published model: use this within PVTT, recipe `{recipe['name']}`."]
     given = ', "path/to/base"' if published else ""
     parts.append(
         "LoRA and reference adapter were trained together. Both, as a PyTorch module in this project's environment; "
