@@ -10,6 +10,7 @@ import typer
 from cli.artifacts import app as artifacts
 from cli.clips import app as clips
 from cli.doctor import doctor
+from cli.export import export
 from cli.plan import plan
 from cli.run import down, run, up
 
@@ -21,6 +22,7 @@ app.command()(doctor)
 app.command()(up)
 app.command()(down)
 app.command()(run)
+app.command()(export)
 
 
 @app.command()

@@ -33,9 +33,8 @@ def model_card(
         f" on {created}.",
         _warnings(recipe, reports, verdicts),
         "## Base model",
-        f"`{base['architecture']}`, weights `{base['weights']}`, revision `{base.get('revision') or 'none'}`. Frozen; only the LoRA "
-        f"(rank {last['lora']['rank']}, alpha {last['lora']['alpha']}, on {', '.join(last['lora']['targets'])}; {lora_parameters:,} parameters) "
-        "and the reference adapter were trained.",
+        f"`{base['architecture']}`, weights `{base['weights']}`, revision `{base.get('revision') or 'none'}`. Frozen; only the "
+        f"{_low_rank(last['lora'])}; {lora_parameters:,} parameters) and the reference adapter were trained.",
         "## How it was trained",
         _training(recipe, stages),
         "## Data",
@@ -145,17 +144,49 @@ def _results(reports: Sequence[Report], verdicts: Sequence[Verdict]) -> str:
     return "\n\n".join(parts)
 
 
+def _low_rank(lora: dict[str, Any]) -> str:
+    """'LoRA (rank 128, alpha 128, on attn1, attn2' and what is unlike that."""
+    kind = "DoRA" if lora.get("kind") == "dora" else "LoRA"
+    parts = [f"rank {lora['rank']}", f"alpha {lora['alpha']}", f"on {', '.join(lora['targets'])}"]
+    for field, what in (("rank_pattern", "rank"), ("alpha_pattern", "alpha")):
+        parts += [f"{what} {value} on {name}" for name, value in lora.get(field) or ()]
+    if lora.get("blocks"):
+        parts.append(f"in blocks {', '.join(map(str, lora['blocks']))}")
+    if lora.get("quantize"):
+        parts.append("trained on the base in 4 bits (NF4): on whole weights it was not measured")
+    return f"{kind} ({', '.join(parts)}"
+
+
+_OTHER_TOOLS = """ComfyUI, DiffSynth-Studio and the original repository name the layers otherwise. These write the LoRA as each reads it, alpha
+included, and the base with the LoRA merged:
+
+```
+pvtt export path/to/this/folder --format comfyui --out ComfyUI/models/loras/product.safetensors
+pvtt export path/to/this/folder --format diffsynth --out product.safetensors  # pipe.load_lora(pipe.dit, "product.safetensors")
+pvtt export path/to/this/folder --format merged --base path/to/base --out merged
+```"""
+_DORA_ELSEWHERE = "Other tools do not read this DoRA: `pvtt export path/to/this/folder --format merged` gives them the base with it merged."
+
+
 def _use(base: dict[str, Any], recipe: dict[str, Any]) -> str:
-    if not base["weights"].startswith("hf://"):
-        where = f"`{base['architecture']}` ({base['weights']})"
-        return f"The base {where} is no published model: use this release within PVTT, with recipe `{recipe['name']}`."
-    hub = base["weights"].removeprefix("hf://")
-    revision = f", revision={json.dumps(base.get('revision'))}" if base.get("revision") else ""
-    return (
-        f"```python\nfrom diffusers import WanVACEPipeline\n\npipe = WanVACEPipeline.from_pretrained({json.dumps(hub)}{revision})\n"
-        'pipe.load_lora_weights("path/to/this/folder")  # the LoRA alone: without the reference adapter it was not evaluated\n```\n\n'
-        "The reference adapter is loaded by PVTT (`pvtt_model.export.release.load_adapter`); LoRA and adapter were trained together."
+    published, hub = base["weights"].startswith("hf://"), base["weights"].removeprefix("hf://")
+    if published:
+        revision = f", revision={json.dumps(base.get('revision'))}" if base.get("revision") else ""
+        dora = recipe["stages"][-1]["lora"].get("kind") == "dora"
+        parts = [
+            f"```python\nfrom diffusers import WanVACEPipeline\n\npipe = WanVACEPipeline.from_pretrained({json.dumps(hub)}{revision})\n"
+            'pipe.load_lora_weights("path/to/this/folder")  # the LoRA alone: without the reference adapter it was not evaluated\n```',
+            _DORA_ELSEWHERE if dora else _OTHER_TOOLS,
+        ]
+    else:
+        parts = [f"The base `{base['architecture']}` ({base['weights']}) is no published model: use this within PVTT, recipe `{recipe['name']}`."]
+    given = ', "path/to/base"' if published else ""
+    parts.append(
+        "LoRA and reference adapter were trained together. Both, as a PyTorch module in this project's environment; "
+        "`pvtt_model.editing.sample.sample_edit` takes it from there:\n\n"
+        f'```python\nfrom pvtt_model.export.teacher import load_teacher\n\nteacher = load_teacher("path/to/this/folder"{given})\n```'
     )
+    return "\n\n".join(parts)
 
 
 def _sizes(video: dict[str, Any]) -> str:

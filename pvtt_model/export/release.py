@@ -5,7 +5,8 @@
     model_index.json                    base model, rank, alpha, SHA-256 of every other file
     lineage.json  README.md  contact_sheet.png
 
-load_adapter and load_lora read it back and check the hashes.
+load_adapter and load_lora read it back and check the hashes; pvtt_model.export.teacher makes it a working model again, lora_formats and
+merged write it as other tools read it (`pvtt export`).
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ import torch
 
 from pvtt_model.evaluation.gate import Verdict
 from pvtt_model.evaluation.report import Report
-from pvtt_model.export.lora_file import lora_bytes, lora_modules, read_tensors
+from pvtt_model.export.lora_file import lora_bytes, read_lora, read_tensors, trained_layers
 from pvtt_model.export.model_card import model_card
+from pvtt_model.specs import LoraSpec
 
 ADAPTER, LORA, INDEX, LINEAGE, CARD, SHEET = (
     "reference_adapter.safetensors",
@@ -50,7 +52,7 @@ def write_release(
     """Write the release into `folder` (made where missing) and return its files, model_index.json last.
 
     adapter, lora  safetensors of the last stage; lora already has diffusers' keys
-    recipe         RecipeSpec.model_dump(mode='json'): its last stage names the base model, rank and alpha
+    recipe         RecipeSpec.model_dump(mode='json'): its last stage names the base model, ranks and alphas
     stages         one dict a trained stage, `name` and what is worth a line in the card (steps, final_loss, checkpoint, edits, ...)
     reports, verdicts  of the stages in order, matched by stage name
     lineage        any JSON; `data: {clips, products, ...}` is shown in the card where present
@@ -60,10 +62,9 @@ def write_release(
     safetensors, or JSON that is none (NaN). Everything is checked before the first file is written.
     """
     last = recipe["stages"][-1]
-    rank, alpha = int(last["lora"]["rank"]), int(last["lora"]["alpha"])
     read_tensors(adapter)
-    tensors = read_tensors(lora)
-    files: dict[str, bytes] = {ADAPTER: Path(adapter).read_bytes(), LORA: lora_bytes(tensors, rank, alpha), LINEAGE: _json(lineage)}
+    layers = trained_layers(tensors := read_tensors(lora), LoraSpec.model_validate(last["lora"]))
+    files: dict[str, bytes] = {ADAPTER: Path(adapter).read_bytes(), LORA: lora_bytes(layers, "diffusers"), LINEAGE: _json(lineage)}
     if contact_sheet is not None:
         files[SHEET] = Path(contact_sheet).read_bytes()
     parameters = sum(t.numel() for t in tensors.values())
@@ -78,7 +79,7 @@ def write_release(
         has_sheet=contact_sheet is not None,
     )
     files[CARD] = card.encode()
-    files[INDEX] = _json(_index(recipe, stages, files, created, len(lora_modules(tensors)), parameters))
+    files[INDEX] = _json(_index(recipe, stages, files, created, len(layers), parameters))
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in files.items():
@@ -93,14 +94,22 @@ def load_adapter(folder: str | Path) -> dict[str, torch.Tensor]:
 
 def load_lora(folder: str | Path) -> dict[str, torch.Tensor]:
     """The LoRA's tensors, keys checked. Raises ValueError like load_adapter."""
-    tensors = read_tensors(_checked(Path(folder), LORA))
-    lora_modules(tensors)
-    return tensors
+    path = _checked(Path(folder), LORA)
+    read_lora(path)
+    return read_tensors(path)
+
+
+def read_index(folder: str | Path) -> dict[str, Any]:
+    """model_index.json of a release. Raises ValueError where the folder is none."""
+    path = Path(folder) / INDEX
+    index = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if "lora" not in index or "files" not in index:
+        raise ValueError(f"{folder} is no release of PVTT: it has no {INDEX} that names a LoRA. Give a folder of `pvtt artifacts get`.")
+    return dict(index)
 
 
 def _checked(folder: Path, name: str) -> Path:
-    index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-    wanted = index["files"].get(name, {}).get("sha256")
+    wanted = read_index(folder)["files"].get(name, {}).get("sha256")
     got = hashlib.sha256((folder / name).read_bytes()).hexdigest()
     if wanted != got:
         raise ValueError(f"{folder / name} has SHA-256 {got}; {INDEX} says {wanted}. The file was changed or cut: fetch the release again.")
@@ -117,8 +126,8 @@ def _index(
         "kind": "reference adapter and LoRA",
         "recipe": recipe["name"],
         "created": created,
-        "base_model": {key: last["backbone"].get(key) for key in ("architecture", "weights", "revision")},
-        "lora": {**{k: last["lora"][k] for k in ("rank", "alpha", "targets")}, "modules": modules, "parameters": parameters},
+        "base_model": last["backbone"],
+        "lora": {**last["lora"], "modules": modules, "parameters": parameters},
         "reference": {
             **last["reference"],
             "image_encoder": recipe["conditions"]["image_encoder"],

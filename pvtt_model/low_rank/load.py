@@ -31,7 +31,7 @@ def load_low_rank(transformer: Any, layers: Mapping[str, LowRankLayer], name: st
     """
     if name in getattr(transformer, "peft_config", {}):
         raise ValueError(f"the transformer has an adapter '{name}' already. Give the new one another name.")
-    refuse_unmatched(transformer, layers, expected)
+    refuse_unmatched(_shapes(transformer), layers, expected)
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # several adapters are meant
         transformer.add_adapter(_config(layers), name)  # peft draws what is overwritten below
@@ -57,14 +57,19 @@ def take_low_rank(transformer: Any, name: str = "default") -> dict[str, LowRankL
     return taken
 
 
-def refuse_unmatched(transformer: Any, layers: Mapping[str, LowRankLayer], expected: LoraSpec | None = None) -> None:
-    """Raises ValueError unless every layer of the file is a linear layer of the transformer with its shape, and, where `expected` is given,
-    every layer that it adapts is in the file with its rank."""
-    linear = {}
+def _shapes(transformer: Any) -> dict[str, tuple[int, int]]:
+    """(out, in) of every linear layer by module path, beneath adapters too."""
+    shapes = {}
     for module, found in transformer.named_modules():
         own = found.get_base_layer() if isinstance(found, LoraLayer) else found
         if hasattr(own, "in_features") and ".base_layer" not in module and ".lora_" not in module:
-            linear[module] = (own.out_features, own.in_features)
+            shapes[module] = (own.out_features, own.in_features)
+    return shapes
+
+
+def refuse_unmatched(linear: Mapping[str, tuple[int, int]], layers: Mapping[str, LowRankLayer], expected: LoraSpec | None = None) -> None:
+    """Raises ValueError unless every layer of the file is one of `linear` (out, in by module) with its shape, and, where `expected` is given,
+    every layer that it adapts is in the file with its rank."""
     unknown = sorted(set(layers) - set(linear))
     shapes = {m: (t.up_OR.shape[0], t.down_RI.shape[1]) for m, t in layers.items()}
     misfit = [f"{m}: {shapes[m]} for {linear[m]}" for m in sorted(set(layers) & set(linear)) if shapes[m] != linear[m]]

@@ -26,7 +26,7 @@ def quantise_base(transformer: nn.Module) -> int:
     """Put the blocks' linear layers of a Wan transformer into NF4 in place, before any adapter is attached; the number of layers.
 
     They compute in the type of the weights that they had. On the meta device nothing changes, so that counts are those of the whole weights.
-    Raises ModuleNotFoundError where bitsandbytes is not installed.
+    Raises ValueError where bitsandbytes is not installed.
     """
     found = [(name, m) for name, m in transformer.named_modules() if isinstance(m, nn.Linear) and QUANTISED.fullmatch(name)]
     if not found:
@@ -47,6 +47,7 @@ def _packed(linear: nn.Linear) -> nn.Module:
     )
     packed.weight = bnb.nn.Params4bit(weight, requires_grad=False, quant_type="nf4", compress_statistics=True, blocksize=BLOCK)
     packed.bias = linear.bias
+    packed.support_avx512bf16_for_cpu = False  # else it repacks them for such CPUs at the first answer, and DoRA, which reads them, could not
     return packed.to(device).train(linear.training)
 
 
@@ -54,7 +55,7 @@ def _bitsandbytes() -> Any:
     try:
         import bitsandbytes
     except ModuleNotFoundError:
-        raise ModuleNotFoundError(
+        raise ValueError(
             "lora.quantize='nf4' needs bitsandbytes, which is not installed. Install the extra: pip install 'pvtt[qlora]'; or set lora.quantize=null."
         ) from None
     return bitsandbytes

@@ -17,7 +17,7 @@ class Switch:
                 switch.on_step(step)
                 ...
 
-    In a diffusers pipeline: callback_on_step_end=switch.on_step_end. Afterwards the adapters act as before. Raises ValueError for unknown
+    Where a sampler calls back after every step: next_step; in a diffusers pipeline: callback_on_step_end=switch.on_step_end. Afterwards the adapters act as before. Raises ValueError for unknown
     names and where `every` is not positive.
     """
 
@@ -26,6 +26,7 @@ class Switch:
         if every < 1:
             raise ValueError(f"Switch(every={every}): the number of steps of each turn is at least 1.")
         self.transformer, self.names, self.every = transformer, tuple(names), every
+        self._step = 0
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -43,6 +44,11 @@ class Switch:
     def on_step(self, step: int) -> None:
         """To be called before the model is asked at `step`."""
         activate(self.transformer, {self.name_at(step): 1.0})
+        self._step = step
+
+    def next_step(self) -> None:
+        """To be called after a step."""
+        self.on_step(self._step + 1)
 
     def on_step_end(self, pipe: Any, step: int, timestep: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
         """diffusers' callback after a step: the next one's adapter."""

@@ -128,7 +128,10 @@ def test_diffusers_loads_the_lora_with_its_alpha(inputs, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"blocks.0.attn1.to_q.lora_A.weight": torch.ones(RANK, 4)}, "not diffusers' names"),
+        ({"blocks.0.attn1.to_q.lora_A.weight": torch.ones(RANK, 4)}, "not of one known format.*blocks.0.attn1.to_q"),
+        ({"transformer.blocks.0.attn3.to_q.lora_A.weight": torch.ones(RANK, 4)}, "not of one known format.*attn3"),
+        ({f"transformer.blocks.0.ffn.net.2.lora_{h}.weight": torch.ones(RANK, RANK) for h in "AB"}, "none of the recipe's targets"),
+        ({"transformer.blocks.0.attn1.to_q.lora_magnitude_vector": torch.ones(WIDTH)}, "of kind 'lora', the file's is not"),
         ({"transformer.blocks.0.attn1.to_q.lora_A.default.weight": torch.ones(RANK, 4)}, "default"),
         ({"transformer.blocks.0.self_attn.q.lora_A.weight": torch.ones(RANK, 4)}, "self_attn"),
         ({"transformer.blocks.1.attn1.to_k.lora_A.weight": torch.ones(RANK, 4)}, "no partner"),

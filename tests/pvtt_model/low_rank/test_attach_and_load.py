@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -99,3 +101,9 @@ def test_a_file_of_another_model_is_refused_by_name_and_changes_nothing(tiny, dr
     load_low_rank(model, layers, "mug")
     with pytest.raises(ValueError, match="adapter 'mug' already"):
         load_low_rank(model, layers, "mug")
+
+
+def test_four_bits_without_bitsandbytes_is_refused_with_the_cure(tiny, monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(ValueError, match=r"needs bitsandbytes.*pvtt\[qlora\]"):
+        attach_low_rank(tiny(), LoraSpec(quantize="nf4"))

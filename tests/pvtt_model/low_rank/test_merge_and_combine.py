@@ -107,6 +107,10 @@ def test_switch_gives_each_step_to_one_adapter(tiny, ask, drawn, two):
             switch.on_step(step)
             assert switch.name_at(step) == name
             torch.testing.assert_close(ask(model), alone[name], rtol=0, atol=1e-5)
+        switch.on_step(0)
+        for name in ("mug", "lamp", "lamp", "mug"):
+            switch.next_step()
+            torch.testing.assert_close(ask(model), alone[name], rtol=0, atol=1e-5)
         assert switch.on_step_end(None, 1, None, {"latents": 1}) == {"latents": 1}
         torch.testing.assert_close(ask(model), alone["lamp"], rtol=0, atol=1e-5)
     assert torch.equal(ask(model), before) and {n: p.requires_grad for n, p in model.named_parameters()} == grads
