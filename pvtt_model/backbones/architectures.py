@@ -10,6 +10,8 @@ from __future__ import annotations
 from typing import Any, Literal, NamedTuple
 
 Family = Literal["dit", "vae", "text", "image", "clip", "video", "sam2"]
+Kind = Literal["vace", "t2v", "i2v", "ti2v"]
+Expert = Literal["high", "low"]
 
 
 class Architecture(NamedTuple):
@@ -17,6 +19,8 @@ class Architecture(NamedTuple):
     library_class: str  # dotted path of the published class
     config: dict[str, Any]
     nano: bool = False  # may be made from a seed; the big ones want real weights
+    kind: Kind | None = None  # of a backbone, by what it is given beside text and noisy latents
+    boundary: float | None = None  # of two experts: the noise level at and above which the high one works
 
 
 def _vace(heads: int, head_dim: int, ffn_dim: int, layers: int, vace_every: int, text_dim: int, **more: Any) -> dict[str, Any]:
@@ -65,13 +69,24 @@ _NANO_SAM2 = (
 )
 
 _NANO_DIT = {"freq_dim": 64, "in_channels": 32, "out_channels": 32, "vace_in_channels": 128}  # 2 x 32 latent channels + 64 mask pixels
-_DIT, _VAE = "diffusers.WanVACETransformer3DModel", "diffusers.AutoencoderKLWan"
+_DIT, _WAN, _VAE = "diffusers.WanVACETransformer3DModel", "diffusers.WanTransformer3DModel", "diffusers.AutoencoderKLWan"
+
+
+def _nano(**changes: Any) -> dict[str, Any]:
+    plain = {k: v for k, v in _vace(4, 32, 512, 4, 2, 96, **_NANO_DIT).items() if not k.startswith("vace_")}
+    return plain | changes
+
 
 ARCHITECTURES: dict[str, Architecture] = {
-    "wan2.1-vace-1.3b": Architecture("dit", _DIT, _vace(12, 128, 8960, 30, 2, 4096)),
-    "wan2.1-vace-14b": Architecture("dit", _DIT, _vace(40, 128, 13824, 40, 5, 4096)),
-    "nano-s": Architecture("dit", _DIT, _vace(4, 32, 512, 4, 2, 96, **_NANO_DIT), nano=True),
-    "nano-m": Architecture("dit", _DIT, _vace(6, 32, 768, 6, 2, 96, **_NANO_DIT), nano=True),
+    "wan2.1-vace-1.3b": Architecture("dit", _DIT, _vace(12, 128, 8960, 30, 2, 4096), kind="vace"),
+    "wan2.1-vace-14b": Architecture("dit", _DIT, _vace(40, 128, 13824, 40, 5, 4096), kind="vace"),
+    "nano-s": Architecture("dit", _DIT, _vace(4, 32, 512, 4, 2, 96, **_NANO_DIT), nano=True, kind="vace"),
+    "nano-m": Architecture("dit", _DIT, _vace(6, 32, 768, 6, 2, 96, **_NANO_DIT), nano=True, kind="vace"),
+    "nano-t2v": Architecture("dit", _WAN, _nano(), nano=True, kind="t2v"),
+    "nano-i2v": Architecture("dit", _WAN, _nano(in_channels=68, image_dim=96, added_kv_proj_dim=128), nano=True, kind="i2v"),
+    "nano-t2v-a14b": Architecture("dit", _WAN, _nano(), nano=True, kind="t2v", boundary=0.875),
+    "nano-i2v-a14b": Architecture("dit", _WAN, _nano(in_channels=68), nano=True, kind="i2v", boundary=0.9),
+    "nano-ti2v": Architecture("dit", _WAN, _nano(in_channels=48, out_channels=48), nano=True, kind="ti2v"),
     "wan2.1-vae": Architecture("vae", _VAE, {"base_dim": 96, "z_dim": 16, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 2}),
     "nano-vae": Architecture(
         "vae",

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKLWan, WanVACETransformer3DModel
+from diffusers import AutoencoderKLWan, WanTransformer3DModel, WanVACETransformer3DModel
 
 from pvtt_model.backbones.architectures import architecture
 from pvtt_model.backbones.source import (
@@ -32,7 +32,7 @@ def load_transformer(spec: BackboneSpec, folder: Path | None, dtype: torch.dtype
     model: Any  # diffusers' classes come without types
     if seed is not None:
         with seeded(seed):
-            model = WanVACETransformer3DModel(**arch.config)
+            model = (WanVACETransformer3DModel if arch.kind == "vace" else WanTransformer3DModel)(**arch.config)
         _cast(model, dtype)
     else:
         assert folder is not None
@@ -66,7 +66,7 @@ def build_on_meta(name: str) -> Any:
     with torch.device("meta"):
         match arch.family:
             case "dit":
-                return WanVACETransformer3DModel(**arch.config)
+                return (WanVACETransformer3DModel if arch.kind == "vace" else WanTransformer3DModel)(**arch.config)
             case "vae":
                 return AutoencoderKLWan(**arch.config)
             case "text":

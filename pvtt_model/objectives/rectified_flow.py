@@ -37,8 +37,19 @@ def shift_sigma(sigma: Tensor, shift: float) -> Tensor:
     return (shift * sigma / (1 + (shift - 1) * sigma)).clamp(max=1.0)
 
 
-def sample_sigma(batch: int, sampling: Literal["uniform", "logit_normal"], shift: float, generator: torch.Generator) -> Tensor:
-    """`batch` noise levels in (0, 1), shifted."""
+def sample_sigma(
+    batch: int, sampling: Literal["uniform", "logit_normal"], shift: float, generator: torch.Generator, low: float = 0.0, high: float = 1.0
+) -> Tensor:
+    """`batch` noise levels in (0, 1), shifted; those between low and high alone, where they are as likely to each other as without."""
+    if (low, high) != (0.0, 1.0):
+        least, most = (torch.tensor(level / (shift - (shift - 1) * level)) for level in (low, high))
+        drawn = torch.rand(batch, generator=generator)
+        if sampling == "uniform":
+            sigma = torch.lerp(least, most, drawn)
+        else:
+            below, above = (torch.special.ndtr(torch.logit(level)) for level in (least, most))
+            sigma = torch.sigmoid(torch.special.ndtri(torch.lerp(below, above, drawn)))
+        return shift_sigma(sigma, shift).clamp(low, high)
     if sampling == "uniform":
         sigma = torch.rand(batch, generator=generator)
     else:
@@ -53,6 +64,14 @@ def mask_weights(mask_BMFHW: Tensor, weight: float) -> Tensor:
     """
     weights_BFHW = 1 + (weight - 1) * mask_BMFHW.float().mean(1)
     return weights_BFHW / weights_BFHW.mean((1, 2, 3), keepdim=True)
+
+
+def answered_weights(weights_BFHW: Tensor | None, answered_BFHW: Tensor | None) -> Tensor | None:
+    """The weights without the cells that the context gives (answered 0), again with a mean of 1 a sample; None: every cell alike."""
+    if answered_BFHW is None:
+        return weights_BFHW
+    kept = answered_BFHW.float() if weights_BFHW is None else weights_BFHW * answered_BFHW.float()
+    return kept / kept.mean((1, 2, 3), keepdim=True)
 
 
 def flow_loss(prediction_BCFHW: Tensor, x0_BCFHW: Tensor, noise_BCFHW: Tensor, weights_BFHW: Tensor | None = None) -> Tensor:

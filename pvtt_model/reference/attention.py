@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from torch import Tensor, nn
 
+from pvtt_model.backbones.conditioning import TEXT_TOKENS
+
 
 def attend(query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None = None) -> Tensor:
     """softmax(q k / sqrt d) v of (B, heads, N, d), where `keep` is true.
@@ -44,8 +46,9 @@ class ReferenceTokens:
 class ReferenceAttnProcessor(nn.Module):
     """Wan's cross-attention with a second attention, to the reference tokens, added before the output projection.
 
-    Operation by operation diffusers' WanAttnProcessor for a cross-attention (no rotary embedding, no keys of an image of its own), so
-    that a zero reference, which adds exact zeros, leaves the base's bits. Query and output projection are computed once for both.
+    Operation by operation diffusers' WanAttnProcessor for a cross-attention (no rotary embedding), Wan2.1's image-to-video one with the keys
+    of its first frame included, so that a zero reference, which adds exact zeros, leaves the base's bits.
+    Query and output projection are computed once for all.
     """
 
     _attention_backend: Any = None  # set by diffusers' set_attention_backend, for the text's attention
@@ -76,12 +79,18 @@ class ReferenceAttnProcessor(nn.Module):
         def heads(x_BND: Tensor) -> Tensor:
             return x_BND.unflatten(2, (attn.heads, -1))
 
+        def attended(key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+            out = dispatch_attention_fn(
+                query, heads(key), heads(value), attn_mask=mask, dropout_p=0.0, is_causal=False, backend=self._attention_backend, parallel_config=None
+            )
+            return out.flatten(2, 3).type_as(query)
+
+        words = encoder_hidden_states if attn.add_k_proj is None else encoder_hidden_states[:, -TEXT_TOKENS:]
         query = heads(attn.norm_q(attn.to_q(hidden_states)))
-        key, value = heads(attn.norm_k(attn.to_k(encoder_hidden_states))), heads(attn.to_v(encoder_hidden_states))
-        out = dispatch_attention_fn(
-            query, key, value, attn_mask=attention_mask, dropout_p=0.0, is_causal=False, backend=self._attention_backend, parallel_config=None
-        )
-        out = out.flatten(2, 3).type_as(query)
+        out = attended(attn.norm_k(attn.to_k(words)), attn.to_v(words), attention_mask)
+        if attn.add_k_proj is not None:  # the first frame's tokens stand before the text's
+            image = encoder_hidden_states[:, :-TEXT_TOKENS]
+            out = out + attended(attn.norm_added_k(attn.add_k_proj(image)), attn.add_v_proj(image), None)
         tokens = self.shared.tokens_BND
         if tokens is not None:
             tokens = tokens.to(hidden_states.dtype)
@@ -114,8 +123,8 @@ def attach_reference(transformer: nn.Module, reference_width: int | None, every_
         attn = block.attn2
         if isinstance(attn.processor, ReferenceAttnProcessor):
             raise ValueError(f"{name} has a reference adapter already. Load a fresh transformer before attaching another.")
-        if attn.add_k_proj is not None or attn.fused_projections:
-            raise ValueError(f"{name} attends to an image of its own, or has fused projections. Load Wan's text model, unfused.")
+        if attn.fused_projections:
+            raise ValueError(f"{name} has fused projections. Call unfuse_qkv_projections() before attaching.")
         if reference_width is None:
             attn.set_processor(ReferenceAttnProcessor.of_text(attn, shared))
         else:

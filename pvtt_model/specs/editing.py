@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pvtt_model.specs.base import Positive, Spec
+from pvtt_model.specs.base import Added, Positive, Spec
 
 
 class EditSpec(Spec):
@@ -19,6 +19,9 @@ class EditSpec(Spec):
     scheduler: Literal["unipc", "flow_euler"] = "unipc"
     shift: Annotated[float, Field(gt=0)] = 16.0
     guidance_text: Annotated[float, Field(ge=0)] = 5.0
+    guidance_text_low: Annotated[float, Field(ge=0)] | None = Added(
+        None, description="guidance_text of the low-noise expert, diffusers' guidance_scale_2; null: guidance_text. Of two experts alone"
+    )
     guidance_reference: Annotated[float, Field(ge=0)] = 2.0
     seed: int = 42
     clips: Literal["held_out", "all"] = Field(default="held_out", description="all: training clips too; the report then says so")

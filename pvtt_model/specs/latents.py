@@ -45,4 +45,10 @@ class LatentSpec(Spec):
         description="the reference pictures as VACE takes them, through the VAE: letterboxed to the video's size on white, as diffusers does, or on "
         "their own border's colour, on which alpha is laid too; none: they are not encoded",
     )
+    first_frame: bool = Added(
+        False, description="the first frame and grey after it, through the VAE: the context that an image-to-video backbone starts from"
+    )
+    first_frame_clip: ModelSpec | None = Added(
+        None, description="the CLIP whose tokens of the first frame, cut to a square, Wan2.1's image-to-video backbones read; null: none"
+    )
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"

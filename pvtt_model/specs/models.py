@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, field_validator, model_validator
 
-from pvtt_model.specs.base import Spec
+from pvtt_model.specs.base import Added, Spec
 
 
 class ModelSpec(Spec):
@@ -40,3 +42,9 @@ class ModelSpec(Spec):
 
 class BackboneSpec(ModelSpec):
     """The video diffusion transformer, frozen."""
+
+    expert: Literal["high", "low"] | None = Added(
+        None,
+        description="of a backbone of two experts (Wan2.2's A14B) the one that is trained: high, at and above the architecture's boundary of the "
+        "noise levels, or low, below it; null: the backbone is one network",
+    )

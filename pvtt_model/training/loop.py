@@ -18,7 +18,9 @@ import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pvtt_model.objectives.rectified_flow import flow_loss, interpolate, mask_weights, sample_sigma
+from pvtt_model.backbones.conditioning import answered
+from pvtt_model.backbones.experts import level_range
+from pvtt_model.objectives.rectified_flow import answered_weights, flow_loss, interpolate, mask_weights, sample_sigma
 from pvtt_model.objectives.words import words_loss
 from pvtt_model.specs import StageSpec
 from pvtt_model.training.deepspeed_engine import Engine
@@ -27,9 +29,6 @@ from pvtt_model.training.records import STATE, TRAINED
 from pvtt_model.training.samples import Batch, Place, collate
 from pvtt_model.training.schedule import samples_of, seed_of
 from pvtt_model.training.teacher import Teacher, load_trainable
-
-#: VACE's mask stands last in its context: the 8 x 8 pixels of each latent cell.
-MASK_CHANNELS = 64
 
 
 class Hooks(Protocol):
@@ -121,13 +120,14 @@ def _step(
 
 def _loss(stage: StageSpec, engine: Engine, kept: KeptSamples, empty_text_LD: Tensor, max_text_tokens: int, draws: list[tuple[int, int]]) -> Tensor:
     """Mean loss of one micro-batch. Noise, level, dropped conditions and the variants hang on the draw's number alone; LoRA's dropout too."""
-    objective, seed = stage.objective, stage.train.seed
+    objective, seed, kind = stage.objective, stage.train.seed, engine.teacher.kind
     generators = [torch.Generator().manual_seed(seed_of(seed, "noise", draw)) for draw, _ in draws]
     torch.manual_seed(seed_of(seed, "dropout", draws[0][0]))
     samples = [kept[index] for _, index in draws]
     keep_text = [bool(torch.rand((), generator=g) >= objective.text_dropout) for g in generators]
     keep_reference = [bool(torch.rand((), generator=g) >= objective.reference_dropout) for g in generators]
-    sigma = torch.cat([sample_sigma(1, objective.timestep_sampling, objective.shift, g) for g in generators])
+    levels = level_range(stage.backbone)
+    sigma = torch.cat([sample_sigma(1, objective.timestep_sampling, objective.shift, g, *levels) for g in generators])
     noise = torch.stack([torch.randn(s.x0_CFHW.shape, generator=g) for s, g in zip(samples, generators, strict=True)])
     variants = [int(torch.randint(len(s.control_VMFHW), (), generator=g)) for s, g in zip(samples, generators, strict=True)]
     pictures = [_one_of(len(s.reference_VPC), g) for s, g in zip(samples, generators, strict=True)]
@@ -135,12 +135,13 @@ def _loss(stage: StageSpec, engine: Engine, kept: KeptSamples, empty_text_LD: Te
     dtype = torch.bfloat16 if stage.parallel.precision == "bfloat16" else torch.float32
     batch: Batch = collate(samples, max_text_tokens, empty_text_LD, keep_text, variants, pictures).to(engine.device, dtype)
     x0, noise, sigma = batch.x0_BCFHW.float(), noise.to(engine.device), sigma.to(engine.device)
+    control = batch.context(kind)
     prediction = engine.forward(
-        interpolate(x0, noise, sigma).to(dtype), sigma, batch.text_BLD, batch.control_BMFHW, batch.reference_BPC, batch.reference_keep_BP,
-        torch.tensor(keep_reference, device=engine.device),
+        interpolate(x0, noise, sigma).to(dtype), sigma, batch.text_BLD, control, batch.reference_BPC, batch.reference_keep_BP,
+        torch.tensor(keep_reference, device=engine.device), batch.image if engine.teacher.reads_image else None,
     )  # fmt: skip
-    mask = batch.control_BMFHW[:, -MASK_CHANNELS:]
-    weights = None if objective.mask_weight == 1 else mask_weights(mask, objective.mask_weight)
+    weights = None if objective.mask_weight == 1 else mask_weights(batch.mask_BMFHW, objective.mask_weight)
+    weights = answered_weights(weights, answered(kind, control))
     loss = flow_loss(prediction, x0, noise, weights).mean()
     if objective.words_weight:
         tokens = engine.teacher.resampled_BND  # of the forward pass above

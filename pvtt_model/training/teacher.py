@@ -1,8 +1,8 @@
-"""The teacher: a frozen Wan-VACE transformer with LoRA and the reference adapter; only those two are trained."""
+"""The teacher: a Wan transformer of any kind with LoRA and the reference adapter. Those two are trained, or what TrainSpec.trained names."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,14 @@ from peft import LoraConfig
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pvtt_model.backbones.architectures import LORA_LAYERS, architecture
+from pvtt_model.backbones.architectures import LORA_LAYERS, Kind, architecture
+from pvtt_model.backbones.conditioning import kind_of, velocity
 from pvtt_model.backbones.dit import load_transformer
 from pvtt_model.objectives.rectified_flow import TIMESTEPS
 from pvtt_model.reference.attention import attach_reference
 from pvtt_model.reference.resampler import PerceiverResampler
 from pvtt_model.specs import BackboneSpec, LoraSpec, ReferenceSpec
-from pvtt_model.training.trained_tensors import join_trainable
+from pvtt_model.training.trained_tensors import ADAPTER, BACKBONE, LORA, Part, join_trainable, part_of, parts_of, plain
 
 
 def lora_config(spec: LoraSpec) -> LoraConfig:
@@ -27,10 +28,28 @@ def lora_config(spec: LoraSpec) -> LoraConfig:
 
 
 class Teacher(nn.Module):
-    """forward(noisy latents, noise level, text, VACE context, reference tokens) -> velocity."""
+    """forward(noisy latents, noise level, text, the kind's context, reference tokens) -> velocity.
 
-    def __init__(self, transformer: nn.Module, reference: ReferenceSpec, lora: LoraSpec, image_width: int, seed: int) -> None:
+    trained: what gets gradients, as TrainSpec.trained says. LoRA and adapter are there in any case, and do nothing until they are trained.
+    kind: None takes what the transformer's class and channels tell; TI2V-5B's 'ti2v' has to be said.
+    """
+
+    def __init__(
+        self,
+        transformer: nn.Module,
+        reference: ReferenceSpec,
+        lora: LoraSpec,
+        image_width: int,
+        seed: int,
+        trained: Iterable[str] = ("lora", "adapter"),
+        kind: Kind | None = None,
+    ) -> None:
         super().__init__()
+        self.kind: Kind = kind or kind_of(transformer)
+        self.reads_image = transformer.config.image_dim is not None  # type: ignore[union-attr]
+        self.trained_parts = parts_of(trained)
+        if "vace" in trained and self.kind != "vace":
+            raise ValueError(f"train.trained names 'vace', but a {self.kind} transformer has no VACE blocks. Name 'all', or leave it out.")
         transformer.requires_grad_(False)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -42,13 +61,21 @@ class Teacher(nn.Module):
             )
             transformer.add_adapter(lora_config(lora))  # type: ignore[operator]
         self.transformer = transformer
-        for name, parameter in transformer.named_parameters():
-            if ".processor." in name:
-                parameter.requires_grad_(True)
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(part_of(name) in self.trained_parts)
+        self.published: dict[str, Tensor] = {}  # the backbone's own values where a checkpoint brought others; see load_trainable
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """Everything trained, by name."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    @torch.no_grad()
+    def swap_published(self) -> None:
+        """Put the backbone's values of before the checkpoint back, and keep the checkpoint's in their stead; again, and it is as it was."""
+        own = {plain(name): p for name, p in self.named_parameters()} if self.published else {}
+        for name, values in self.published.items():
+            self.published[name] = own[name].detach().cpu().clone()
+            own[name].copy_(values)
 
     def give_reference(self, resampled_BND: Tensor | None, present_B: Tensor | None) -> None:
         """Lay the resampler's answer where the transformer's layers read it, for the samples where present_B is not 0; None: no reference."""
@@ -67,41 +94,49 @@ class Teacher(nn.Module):
         reference_BPC: Tensor,
         reference_keep_BP: Tensor,
         has_reference_B: Tensor,
+        image_BNC: Tensor | None = None,
     ) -> Tensor:
         """The predicted velocity, shaped as the latents.
 
-        control: VACE's context, inactive and reactive latents and 64 mask channels (M = 2 z + 64). reference: patch tokens of all
+        control, image: as backbones.conditioning.velocity takes them, e.g. VACE's context, inactive and reactive latents and 64 mask channels
+        (M = 2 z + 64). reference: patch tokens of all
         pictures of a clip behind one another, `reference_keep` marking the real ones. has_reference 0 drops the reference of a
         sample, so the base model answers.
         """
         self.give_reference(self.resampler(reference_BPC, reference_keep_BP), has_reference_B)
-        return self.transformer(
-            hidden_states=noisy_BCFHW,
-            timestep=sigma_B * TIMESTEPS,
-            encoder_hidden_states=text_BLD,
-            control_hidden_states=control_BMFHW,
-            return_dict=False,
-        )[0]
+        return velocity(self.transformer, self.kind, noisy_BCFHW, sigma_B * TIMESTEPS, text_BLD, control_BMFHW, image_BNC)
 
 
 def build_teacher(
-    backbone: BackboneSpec, reference: ReferenceSpec, lora: LoraSpec, image_encoder: str, folder: Path | None, dtype: torch.dtype, seed: int
+    backbone: BackboneSpec,
+    reference: ReferenceSpec,
+    lora: LoraSpec,
+    image_encoder: str,
+    folder: Path | None,
+    dtype: torch.dtype,
+    seed: int,
+    trained: Iterable[str] = ("lora", "adapter"),
 ) -> Teacher:
     """A fresh teacher: the frozen backbone (from `folder`, or from its seed where that is None), adapter and LoRA at their start.
 
     image_encoder: name of the architecture whose patch tokens the resampler reads.
     """
     image_width = architecture(image_encoder, "image").config["width"]
-    return Teacher(load_transformer(backbone, folder, dtype), reference, lora, image_width, seed)
+    return Teacher(load_transformer(backbone, folder, dtype), reference, lora, image_width, seed, trained, architecture(backbone.architecture).kind)
 
 
-def load_trainable(teacher: Teacher, tensors: Mapping[str, Tensor], *, partial: bool = False) -> dict[str, list[str]]:
-    """Copy `tensors` into the teacher's trained parameters.
+def load_trainable(
+    teacher: Teacher, tensors: Mapping[str, Tensor], *, partial: bool = False, parts: Iterable[Part] | None = None, keep_published: bool = False
+) -> dict[str, list[str]]:
+    """Copy `tensors` into the teacher's parameters of `parts`: those that it trains, unless said.
 
-    Every trained parameter must be met by name and shape, else ValueError naming those that are not. With `partial` (the
+    Every parameter of them must be met by name and shape, else ValueError naming those that are not. With `partial` (the
     stage before was of another size) what fits is taken, and the answer lists what was 'loaded', 'fresh' and 'unused'.
+    keep_published: what the backbone's own weights were is kept on the CPU, so that editing.sample.bare_backbone can put it back.
     """
-    own = teacher.trainable()
+    wanted = teacher.trained_parts if parts is None else frozenset(parts)
+    own = {plain(name): p for name, p in teacher.named_parameters() if part_of(name) in wanted}
+    tensors = {plain(name): tensor for name, tensor in tensors.items()}
     fits = {name for name, p in own.items() if name in tensors and tensors[name].shape == p.shape}
     fresh, unused = sorted(set(own) - fits), sorted(set(tensors) - fits)
     if not partial and (fresh or unused):
@@ -113,10 +148,12 @@ def load_trainable(teacher: Teacher, tensors: Mapping[str, Tensor], *, partial: 
         raise ValueError("no tensor of the stage before fits this one, not even the resampler. Give both stages the same reference.width and depth.")
     with torch.no_grad():
         for name in fits:
+            if keep_published and part_of(name) in ("vace", "base"):
+                teacher.published[name] = own[name].detach().cpu().clone()
             own[name].copy_(tensors[name])
     return {"loaded": sorted(fits), "fresh": fresh, "unused": unused}
 
 
-def load_trainable_files(lora_path: Any, adapter_path: Any) -> dict[str, Tensor]:
-    """The trained tensors of a checkpoint artifact's two safetensors files."""
-    return join_trainable(load_file(lora_path), load_file(adapter_path))
+def load_trainable_files(paths: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a checkpoint artifact's safetensors files, by the files' names (trained_tensors)."""
+    return join_trainable(*(load_file(paths[name]) if name in paths else None for name in (LORA, ADAPTER, BACKBONE)))

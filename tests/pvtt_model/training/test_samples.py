@@ -53,7 +53,7 @@ def test_a_dropped_prompt_becomes_the_empty_one():
 
 def test_the_mark_keeps_its_type():
     batch = collate([sample(1, 1)], 2, torch.zeros(1, 4), [True]).to(torch.device("cpu"), torch.bfloat16)
-    assert [t.dtype for t in batch] == [torch.bfloat16] * 4 + [torch.bool, torch.bfloat16]
+    assert [t.dtype for t in batch] == [torch.bfloat16] * 4 + [torch.bool] + [torch.bfloat16] * 3
 
 
 def test_too_many_tokens_are_refused():
