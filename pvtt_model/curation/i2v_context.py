@@ -8,11 +8,16 @@ As diffusers' WanImageToVideoPipeline.prepare_latents has both: tests/pvtt_model
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
 from pvtt_model.backbones.architectures import Kind
 from pvtt_model.backbones.vae import TIME_STRIDE, VideoAutoencoder
+
+if TYPE_CHECKING:  # it takes seconds to load
+    from pvtt_model.backbones.clip import ClipModel
 
 FIRST = "first_CFHW"  # a row's tensor of first_latents
 IMAGE = "image_NC"  # and of the first frame's CLIP tokens
@@ -23,6 +28,14 @@ def first_latents(vae: VideoAutoencoder, first_frame_CHW: Tensor, num_frames: in
     video = first_frame_CHW.new_zeros(1, len(first_frame_CHW), num_frames, *first_frame_CHW.shape[1:])
     video[0, :, 0] = first_frame_CHW
     return vae.encode(video)[0]
+
+
+def first_tokens(clip_model: ClipModel, frame_CHW: Tensor) -> Tensor:
+    """The CLIP tokens (1 + P, C) of a frame, uint8, cut to the square in its middle, as diffusers' CLIPImageProcessor cuts it."""
+    side = min(frame_CHW.shape[1:])
+    top, left = ((length - side) // 2 for length in frame_CHW.shape[1:])
+    square = frame_CHW[:, top : top + side, left : left + side]
+    return clip_model.reference_tokens(square[None].float() / 255)[0][0]
 
 
 def i2v_context(vae: VideoAutoencoder, first_frame_CHW: Tensor, num_frames: int) -> Tensor:

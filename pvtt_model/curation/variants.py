@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 from collections.abc import Container, Mapping
 
 import numpy as np
@@ -43,6 +44,11 @@ def control_of(row: Mapping[str, Tensor], i: int, video: int = 0) -> Tensor | No
         return None
     parts = [row[variant_name(name, i, video)] for name in CONTEXT]
     return torch.cat([part.float() for part in (*parts[:-1], _unpacked(parts[-1]))])
+
+
+def cell_of(row: Mapping[str, Tensor]) -> int:
+    """Pixels, either way, that a latent cell of a row's tensors stands for: its mask has a bit for each."""
+    return math.isqrt(8 * len(row[variant_name(MASK, 0)]))
 
 
 def count_videos(names: Container[str]) -> int:

@@ -11,11 +11,12 @@ from torch import Tensor
 from pvtt_model.backbones.image import letterbox
 from pvtt_model.backbones.vae import VideoAutoencoder
 from pvtt_model.curation.frames import as_seen, frames_and_mask, to_frames, to_model
+from pvtt_model.curation.i2v_context import FIRST, IMAGE, context_for
 from pvtt_model.curation.mask_policy import widen
 from pvtt_model.curation.prompts import replaced
 from pvtt_model.curation.variants import control_of
 from pvtt_model.data.video_io import decode, fit, fit_mask, png_bytes, png_mask, read_picture
-from pvtt_model.editing.sample import EditInputs, Variant, composite, latent_mask, sample_variants
+from pvtt_model.editing.sample import EditInputs, Experts, Variant, composite, each_of, latent_mask, sample_variants
 from pvtt_model.specs import EditSpec, LatentSpec, VideoSpec
 from pvtt_model.training.schedule import seed_of
 from pvtt_model.training.teacher import Teacher
@@ -27,7 +28,7 @@ OPTIONAL_VIDEOS = ("truth", "truth_mask", "truth_round_trip", "base", "no_refere
 
 
 def edit_clip(
-    teacher: Teacher,
+    teacher: Teacher | Experts,
     vae: VideoAutoencoder,
     template: dict[str, Row],
     reference: dict[str, Row],
@@ -58,13 +59,24 @@ def edit_clip(
     z, c = load(template["latents"]["tensors"]), load(reference["conditions"]["tensors"])
     own_text = product_hidden and bool(clip.get("product_words"))
     text = load(template["conditions"]["tensors"])["text_LD"] if own_text else c["text_LD"]
-    control = control_of(z, 0)
-    assert control is not None  # a usable row has the policy's own variant
+    first = each_of(teacher)[0]
+    vace = control_of(z, 0)
+    assert vace is not None  # a usable row has the policy's own variant
+    control = context_for(first.kind, vace, z["latents_CFHW"].float(), z.get(FIRST, torch.zeros(0)).float())
     wrong_PC = load(wrong["conditions"]["tensors"])["reference_NPC"].flatten(0, 1) if wrong else None
-    device = next(teacher.parameters()).device
+    device = next(first.parameters()).device
     frames, exact = frames_and_mask(clip, template["masks"], latents.video)
     mask = widen(exact, latents.mask_policy)
-    tensors = (control, text, empty_text_LD, c["reference_NPC"].flatten(0, 1), wrong_PC, z["latents_CFHW"], latent_mask(mask))
+    tensors = (
+        control,
+        text,
+        empty_text_LD,
+        c["reference_NPC"].flatten(0, 1),
+        wrong_PC,
+        z["latents_CFHW"],
+        latent_mask(mask),
+        z.get(IMAGE) if first.reads_image else None,
+    )
     inputs = EditInputs(*(None if t is None else t.float().to(device) for t in tensors))  # type: ignore[arg-type]
     try:
         sampled = sample_variants(teacher, inputs, _asked(edit, wrong is not None), edit, max_text_tokens, seed_of(edit.seed, clip["clip_key"]))

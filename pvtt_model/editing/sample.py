@@ -96,9 +96,9 @@ def sample_variants(
         raise ValueError("edit.background is 'blended', but inputs.source_CFHW or made_FHW is None. Give the template's latents and latent_mask.")
     if "wrong_reference" in variants and inputs.wrong_reference_PC is None:
         raise ValueError("the variant 'wrong_reference' is asked for, but inputs.wrong_reference_PC is None. Give a third product's patch tokens.")
-    for one in _each(teacher):
+    for one in each_of(teacher):
         one.eval()
-    shape = (1, latent_channels(_each(teacher)[0].transformer), *inputs.control_MFHW.shape[1:])
+    shape = (1, latent_channels(each_of(teacher)[0].transformer), *inputs.control_MFHW.shape[1:])
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(inputs.control_MFHW.device)
     found: dict[Variant, Tensor] = {}
     taught = [v for v in variants if v != "base"]
@@ -115,20 +115,21 @@ def sample_variants(
     return finite
 
 
-def _each(teacher: Teacher | Experts) -> tuple[Teacher, ...]:
+def each_of(teacher: Teacher | Experts) -> tuple[Teacher, ...]:
+    """The high-noise expert's and the low-noise one's, or the one there is."""
     return (teacher.high, teacher.low) if isinstance(teacher, Experts) else (teacher,)
 
 
 @contextmanager
 def bare_backbone(teacher: Teacher | Experts) -> Iterator[None]:
     """Inside, the transformer is the published one: LoRA off, own weights as they were. Outside it is as it was, whatever happened inside."""
-    for one in _each(teacher):
+    for one in each_of(teacher):
         one.transformer.disable_adapters()  # type: ignore[operator]
         one.swap_published()
     try:
         yield
     finally:
-        for one in _each(teacher):
+        for one in each_of(teacher):
             one.swap_published()
             one.transformer.enable_adapters()  # type: ignore[operator]
 
@@ -136,7 +137,7 @@ def bare_backbone(teacher: Teacher | Experts) -> Iterator[None]:
 def _sampled(
     teacher: Teacher | Experts, inputs: EditInputs, variants: Sequence[Variant], spec: EditSpec, max_text_tokens: int, noise_1CFHW: Tensor
 ) -> dict[Variant, Tensor]:
-    answers = [_answer(one, inputs, variants, of_it, max_text_tokens) for one, of_it in zip(_each(teacher), _specs(spec), strict=False)]
+    answers = [_answer(one, inputs, variants, of_it, max_text_tokens) for one, of_it in zip(each_of(teacher), _specs(spec), strict=False)]
     scheduler = flow_scheduler(spec)
     latents = noise_1CFHW.expand(len(variants), -1, -1, -1, -1)
     for step, timestep in enumerate(scheduler.timesteps):
@@ -145,7 +146,7 @@ def _sampled(
         latents = scheduler.step(guided, timestep, latents, return_dict=False)[0]
         if spec.background == "blended":
             latents = _blended(latents, inputs, noise_1CFHW, scheduler.sigmas[step + 1])
-    latents = with_given(_each(teacher)[0].kind, latents, inputs.control_MFHW[None])
+    latents = with_given(each_of(teacher)[0].kind, latents, inputs.control_MFHW[None])
     return dict(zip(variants, latents, strict=True))
 
 

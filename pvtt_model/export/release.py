@@ -2,6 +2,7 @@
 
     reference_adapter.safetensors       resampler and decoupled K/V projections, this project's own keys
     pytorch_lora_weights.safetensors    diffusers' names: pipe.load_lora_weights(folder)
+    backbone.safetensors                only where the backbone's own weights were trained: diffusers' names, VACE's blocks or all
     model_index.json                    base model, rank, alpha, SHA-256 of every other file
     lineage.json  README.md  contact_sheet.png
 
@@ -23,6 +24,7 @@ from pvtt_model.evaluation.gate import Verdict
 from pvtt_model.evaluation.report import Report
 from pvtt_model.export.lora_file import lora_bytes, lora_modules, read_tensors
 from pvtt_model.export.model_card import model_card
+from pvtt_model.training.trained_tensors import BACKBONE
 
 ADAPTER, LORA, INDEX, LINEAGE, CARD, SHEET = (
     "reference_adapter.safetensors",
@@ -37,8 +39,9 @@ ADAPTER, LORA, INDEX, LINEAGE, CARD, SHEET = (
 def write_release(
     folder: str | Path,
     *,
-    adapter: Path,
-    lora: Path,
+    adapter: Path | None,
+    lora: Path | None,
+    backbone: Path | None = None,
     recipe: dict[str, Any],
     stages: list[dict[str, Any]],
     reports: Sequence[Report],
@@ -49,7 +52,7 @@ def write_release(
 ) -> list[Path]:
     """Write the release into `folder` (made where missing) and return its files, model_index.json last.
 
-    adapter, lora  safetensors of the last stage; lora already has diffusers' keys
+    adapter, lora, backbone  safetensors of the last stage, None where it has none of the kind; lora already has diffusers' keys
     recipe         RecipeSpec.model_dump(mode='json'): its last stage names the base model, rank and alpha
     stages         one dict a trained stage, `name` and what is worth a line in the card (steps, final_loss, checkpoint, edits, ...)
     reports, verdicts  of the stages in order, matched by stage name
@@ -61,9 +64,13 @@ def write_release(
     """
     last = recipe["stages"][-1]
     rank, alpha = int(last["lora"]["rank"]), int(last["lora"]["alpha"])
-    read_tensors(adapter)
-    tensors = read_tensors(lora)
-    files: dict[str, bytes] = {ADAPTER: Path(adapter).read_bytes(), LORA: lora_bytes(tensors, rank, alpha), LINEAGE: _json(lineage)}
+    tensors = {} if lora is None else read_tensors(lora)
+    files: dict[str, bytes] = {LORA: lora_bytes(tensors, rank, alpha)} if tensors else {}
+    for name, path in ((ADAPTER, adapter), (BACKBONE, backbone)):
+        if path is not None:
+            read_tensors(path)
+            files[name] = Path(path).read_bytes()
+    files[LINEAGE] = _json(lineage)
     if contact_sheet is not None:
         files[SHEET] = Path(contact_sheet).read_bytes()
     parameters = sum(t.numel() for t in tensors.values())

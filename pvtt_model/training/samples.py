@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch import Tensor
 from pvtt_model.backbones.architectures import Kind
 from pvtt_model.curation.augment import reference_name
 from pvtt_model.curation.i2v_context import FIRST, IMAGE, context_for
-from pvtt_model.curation.variants import BITS, control_of, count_videos, variant_name
+from pvtt_model.curation.variants import cell_of, control_of, count_videos, variant_name
 from pvtt_model.data.tensor_rows import TensorRows
 
 #: A local file, or what opens one elsewhere; of one shard always the same object, so that it is opened once.
@@ -102,8 +101,7 @@ def read_sample(place: Place) -> Sample:
             f"row {place.row} holds clips {keys[0]} and {keys[1]}, not {place.clip_key}. The shards are of different data sets; re-run curation."
         )
     z, c = latents.read(place.row), conditions.read(place.row)
-    cell = math.isqrt(8 * len(z[BITS]))  # of the mask, a bit a pixel
-    height, width = (cell * side for side in z["latents_CFHW"].shape[-2:])
+    height, width = (cell_of(z) * side for side in z["latents_CFHW"].shape[-2:])
     if place.bucket not in (None, (width, height)):
         raise ValueError(f"clip {place.clip_key} was encoded at {width}x{height}, its bucket is {place.bucket}. Re-run curation with this recipe.")
     controls = [_controls(z, video) for video in range(count_videos(z))]

@@ -128,13 +128,13 @@ def build_teacher(
 def load_trainable(
     teacher: Teacher, tensors: Mapping[str, Tensor], *, partial: bool = False, parts: Iterable[Part] | None = None, keep_published: bool = False
 ) -> dict[str, list[str]]:
-    """Copy `tensors` into the teacher's parameters of `parts`: those that it trains, unless said.
+    """Copy `tensors` into the teacher's parameters of `parts`: those that it trains and those that `tensors` are of, unless said.
 
     Every parameter of them must be met by name and shape, else ValueError naming those that are not. With `partial` (the
     stage before was of another size) what fits is taken, and the answer lists what was 'loaded', 'fresh' and 'unused'.
     keep_published: what the backbone's own weights were is kept on the CPU, so that editing.sample.bare_backbone can put it back.
     """
-    wanted = teacher.trained_parts if parts is None else frozenset(parts)
+    wanted = teacher.trained_parts | {part_of(name) for name in tensors} if parts is None else frozenset(parts)
     own = {plain(name): p for name, p in teacher.named_parameters() if part_of(name) in wanted}
     tensors = {plain(name): tensor for name, tensor in tensors.items()}
     fits = {name for name, p in own.items() if name in tensors and tensors[name].shape == p.shape}

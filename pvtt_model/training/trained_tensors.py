@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple, TypeVar
 
 Array = TypeVar("Array")
 Part = Literal["lora", "adapter", "vace", "base"]
+PROBE = "reference_probe."  # names of the tensors that a stage trains for its loss alone: no file keeps them
 
 #: A checkpoint artifact's files. The backbone's is there where its own weights were trained.
 ADAPTER, LORA, BACKBONE = "reference_adapter.safetensors", "pytorch_lora_weights.safetensors", "backbone.safetensors"
@@ -49,6 +50,8 @@ def split_trainable(tensors: Mapping[str, Array]) -> Split:
     """The teacher's trained tensors by the file that they are kept in."""
     found = Split({}, {}, {})
     for name, tensor in tensors.items():
+        if name.startswith(PROBE):
+            continue
         match part_of(name):
             case "lora":
                 found.lora[name.replace(".default.", ".")] = tensor
