@@ -69,20 +69,21 @@ def curated(recipe: RecipeSpec, clips: str, store: str, base: ArtifactRef | None
     return data
 
 
-def trained(recipe: RecipeSpec, data: dict[str, ArtifactRef], until: str, store: str) -> ArtifactRef:
-    """The checkpoint of stage `until`; the stages it builds on are found, or trained."""
-    first, *others = recipe.stages[: stage_index(recipe, until) + 1]
-    checkpoint = train_stage(recipe, first.name, data, None, store)
-    for stage in others:
-        checkpoint = train_stage(recipe, stage.name, data, checkpoint, store)
-    return checkpoint
+def trained(recipe: RecipeSpec, data: dict[str, ArtifactRef], until: str, store: str) -> dict[str, ArtifactRef]:
+    """The checkpoints by stage up to `until`, found or trained."""
+    found: dict[str, ArtifactRef] = {}
+    checkpoint = None
+    for stage in recipe.stages[: stage_index(recipe, until) + 1]:
+        found[stage.name] = checkpoint = train_stage(recipe, stage.name, data, checkpoint, store)
+    return found
 
 
 def judged(
-    recipe: RecipeSpec, stage_name: str, checkpoint: ArtifactRef, data: dict[str, ArtifactRef], store: str, on_failure: OnGateFailure
+    recipe: RecipeSpec, stage_name: str, checkpoints: dict[str, ArtifactRef], data: dict[str, ArtifactRef], store: str, on_failure: OnGateFailure
 ) -> StageRefs:
-    """edits -> report -> gate. Raises GateMissed where the gate was missed and nobody lets it pass."""
-    edits = generate_edits(recipe, stage_name, checkpoint, data, store)
+    """edits -> report -> gate. checkpoints: by stage. Raises GateMissed where the gate was missed and nobody lets it pass."""
+    checkpoint, partner = checkpoints[stage_name], recipe.partner_of(recipe.stages[stage_index(recipe, stage_name)])
+    edits = generate_edits(recipe, stage_name, checkpoint, data, store, checkpoints[partner.name] if partner else None)
     report = score_edits(recipe, stage_name, edits, store)
     outcome = pass_gate(recipe, stage_name, report, store)
     if not outcome.passed:

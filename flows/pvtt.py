@@ -43,10 +43,11 @@ def pvtt(
 def run_curriculum(spec: RecipeSpec, data: dict[str, ArtifactRef], uri: str, on_gate_failure: OnGateFailure) -> State[Any]:
     """All stages and the release, of curated data. A missed gate is a Failed state with the table as its message."""
     done: list[StageRefs] = []
+    found: dict[str, ArtifactRef] = {}
     for stage in spec.stages:
-        checkpoint = train_stage(spec, stage.name, data, done[-1].checkpoint if done else None, uri)
+        found[stage.name] = train_stage(spec, stage.name, data, done[-1].checkpoint if done else None, uri)
         try:
-            done.append(judged(spec, stage.name, checkpoint, data, uri, on_gate_failure))
+            done.append(judged(spec, stage.name, found, data, uri, on_gate_failure))
         except GateMissed as missed:
             return Failed(message=str(missed))
     checkpoints, edits, reports, gates = (list(refs) for refs in zip(*done, strict=True))

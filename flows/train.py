@@ -25,5 +25,5 @@ def train(recipe: RecipeName = "nano", clips: str = "nano", stage: str | None = 
     spec = recipe_by_name(recipe, overrides)
     until = stage_or_last(spec, stage)
     uri = open_checked_store(store)
-    checkpoint = trained(spec, curated(spec, clips, uri), until, uri)
+    checkpoint = trained(spec, curated(spec, clips, uri), until, uri)[until]
     return Completed(message=f"checkpoint: {uri}/{checkpoint.name}")

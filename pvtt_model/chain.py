@@ -71,10 +71,21 @@ def checkpoint_artifact(
 
 
 def edits_artifact(
-    recipe: RecipeSpec, stage: StageSpec, checkpoint_name: str, clips_name: str, masks_name: str, latents_name: str, conditions_name: str
+    recipe: RecipeSpec,
+    stage: StageSpec,
+    checkpoint_name: str,
+    clips_name: str,
+    masks_name: str,
+    latents_name: str,
+    conditions_name: str,
+    partner_name: str | None = None,
 ) -> Planned:
-    """Edited videos of the held-out clips. Size, mask policy, fill and the encoders come with the latents and conditions."""
-    return plan_artifact("edits", {"edit": stage.edit.identity()}, (checkpoint_name, clips_name, masks_name, latents_name, conditions_name))
+    """Edited videos of the held-out clips. Size, mask policy, fill and the encoders come with the latents and conditions.
+
+    partner: the checkpoint of the backbone's other expert, where an earlier stage trained it (recipe.partner_of).
+    """
+    inputs = (checkpoint_name, clips_name, masks_name, latents_name, conditions_name)
+    return plan_artifact("edits", {"edit": stage.edit.identity()}, inputs if partner_name is None else (*inputs, partner_name))
 
 
 def report_artifact(stage: StageSpec, edits_name: str) -> Planned:

@@ -99,10 +99,15 @@ def planned_chain(recipe: RecipeSpec, fingerprint: str) -> list[tuple[str | None
     card = chain.card_artifact(recipe, clips.name, masks.name, latents.name, conditions.name)
     planned: list[tuple[str | None, Planned]] = [(None, p) for p in (clips, masks, latents, conditions, card)]
     previous: str | None = None
+    checkpoints: dict[str, str] = {}
     reports, gates = [], []
     for stage in recipe.stages:
         checkpoint = chain.checkpoint_artifact(recipe, stage, latents.name, conditions.name, masks.name, clips.name, previous)
-        edits = chain.edits_artifact(recipe, stage, checkpoint.name, clips.name, masks.name, latents.name, conditions.name)
+        checkpoints[stage.name] = checkpoint.name
+        partner = recipe.partner_of(stage)
+        edits = chain.edits_artifact(
+            recipe, stage, checkpoint.name, clips.name, masks.name, latents.name, conditions.name, checkpoints[partner.name] if partner else None
+        )
         report = chain.report_artifact(stage, edits.name)
         gate = chain.gate_artifact(stage, report.name)
         planned += [(stage.name, p) for p in (checkpoint, edits, report, gate)]

@@ -260,6 +260,7 @@ def _check_roles(recipe: RecipeSpec) -> None:
     wanted += [(recipe.masks.image_encoder, "image")] if recipe.masks.image_encoder else []
     wanted += [(recipe.masks.sam2, "sam2")] if recipe.masks.sam2 else []
     wanted += [(recipe.conditions.clip_encoder, "clip")] if recipe.conditions.clip_encoder else []
+    wanted += [(recipe.latents.first_frame_clip, "clip")] if recipe.latents.first_frame_clip else []
     for stage in recipe.stages:
         wanted += [(stage.backbone, "dit"), (stage.evaluate.clip, "clip"), (stage.evaluate.dino, "image")]
         wanted += [(stage.evaluate.judge, "image")] if stage.evaluate.judge else []
@@ -274,6 +275,7 @@ def _check_roles(recipe: RecipeSpec) -> None:
     for stage in recipe.stages:
         refuse_wrong_expert(stage.backbone.architecture, stage.backbone.expert)
         _check_latents(recipe.latents, stage)
+        _check_kind(recipe.latents, stage)
     config = architecture(recipe.conditions.image_encoder.architecture, "image").config
     if "convnet" in config:
         raise ValueError(
@@ -300,6 +302,29 @@ def _check_latents(latents: LatentSpec, stage: StageSpec) -> None:
         if width % side or height % side:
             near = "x".join(str(max(1, round(n / side)) * side) for n in (width, height))
             raise ValueError(f"latents.video: {width}x{height} is not in multiples of {side} pixels, as backbone '{name}' wants. Use {near}.")
+
+
+def _check_kind(latents: LatentSpec, stage: StageSpec) -> None:
+    """The latents hold what the stage's kind of backbone starts from, and it has the blocks that are to be trained. Raises ValueError."""
+    name = stage.backbone.architecture
+    arch = architecture(name, "dit")
+    if arch.kind == "i2v" and not latents.first_frame:
+        raise ValueError(f"stage '{stage.name}': backbone '{name}' starts from a first frame. Set latents.first_frame=true.")
+    if arch.config.get("image_dim"):
+        if latents.first_frame_clip is None:
+            raise ValueError(f"stage '{stage.name}': backbone '{name}' reads the first frame's CLIP tokens. Set latents.first_frame_clip to a CLIP.")
+        width = _clip_width(latents.first_frame_clip.architecture)
+        if width != arch.config["image_dim"]:
+            raise ValueError(
+                f"stage '{stage.name}': backbone '{name}' reads CLIP tokens of width {arch.config['image_dim']}; "
+                f"'{latents.first_frame_clip.architecture}' makes {width}. Set latents.first_frame_clip to the one that it was trained with."
+            )
+    if "vace" in stage.train.trained and arch.kind != "vace":
+        raise ValueError(f"stage '{stage.name}': train.trained names 'vace', but backbone '{name}' has no VACE blocks. Name 'all', or leave it out.")
+
+
+def _clip_width(name: str) -> int:
+    return int(architecture(name, "clip").config["vision_cfg"]["width"])
 
 
 def parse_override(text: str) -> tuple[str, Any]:

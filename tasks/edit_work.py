@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from infra.artifact_store import Derived
 from pvtt_model.artifacts import StoredFile
 from pvtt_model.data.shards import SCHEMAS, read_row, write_shard
-from pvtt_model.specs import BackboneSpec, LoraSpec, ModelSpec, RecipeSpec, ReferenceSpec
+from pvtt_model.specs import BackboneSpec, LoraSpec, ModelSpec, RecipeSpec, ReferenceSpec, StageSpec
 from tasks.shard_work import Row, clip_of, device, few_threads, image_of, opened, vae_of, weights_of
 
 PRODUCT = ("clips", "conditions")  # the rows that a product is taken from
@@ -37,9 +37,9 @@ class EditUnit(NamedTuple):
     template: ClipPlace
     reference: ClipPlace
     wrong: ClipPlace | None
-    lora: StoredFile
-    adapter: StoredFile
+    trained: tuple[StoredFile, ...]  # the files of the checkpoint's tensors
     empty_text: StoredFile
+    partner: tuple[StoredFile, ...] = ()  # the same of the backbone's other expert, where an earlier stage trained it
 
 
 class ScoreUnit(NamedTuple):
@@ -65,11 +65,7 @@ def make_edit(unit: EditUnit) -> Derived:
     if found is not None:
         return found
     stage, recipe = unit.recipe.stages[unit.stage_index], unit.recipe
-    image_encoder = recipe.conditions.image_encoder.architecture
-    trained = (str(store.local_path(unit.lora)), str(store.local_path(unit.adapter)))
-    clip = recipe.conditions.clip_encoder
-    encoders = (image_encoder, clip.architecture if clip else None)
-    teacher = _teacher(stage.backbone, stage.reference, stage.lora, encoders, stage.parallel.precision, trained)
+    teacher = _teachers(unit, store)
     empty = load_file(store.local_path(unit.empty_text))["text_LD"]
     template = _rows(store, unit.template)
     row = edit_clip(
@@ -126,15 +122,43 @@ def _gallery(path: str, judge: ModelSpec) -> Any:
     return read_gallery(path, image_of(judge))
 
 
-@lru_cache(maxsize=1)
+def _teachers(unit: EditUnit, store: Any) -> Any:
+    """The stage's teacher; of two experts both: the other one by the earlier stage that trained it, else as it was published."""
+    from pvtt_model.backbones.architectures import architecture
+    from pvtt_model.editing.sample import Experts
+
+    recipe, stage = unit.recipe, unit.recipe.stages[unit.stage_index]
+
+    def of(its: StageSpec, files: tuple[StoredFile, ...]) -> Any:
+        clip, trained = recipe.conditions.clip_encoder, tuple((file.name, str(store.local_path(file))) for file in files)
+        encoders = (recipe.conditions.image_encoder.architecture, clip.architecture if clip else None)
+        return _teacher(its.backbone, its.reference, its.lora, encoders, its.parallel.precision, its.train.trained, trained)
+
+    own, boundary = of(stage, unit.trained), architecture(stage.backbone.architecture, "dit").boundary
+    if boundary is None or stage.backbone.expert is None:
+        return own
+    is_high = stage.backbone.expert == "high"
+    published = stage.model_copy(update={"backbone": stage.backbone.model_copy(update={"expert": "low" if is_high else "high"})})
+    other = of((unit.partner and recipe.partner_of(stage)) or published, unit.partner)
+    return Experts(own, other, boundary) if is_high else Experts(other, own, boundary)
+
+
+@lru_cache(maxsize=2)  # two experts
 def _teacher(
-    backbone: BackboneSpec, reference: ReferenceSpec, lora: LoraSpec, encoders: tuple[str, str | None], precision: str, trained: tuple[str, str]
+    backbone: BackboneSpec,
+    reference: ReferenceSpec,
+    lora: LoraSpec,
+    encoders: tuple[str, str | None],
+    precision: str,
+    parts: tuple[str, ...],
+    trained: tuple[tuple[str, str], ...],
 ) -> Any:
     import torch
 
     from pvtt_model.training.teacher import build_teacher, load_trainable, load_trainable_files
 
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    teacher = build_teacher(backbone, reference, lora, encoders[0], weights_of(backbone), dtype, seed=0, clip_encoder=encoders[1])
-    load_trainable(teacher, load_trainable_files(*trained))
+    teacher = build_teacher(backbone, reference, lora, encoders[0], weights_of(backbone), dtype, seed=0, trained=parts, clip_encoder=encoders[1])
+    if trained:
+        load_trainable(teacher, load_trainable_files(dict(trained)), keep_published=True)
     return teacher.to(device())

@@ -16,7 +16,7 @@ from tasks.clip_table import TABLE, Curated, attach_json, clip_places, map_units
 from tasks.edit_work import ClipPlace, EditUnit, make_edit
 from tasks.embed_conditions import EMPTY_TEXT
 from tasks.policy import POLICY, produce
-from tasks.train_stage import ADAPTER, CLIPS, LORA, stage_index
+from tasks.train_stage import CLIPS, stage_index, trained_files
 from tasks.ui import picture, show_markdown, table
 
 SHEET = "contact_sheet.png"
@@ -24,12 +24,18 @@ Placed = list[tuple[ClipPlace, dict[str, Any]]]
 
 
 @task(task_run_name="generate edits of stage {stage_name}", description="Held-out clips edited by the teacher", **POLICY)
-def generate_edits(recipe: RecipeSpec, stage_name: str, checkpoint: ArtifactRef, curated: dict[str, ArtifactRef], store: str) -> ArtifactRef:
-    """The edits artifact: one shard and three mp4s an edit, and a contact sheet. A failed edit is a row with its reason."""
+def generate_edits(
+    recipe: RecipeSpec, stage_name: str, checkpoint: ArtifactRef, curated: dict[str, ArtifactRef], store: str, partner: ArtifactRef | None = None
+) -> ArtifactRef:
+    """The edits artifact: one shard and three mp4s an edit, and a contact sheet. A failed edit is a row with its reason.
+
+    partner: the checkpoint of the backbone's other expert, where an earlier stage trained it (recipe.partner_of).
+    """
     data = Curated(**curated)
     stage = recipe.stages[stage_index(recipe, stage_name)]
-    planned = edits_artifact(recipe, stage, checkpoint.name, data.clips.name, data.masks.name, data.latents.name, data.conditions.name)
-    return produce(planned, store, lambda s, p: _make(s, p, recipe, stage_name, checkpoint, data), lambda s, m: _show(s, m, stage_name))
+    names = (data.clips.name, data.masks.name, data.latents.name, data.conditions.name)
+    planned = edits_artifact(recipe, stage, checkpoint.name, *names, partner.name if partner else None)
+    return produce(planned, store, lambda s, p: _make(s, p, recipe, stage_name, checkpoint, data, partner), lambda s, m: _show(s, m, stage_name))
 
 
 class Pair(NamedTuple):
@@ -67,7 +73,9 @@ def _wrong(template: ClipPlace, fact: dict[str, Any], right: dict[str, Any], poo
     return next((place for place, its in third if alike is None or its.get("look_alikes") != alike), third[0][0] if third else None)
 
 
-def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, stage_name: str, checkpoint: ArtifactRef, data: Curated) -> Manifest:
+def _make(
+    store: ArtifactStore, planned: Planned, recipe: RecipeSpec, stage_name: str, checkpoint: ArtifactRef, data: Curated, partner: ArtifactRef | None
+) -> Manifest:
     from pvtt_model.data.shards import read_row
     from pvtt_model.evaluation.contact_sheet import contact_sheet
 
@@ -78,13 +86,16 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, stage_name
     pool = held_out or places
     pairs = choose_pairs(pool[: stage.edit.max_clips], stage.edit.reference == "swap", pool, "wrong_reference" in stage.edit.baselines)
     trained = store.manifest(checkpoint)
-    lora, adapter, empty = trained.file(LORA), trained.file(ADAPTER), store.manifest(data.conditions).file(EMPTY_TEXT)
+    files_of, empty = tuple(trained_files(trained).values()), store.manifest(data.conditions).file(EMPTY_TEXT)
     made_with = [stage.edit, stage.backbone, stage.reference, stage.lora, recipe.latents]
     spec: list[Any] = [part.identity() for part in made_with]
     spec += [stage.parallel.precision, recipe.conditions.max_text_tokens, recipe.conditions.product_words]
-    spec += [lora.sha256, adapter.sha256, empty.sha256, REVISIONS["edits"]]
+    spec += [*(file.sha256 for file in files_of), empty.sha256, REVISIONS["edits"]]
+    partners = tuple(trained_files(store.manifest(partner)).values()) if partner else ()
+    if partners:
+        spec.append([file.sha256 for file in partners])
     keys = [digest("edits", spec, *(_hashes(place) for place in pair)) for pair in pairs]
-    units = [EditUnit(store.store.uri, key, recipe, index, *pair, lora, adapter, empty) for key, pair in zip(keys, pairs, strict=True)]
+    units = [EditUnit(store.store.uri, key, recipe, index, *pair, files_of, empty, partners) for key, pair in zip(keys, pairs, strict=True)]
     gpus = 0.0 if stage.parallel.accelerator == "cpu" else 1.0
     records = map_units(store, make_edit, units, kind="edits", what=f"editing ({stage_name})", num_gpus=gpus)
     files = [file for record in records for file in record.files]

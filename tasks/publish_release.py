@@ -19,7 +19,7 @@ from tasks.generate_edits import SHEET
 from tasks.pass_gate import VERDICT
 from tasks.policy import POLICY, produce
 from tasks.score_edits import REPORT
-from tasks.train_stage import ADAPTER, LORA
+from tasks.train_stage import ADAPTER, BACKBONE, LORA, trained_files
 from tasks.ui import picture, show_markdown, table
 
 
@@ -69,11 +69,13 @@ def _make(
     def text(ref: ArtifactRef, name: str) -> str:
         return store.local_path(store.manifest(ref).file(name)).read_text()
 
+    last = {name: store.local_path(file) for name, file in trained_files(trained[-1]).items()}
     with tempfile.TemporaryDirectory() as folder:
         paths = write_release(
             folder,
-            adapter=store.local_path(trained[-1].file(ADAPTER)),
-            lora=store.local_path(trained[-1].file(LORA)),
+            adapter=last.get(ADAPTER),
+            lora=last.get(LORA),
+            backbone=last.get(BACKBONE),
             recipe=recipe.model_dump(mode="json"),
             stages=stages,
             reports=[Report.model_validate_json(text(r, REPORT)) for r in reports],

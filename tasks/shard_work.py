@@ -135,11 +135,11 @@ def latent_shard(unit: Unit) -> Derived:
 
         def rows() -> Iterator[Row]:
             for clip, mask, variants in ahead(decoded, zip(*inputs, strict=True), few_threads):
-                row = latents_row(clip, mask, variants, spec, vae_of(spec.vae))
+                row = latents_row(clip, mask, variants, spec, vae_of(spec.vae), clip_of(spec.first_frame_clip) if spec.first_frame_clip else None)
                 said = {k: row[k] for k in ("clip_key", "usable", "reason")}
                 table.append(said | ({"videos": count_videos(names_of(row["tensors"]))} if spec.video_variants > 1 else {}))
                 yield row
-            summary[ENCODERS] = _recorded({"vae": spec.vae})
+            summary[ENCODERS] = _recorded({"vae": spec.vae} | ({"clip": spec.first_frame_clip} if spec.first_frame_clip else {}))
 
         return rows(), summary
 

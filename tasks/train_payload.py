@@ -27,5 +27,5 @@ class TrainPayload(NamedTuple):
     stage_index: int
     places: tuple[PlaceRef, ...]
     empty_text: StoredFile
-    init: tuple[StoredFile, StoredFile] | None  # LoRA and adapter of the stage before
+    init: dict[str, StoredFile] | None  # of the stage before its tensors, by the files' names
     init_is_partial: bool

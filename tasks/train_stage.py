@@ -1,4 +1,4 @@
-"""A stage's checkpoint: LoRA and reference adapter, trained on Ray with DeepSpeed."""
+"""A stage's checkpoint: LoRA and reference adapter, or what the stage trains, on Ray with DeepSpeed."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from prefect import get_run_logger, task
 from infra.artifact_store import ArtifactStore
 from infra.settings import Settings, settings
 from infra.step_checkpoints import StepCheckpoints
-from pvtt_model.artifacts import ArtifactRef, Manifest, Planned
+from pvtt_model.artifacts import ArtifactRef, Manifest, Planned, StoredFile
 from pvtt_model.chain import checkpoint_artifact
 from pvtt_model.preflight.check import as_lines, refuse
 from pvtt_model.specs import DataSpec, RecipeSpec, StageSpec, VideoSpec
 from pvtt_model.training.records import STATE, TRAINED, summary_of
-from pvtt_model.training.trained_tensors import split_trainable
+from pvtt_model.training.trained_tensors import ADAPTER, BACKBONE, LORA, split_trainable
 from tasks.clip_table import Curated, attach_json, clip_places
 from tasks.edit_work import ClipPlace
 from tasks.embed_conditions import EMPTY_TEXT
@@ -26,7 +26,6 @@ from tasks.preflight import driver_checks
 from tasks.train_payload import PlaceRef, TrainPayload
 from tasks.ui import Progress, picture, show_markdown, table
 
-ADAPTER, LORA = "reference_adapter.safetensors", "pytorch_lora_weights.safetensors"
 RECORDS, CURVE, CLIPS = "records.json", "loss_curve.png", "trained_on.json"
 LEVELS, LEVELS_PICTURE = "loss_by_level.json", "loss_by_level.png"  # with the reference it is held against
 
@@ -79,6 +78,9 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, stage_name
     chosen = select_pairs(usable, stage.data, stage_name)
     before = store.manifest(previous) if previous and stage.init_from == "previous" else None
     earlier = recipe.stages[index - 1]
+    carried = trained_files(before) if before else None
+    if carried and earlier.backbone != stage.backbone:  # another network's own weights are none of this one's
+        carried.pop(BACKBONE, None)
     payload = TrainPayload(
         store=store.store.uri,
         planned=planned,
@@ -86,12 +88,17 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, stage_name
         stage_index=index,
         places=tuple(place_ref(p, usable[p.clip_key][1], recipe.latents.video) for p in chosen),
         empty_text=store.manifest(data.conditions).file(EMPTY_TEXT),
-        init=(before.file(LORA), before.file(ADAPTER)) if before else None,
+        init=carried,
         init_is_partial=any(getattr(earlier, part) != getattr(stage, part) for part in ("backbone", "reference", "lora")),
     )
     steps = StepCheckpoints(store.store, planned)
     said = _train(payload, steps, stage_name, where)
-    return _commit(store, planned, recipe, index, steps, [p.clip_key for p in chosen], said)
+    return _commit(store, planned, recipe, index, steps, [p.clip_key for p in chosen], said, carried or {})
+
+
+def trained_files(checkpoint: Manifest) -> dict[str, StoredFile]:
+    """The files of a checkpoint's tensors, by name: LoRA, adapter and backbone, those there are."""
+    return {file.name: file for name in (LORA, ADAPTER, BACKBONE) for file in checkpoint.files if file.name == name}
 
 
 def start_only_where_it_can_end(stage: StageSpec, where: Settings) -> None:
@@ -136,7 +143,14 @@ def _train(payload: TrainPayload, steps: StepCheckpoints, stage_name: str, where
 
 
 def _commit(
-    store: ArtifactStore, planned: Planned, recipe: RecipeSpec, index: int, steps: StepCheckpoints, clip_keys: list[str], said: dict[str, Any]
+    store: ArtifactStore,
+    planned: Planned,
+    recipe: RecipeSpec,
+    index: int,
+    steps: StepCheckpoints,
+    clip_keys: list[str],
+    said: dict[str, Any],
+    carried: dict[str, StoredFile],
 ) -> Manifest:
     import numpy as np
     from safetensors.numpy import load_file, save_file
@@ -156,11 +170,14 @@ def _commit(
         broken = [key for key, tensor in trained.items() if not np.isfinite(tensor).all()]
         if broken:
             raise FloatingPointError(f"stage '{stage.name}' ended with {len(broken)} tensors that are not finite, e.g. {broken[0]}. Lower optim.lr.")
-        lora, adapter = split_trainable(trained)
-        save_file(lora, folder / LORA, metadata={"format": "pt"})
-        save_file(adapter, folder / ADAPTER, metadata={"format": "pt"})
+        made = split_trainable(trained).files()
+        for name, file in carried.items():  # what this stage does not train stays as it came
+            if name not in made or name == BACKBONE:
+                made[name] = load_file(store.local_path(file)) | made.get(name, {})
+        for name, tensors in made.items():
+            save_file(tensors, folder / name, metadata={"format": "pt"})
         loss_curve(records, folder / CURVE, title=f"{recipe.name}, stage {stage.name}")
-        parts = [LORA, ADAPTER, CURVE]
+        parts = [*made, CURVE]
         report = level_report(records, shipped_curve(recipe, stage), "the stage before" if stage.init_from == "previous" else "the untrained base")
         if report is not None:
             loss_by_level(report, folder / LEVELS_PICTURE, title=f"{recipe.name}, stage {stage.name}: loss by noise level")
@@ -168,7 +185,8 @@ def _commit(
         files = [store.attach(planned, part, folder / part) for part in parts]
     files += [attach_json(store, planned, LEVELS, report)] if report is not None else []
     files += [attach_json(store, planned, RECORDS, records), attach_json(store, planned, CLIPS, clip_keys)]
-    counts = {"lora": sum(int(t.size) for t in lora.values()), "reference_adapter": sum(int(t.size) for t in adapter.values())}
+    names = {LORA: "lora", ADAPTER: "reference_adapter", BACKBONE: "backbone"}
+    counts = {names[name]: sum(int(t.size) for t in tensors.values()) for name, tensors in split_trainable(trained).files().items()}
     summary = {
         **summary_of(records),
         "stage": stage.name,

@@ -28,6 +28,7 @@ from pvtt_model.training.loop import Resume, train
 from pvtt_model.training.records import STATE, TRAINED
 from pvtt_model.training.samples import Place, Shard
 from pvtt_model.training.teacher import build_teacher, load_trainable, load_trainable_files
+from pvtt_model.training.trained_tensors import part_of
 from tasks.preflight import store_folder
 from tasks.shard_work import image_of, vae_of, weights_of
 from tasks.train_payload import TrainPayload
@@ -76,12 +77,12 @@ def train_worker(payload: TrainPayload, reporter: Reporter) -> None:
     image_encoder = payload.recipe.conditions.image_encoder.architecture
     clip = payload.recipe.conditions.clip_encoder
     teacher = build_teacher(
-        stage.backbone, stage.reference, stage.lora, image_encoder, weights_of(stage.backbone), dtype, stage.train.seed,
+        stage.backbone, stage.reference, stage.lora, image_encoder, weights_of(stage.backbone), dtype, stage.train.seed, stage.train.trained,
         clip_encoder=clip.architecture if clip else None,
     )  # fmt: skip
     if payload.init is not None:
-        before = load_trainable_files(*(store.local_path(file) for file in payload.init))
-        report = load_trainable(teacher, before, partial=payload.init_is_partial)
+        before = load_trainable_files({name: store.local_path(file) for name, file in payload.init.items()})
+        report = load_trainable(teacher, before, partial=payload.init_is_partial, parts={part_of(name) for name in before})
         if rank == 0:
             reporter.say("carried_over", {name: len(keys) for name, keys in report.items()})
     shards = {file.key: _shard(store, file, stage.data.read) for p in payload.places for file in (p.latents, p.conditions)}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -18,12 +18,16 @@ from torch import Tensor
 
 from pvtt_model.backbones.vae import VideoAutoencoder
 from pvtt_model.curation.frames import DTYPES, to_model
+from pvtt_model.curation.i2v_context import FIRST, IMAGE, first_latents, first_tokens
 from pvtt_model.curation.mask_policy import fill_inside
 from pvtt_model.curation.vace_references import reference_latents
 from pvtt_model.curation.variants import stored_context, variant_name
 from pvtt_model.curation.video_variants import LeftOut, VideoVariant, clip_variants
 from pvtt_model.data.video_io import PictureUnreadable
 from pvtt_model.specs import LatentSpec, MaskSpec
+
+if TYPE_CHECKING:  # it takes seconds to load
+    from pvtt_model.backbones.clip import ClipModel
 
 REFERENCES = "references_NCFHW"  # a row's tensor of the reference pictures, one frame each, where LatentSpec.references asks for it
 PIXELS_A_CALL = 1 << 22  # of all frames that go through the VAE together: small clips gain by it, large ones would not fit
@@ -80,6 +84,7 @@ def encode_latents(
     timeout_s: float = 120.0,
     masks: MaskSpec = MaskSpec(),  # noqa: B008 - frozen
     shot_threshold: float | None = None,
+    clip_model: ClipModel | None = None,
 ) -> dict[str, Any]:
     """The latents row of one clip; a clip whose mask was refused stays in its row, unusable, with the mask's reason.
 
@@ -88,13 +93,20 @@ def encode_latents(
     longer is unusable too. masks, shot_threshold: see clip_variants(); without video variants neither matters.
     """
     found = clip_variants(clip, mask, spec, masks, shot_threshold, timeout_s) if mask["usable"] else ()
-    return latents_row(clip, mask, found, spec, vae)
+    return latents_row(clip, mask, found, spec, vae, clip_model)
 
 
 def latents_row(
-    clip: dict[str, Any], mask: dict[str, Any], variants: Iterable[VideoVariant | LeftOut], spec: LatentSpec, vae: VideoAutoencoder
+    clip: dict[str, Any],
+    mask: dict[str, Any],
+    variants: Iterable[VideoVariant | LeftOut],
+    spec: LatentSpec,
+    vae: VideoAutoencoder,
+    clip_model: ClipModel | None = None,
 ) -> dict[str, Any]:
-    """encode_latents() of variants that are decoded already."""
+    """encode_latents() of variants that are decoded already. clip_model: the one that spec.first_frame_clip names."""
+    if (spec.first_frame_clip is None) != (clip_model is None):
+        raise ValueError(f"latents.first_frame_clip is {spec.first_frame_clip}, and the CLIP given {clip_model}. Give the one that it names.")
     row: dict[str, Any] = {"clip_key": clip["clip_key"], "usable": mask["usable"], "reason": mask["reason"], "tensors": b""}
     if not mask["usable"]:
         return row
@@ -110,6 +122,10 @@ def latents_row(
         tensors = {variant_name("latents_CFHW", 0, videos): latents}
         for i, context in enumerate(contexts):
             tensors |= stored_context(context, i, videos)
+        if spec.first_frame:
+            tensors[variant_name(FIRST, 0, videos)] = first_latents(vae, to_model(found.frames_TCHW)[:, 0], len(found.frames_TCHW))
+        if clip_model is not None:
+            tensors[variant_name(IMAGE, 0, videos)] = first_tokens(clip_model, found.frames_TCHW[0])
         if spec.references != "none" and videos == 0:
             try:
                 height, width = found.frames_TCHW.shape[-2:]

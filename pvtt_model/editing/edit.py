@@ -11,13 +11,14 @@ from torch import Tensor
 from pvtt_model.backbones.image import letterbox
 from pvtt_model.backbones.vae import VideoAutoencoder
 from pvtt_model.curation.frames import DTYPES, as_seen, frames_and_mask, to_frames, to_model
+from pvtt_model.curation.i2v_context import FIRST, IMAGE, context_for
 from pvtt_model.curation.latents import REFERENCES
 from pvtt_model.curation.mask_policy import widen
 from pvtt_model.curation.prompts import replaced
 from pvtt_model.curation.vace_references import reference_latents
 from pvtt_model.curation.variants import control_of
 from pvtt_model.data.video_io import decode, fit, fit_mask, png_bytes, png_mask, read_picture
-from pvtt_model.editing.sample import EditInputs, Variant, composite, latent_mask, sample_variants
+from pvtt_model.editing.sample import EditInputs, Experts, Variant, composite, each_of, latent_mask, sample_variants
 from pvtt_model.reference.features import READS, PictureFeatures, pictures_of
 from pvtt_model.specs import EditSpec, LatentSpec, VideoSpec
 from pvtt_model.training.schedule import seed_of
@@ -30,7 +31,7 @@ OPTIONAL_VIDEOS = ("truth", "truth_mask", "truth_round_trip", "base", "no_refere
 
 
 def edit_clip(
-    teacher: Teacher,
+    teacher: Teacher | Experts,
     vae: VideoAutoencoder,
     template: dict[str, Row],
     reference: dict[str, Row],
@@ -61,14 +62,17 @@ def edit_clip(
     z, c = load(template["latents"]["tensors"]), load(reference["conditions"]["tensors"])
     own_text = product_hidden and bool(clip.get("product_words"))
     text = load(template["conditions"]["tensors"])["text_LD"] if own_text else c["text_LD"]
-    control = control_of(z, 0)
-    assert control is not None  # a usable row has the policy's own variant
-    device = next(teacher.parameters()).device
+    first = each_of(teacher)[0]
+    vace = control_of(z, 0)
+    assert vace is not None  # a usable row has the policy's own variant
+    control = context_for(first.kind, vace, z["latents_CFHW"].float(), z.get(FIRST, torch.zeros(0)).float())
+    device = next(first.parameters()).device
     frames, exact = frames_and_mask(clip, template["masks"], latents.video)
     mask = widen(exact, latents.mask_policy)
     height, width = frames.shape[-2:]
-    shown, wrongly = (None if r is None else _pictures(teacher, r, (height, width), latents, vae) for r in (reference, wrong))
-    tensors = (control, text, empty_text_LD, shown, wrongly, z["latents_CFHW"], latent_mask(mask, vae.space_stride))
+    shown, wrongly = (None if r is None else _pictures(first, r, (height, width), latents, vae) for r in (reference, wrong))
+    image = z.get(IMAGE) if first.reads_image else None
+    tensors = (control, text, empty_text_LD, shown, wrongly, z["latents_CFHW"], latent_mask(mask, vae.space_stride), image)
     inputs = EditInputs(*(None if t is None else t.to(device, torch.float32) for t in tensors))  # type: ignore[arg-type]
     try:
         sampled = sample_variants(teacher, inputs, _asked(edit, wrong is not None), edit, max_text_tokens, seed_of(edit.seed, clip["clip_key"]))

@@ -1,4 +1,6 @@
-"""Sampling an edit with the teacher, on VACE's masked path; and beside it, from the same noise, what the teacher is held against.
+"""Sampling an edit with the teacher, on VACE's masked path or as its backbone's kind has it; and beside it, from the same noise, what the
+teacher is held against. Of Wan2.2's two experts each answers at its own noise levels. Without training, or at reference scale 0, it is diffusers'
+own pipeline: tests/pvtt_model/editing/test_pipeline_equality.py.
 
 Two guidance scales, each in the convention uncond + scale (cond - uncond), so that scale 1 is the plain conditional:
 
@@ -22,6 +24,7 @@ import torch.nn.functional as F
 from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 from torch import Tensor
 
+from pvtt_model.backbones.conditioning import latent_channels, velocity, with_given
 from pvtt_model.objectives.rectified_flow import TIMESTEPS, interpolate
 from pvtt_model.reference.features import PictureFeatures, stack_features
 from pvtt_model.reference.injection import Encoded
@@ -34,7 +37,7 @@ Velocity = Callable[[Tensor, Tensor], Tensor]
 
 
 class EditInputs(NamedTuple):
-    """What one edit needs: VACE's context (M, F, H, W), text tokens (L, D) given and empty, and what the injection reads of the pictures."""
+    """What one edit needs: the kind's context (M, F, H, W), text tokens (L, D) given and empty, and what the injection reads of the pictures."""
 
     control_MFHW: Tensor
     text_LD: Tensor
@@ -43,6 +46,15 @@ class EditInputs(NamedTuple):
     wrong_reference: PictureFeatures | None = None  # of a third product, for the variant 'wrong_reference'
     source_CFHW: Tensor | None = None  # the template's own latents, and
     made_FHW: Tensor | None = None  # bool, the cells with a masked pixel (latent_mask): both wanted where the background is blended
+    image_NC: Tensor | None = None  # the first frame's CLIP tokens, for a backbone that reads them
+
+
+class Experts(NamedTuple):
+    """Teachers of Wan2.2's two experts, on one latent space. boundary: the noise level at and above which `high` answers."""
+
+    high: Teacher
+    low: Teacher
+    boundary: float
 
 
 class Condition(NamedTuple):
@@ -66,14 +78,14 @@ def flow_scheduler(spec: EditSpec) -> UniPCMultistepScheduler | FlowMatchEulerDi
     return scheduler
 
 
-def sample_edit(teacher: Teacher, inputs: EditInputs, spec: EditSpec, max_text_tokens: int, seed: int) -> Tensor:
+def sample_edit(teacher: Teacher | Experts, inputs: EditInputs, spec: EditSpec, max_text_tokens: int, seed: int) -> Tensor:
     """Latents (C, F, H, W) of the edited clip; the same for the same seed. Raises FloatingPointError where they are not finite."""
     return sample_variants(teacher, inputs, ("edit",), spec, max_text_tokens, seed)["edit"]
 
 
 @torch.no_grad()
 def sample_variants(
-    teacher: Teacher, inputs: EditInputs, variants: Sequence[Variant], spec: EditSpec, max_text_tokens: int, seed: int
+    teacher: Teacher | Experts, inputs: EditInputs, variants: Sequence[Variant], spec: EditSpec, max_text_tokens: int, seed: int
 ) -> dict[Variant, Tensor]:
     """Latents (C, F, H, W) by variant, all from the noise of `seed`.
 
@@ -86,9 +98,9 @@ def sample_variants(
         raise ValueError("edit.background is 'blended', but inputs.source_CFHW or made_FHW is None. Give the template's latents and latent_mask.")
     if "wrong_reference" in variants and inputs.wrong_reference is None:
         raise ValueError("the variant 'wrong_reference' is asked for, but inputs.wrong_reference is None. Give a third product's pictures.")
-    teacher.eval()
-    channels: int = teacher.transformer.config.in_channels  # type: ignore[assignment,union-attr]
-    shape = (1, channels, *inputs.control_MFHW.shape[1:])
+    for one in each_of(teacher):
+        one.eval()
+    shape = (1, latent_channels(each_of(teacher)[0].transformer), *inputs.control_MFHW.shape[1:])
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(inputs.control_MFHW.device)
     found: dict[Variant, Tensor] = {}
     taught = [v for v in variants if v != "base"]
@@ -106,41 +118,70 @@ def sample_variants(
     return finite
 
 
+def each_of(teacher: Teacher | Experts) -> tuple[Teacher, ...]:
+    """The high-noise expert's and the low-noise one's, or the one there is."""
+    return (teacher.high, teacher.low) if isinstance(teacher, Experts) else (teacher,)
+
+
 @contextmanager
-def bare_backbone(teacher: Teacher) -> Iterator[None]:
-    """Inside, the transformer is the published one: LoRA off. Outside it is as it was, whatever happened inside."""
-    teacher.transformer.disable_adapters()  # type: ignore[operator]
+def bare_backbone(teacher: Teacher | Experts) -> Iterator[None]:
+    """Inside, the transformer is the published one: LoRA off, own weights as they were. Outside it is as it was, whatever happened inside."""
+    for one in each_of(teacher):
+        one.transformer.disable_adapters()  # type: ignore[operator]
+        one.swap_published()
     try:
         yield
     finally:
-        teacher.transformer.enable_adapters()  # type: ignore[operator]
+        for one in each_of(teacher):
+            one.swap_published()
+            one.transformer.enable_adapters()  # type: ignore[operator]
 
 
 @contextmanager
-def reference_scaled(teacher: Teacher, spec: EditSpec) -> Iterator[None]:
+def reference_scaled(teacher: Teacher | Experts, spec: EditSpec) -> Iterator[None]:
     """Inside, the reference adds to the layers what spec.reference_scale and path_scales say; outside as before."""
-    before = teacher.reference_scale, teacher.path_scales
-    teacher.reference_scale, teacher.path_scales = spec.reference_scale, spec.path_scales
+    before = [(one.reference_scale, one.path_scales) for one in each_of(teacher)]
+    for one in each_of(teacher):
+        one.reference_scale, one.path_scales = spec.reference_scale, spec.path_scales
     try:
         yield
     finally:
-        teacher.reference_scale, teacher.path_scales = before
+        for one, was in zip(each_of(teacher), before, strict=True):
+            one.reference_scale, one.path_scales = was
 
 
 def _sampled(
-    teacher: Teacher, inputs: EditInputs, variants: Sequence[Variant], spec: EditSpec, max_text_tokens: int, noise_1CFHW: Tensor
+    teacher: Teacher | Experts, inputs: EditInputs, variants: Sequence[Variant], spec: EditSpec, max_text_tokens: int, noise_1CFHW: Tensor
 ) -> dict[Variant, Tensor]:
-    conditions = [c for i, variant in enumerate(variants) for c in _conditions(i, variant, spec)]
-    velocity = _velocity(teacher, inputs, conditions, max_text_tokens)
+    answers = [_answer(one, inputs, variants, of_it, max_text_tokens) for one, of_it in zip(each_of(teacher), _specs(spec), strict=False)]
     scheduler = flow_scheduler(spec)
     latents = noise_1CFHW.expand(len(variants), -1, -1, -1, -1)
     for step, timestep in enumerate(scheduler.timesteps):
-        v_RCFHW = velocity(latents, timestep)
-        guided = torch.stack([_guided(i, conditions, v_RCFHW, spec) for i in range(len(variants))])
+        low = isinstance(teacher, Experts) and bool(timestep < teacher.boundary * TIMESTEPS)
+        guided = answers[1 if low else 0](latents, timestep)
         latents = scheduler.step(guided, timestep, latents, return_dict=False)[0]
         if spec.background == "blended":
             latents = _blended(latents, inputs, noise_1CFHW, scheduler.sigmas[step + 1])
+    latents = with_given(each_of(teacher)[0].kind, latents, inputs.control_MFHW[None])
     return dict(zip(variants, latents, strict=True))
+
+
+def _specs(spec: EditSpec) -> tuple[EditSpec, EditSpec]:
+    """The settings of the first, or only, expert and of the low-noise one."""
+    low = spec.guidance_text if spec.guidance_text_low is None else spec.guidance_text_low
+    return spec, spec.model_copy(update={"guidance_text": low})
+
+
+def _answer(teacher: Teacher, inputs: EditInputs, variants: Sequence[Variant], spec: EditSpec, max_text_tokens: int) -> Velocity:
+    """guided(latents (V, C, F, H, W), timestep) -> the docstring's sum of each variant."""
+    conditions = [c for i, variant in enumerate(variants) for c in _conditions(i, variant, spec)]
+    each = _velocity(teacher, inputs, conditions, max_text_tokens)
+
+    def guided(latents_VCFHW: Tensor, timestep: Tensor) -> Tensor:
+        v_RCFHW = each(latents_VCFHW, timestep)
+        return torch.stack([_guided(i, conditions, v_RCFHW, spec) for i in range(len(variants))])
+
+    return guided
 
 
 def latent_mask(mask_THW: Tensor, cell: int = 8) -> Tensor:
@@ -184,7 +225,7 @@ def _guided(index: int, conditions: Sequence[Condition], v_RCFHW: Tensor, spec: 
 
 
 def _velocity(teacher: Teacher, inputs: EditInputs, conditions: Sequence[Condition], max_text_tokens: int) -> Velocity:
-    """velocity(latents (V, C, F, H, W), timestep) -> (R, C, F, H, W), a row a condition.
+    """each(latents (V, C, F, H, W), timestep) -> (R, C, F, H, W), a row a condition.
 
     It is Teacher.forward, but what no step changes (the references' tokens, the texts) is computed once here.
     """
@@ -192,19 +233,16 @@ def _velocity(teacher: Teacher, inputs: EditInputs, conditions: Sequence[Conditi
     text, empty = (pad_rows(t, max_text_tokens) for t in (inputs.text_LD, inputs.empty_text_LD))
     text_RLD = torch.stack([text if c.text else empty for c in conditions]).to(dtype)
     control = inputs.control_MFHW[None].expand(len(conditions), -1, -1, -1, -1).to(dtype)
+    image = None if inputs.image_NC is None else inputs.image_NC[None].expand(len(conditions), -1, -1).to(dtype)
     which = torch.tensor([c.variant for c in conditions], device=device)
     present_R = torch.tensor([c.reference is not None for c in conditions], device=device)
     teacher.give_reference(_encoded(teacher, inputs, conditions, text_RLD), present_R)
 
-    def velocity(latents_VCFHW: Tensor, timestep: Tensor) -> Tensor:
+    def each(latents_VCFHW: Tensor, timestep: Tensor) -> Tensor:
         sigma = (timestep / 1000.0).expand(len(conditions)).to(device)
-        out = teacher.transformer(
-            hidden_states=latents_VCFHW[which].to(dtype), timestep=sigma * TIMESTEPS, encoder_hidden_states=text_RLD,
-            control_hidden_states=control, return_dict=False,
-        )[0]  # fmt: skip
-        return out.float()
+        return velocity(teacher.transformer, teacher.kind, latents_VCFHW[which].to(dtype), sigma * TIMESTEPS, text_RLD, control, image).float()
 
-    return velocity
+    return each
 
 
 def _encoded(teacher: Teacher, inputs: EditInputs, conditions: Sequence[Condition], text_RLD: Tensor) -> Encoded | None:

@@ -35,6 +35,7 @@ def model_card(
         "## Base model",
         f"`{base['architecture']}`, weights `{base['weights']}`, revision `{base.get('revision') or 'none'}`. Frozen; only the "
         f"{_low_rank(last['lora'])}; {lora_parameters:,} parameters) and the reference adapter were trained.",
+        _own_weights(last),
         "## How it was trained",
         _training(recipe, stages),
         "## Data",
@@ -50,6 +51,17 @@ def model_card(
         f"`lineage.json` names every artifact back to the clips.\n\n```json\n{_short(lineage)}\n```",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _own_weights(last: dict[str, Any]) -> str:
+    """What else than LoRA and adapter the last stage trained, and what it did not train of them."""
+    trained = last["train"].get("trained", ("lora", "adapter"))
+    if list(trained) == ["lora", "adapter"]:
+        return ""
+    said = f"This stage trained: {', '.join(trained)}."
+    if "vace" in trained or "all" in trained:
+        said += " `backbone.safetensors` holds the backbone's own trained weights under diffusers' names; load it over the base model's."
+    return said + " What an earlier stage trained and this one did not is in the files unchanged."
 
 
 def random_parts(recipe: dict[str, Any]) -> list[str]:

@@ -2,6 +2,7 @@
 
     reference_adapter.safetensors       resampler and decoupled K/V projections, this project's own keys
     pytorch_lora_weights.safetensors    diffusers' names: pipe.load_lora_weights(folder)
+    backbone.safetensors                only where the backbone's own weights were trained: diffusers' names, VACE's blocks or all
     model_index.json                    base model, rank, alpha, SHA-256 of every other file
     lineage.json  README.md  contact_sheet.png
 
@@ -25,6 +26,7 @@ from pvtt_model.evaluation.report import Report
 from pvtt_model.export.lora_file import lora_bytes, read_lora, read_tensors, trained_layers
 from pvtt_model.export.model_card import model_card
 from pvtt_model.specs import LoraSpec
+from pvtt_model.training.trained_tensors import BACKBONE
 
 ADAPTER, LORA, INDEX, LINEAGE, CARD, SHEET = (
     "reference_adapter.safetensors",
@@ -39,8 +41,9 @@ ADAPTER, LORA, INDEX, LINEAGE, CARD, SHEET = (
 def write_release(
     folder: str | Path,
     *,
-    adapter: Path,
-    lora: Path,
+    adapter: Path | None,
+    lora: Path | None,
+    backbone: Path | None = None,
     recipe: dict[str, Any],
     stages: list[dict[str, Any]],
     reports: Sequence[Report],
@@ -51,8 +54,8 @@ def write_release(
 ) -> list[Path]:
     """Write the release into `folder` (made where missing) and return its files, model_index.json last.
 
-    adapter, lora  safetensors of the last stage; lora already has diffusers' keys
-    recipe         RecipeSpec.model_dump(mode='json'): its last stage names the base model, ranks and alphas
+    adapter, lora, backbone  safetensors of the last stage, None where it has none of the kind; lora already has diffusers' keys
+    recipe         RecipeSpec.model_dump(mode='json'): its last stage names the base model, rank and alpha
     stages         one dict a trained stage, `name` and what is worth a line in the card (steps, final_loss, checkpoint, edits, ...)
     reports, verdicts  of the stages in order, matched by stage name
     lineage        any JSON; `data: {clips, products, ...}` is shown in the card where present
@@ -62,9 +65,14 @@ def write_release(
     safetensors, or JSON that is none (NaN). Everything is checked before the first file is written.
     """
     last = recipe["stages"][-1]
-    read_tensors(adapter)
-    layers = trained_layers(tensors := read_tensors(lora), LoraSpec.model_validate(last["lora"]))
-    files: dict[str, bytes] = {ADAPTER: Path(adapter).read_bytes(), LORA: lora_bytes(layers, "diffusers"), LINEAGE: _json(lineage)}
+    tensors = {} if lora is None else read_tensors(lora)
+    layers = trained_layers(tensors, LoraSpec.model_validate(last["lora"])) if tensors else {}
+    files: dict[str, bytes] = {LORA: lora_bytes(layers, "diffusers")} if layers else {}
+    for name, path in ((ADAPTER, adapter), (BACKBONE, backbone)):
+        if path is not None:
+            read_tensors(path)
+            files[name] = Path(path).read_bytes()
+    files[LINEAGE] = _json(lineage)
     if contact_sheet is not None:
         files[SHEET] = Path(contact_sheet).read_bytes()
     parameters = sum(t.numel() for t in tensors.values())

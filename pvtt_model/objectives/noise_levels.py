@@ -39,11 +39,12 @@ def shift_of(spec: ObjectiveSpec, latent_shape: tuple[int, ...]) -> float:
     return math.exp(math.log(spec.shift) + slope * (tokens - spec.base_tokens))
 
 
-def draw_sigma(spec: ObjectiveSpec, latent_shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """One level (1,) for a clip of latents (C, F, H, W), as the spec has it."""
+def draw_sigma(spec: ObjectiveSpec, latent_shape: tuple[int, ...], generator: torch.Generator, levels: tuple[float, float] = (0.0, 1.0)) -> Tensor:
+    """One level (1,) for a clip of latents (C, F, H, W), as the spec has it. levels: of an expert, what it alone is trained on."""
+    low, high = max(spec.sigma_low, levels[0]), min(spec.sigma_high, levels[1])
     return sample_sigma(
         1, spec.timestep_sampling, shift_of(spec, latent_shape), generator,
-        logit_mean=spec.logit_mean, logit_std=spec.logit_std, mode_scale=spec.mode_scale, low=spec.sigma_low, high=spec.sigma_high,
+        logit_mean=spec.logit_mean, logit_std=spec.logit_std, mode_scale=spec.mode_scale, low=low, high=high,
     )  # fmt: skip
 
 

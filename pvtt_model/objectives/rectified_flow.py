@@ -8,7 +8,6 @@ timestep is 1000 sigma. Liu et al., arXiv:2209.03003. How sigma is drawn: noise_
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 TIMESTEPS = 1000.0
@@ -43,6 +42,14 @@ def mask_weights(mask_BMFHW: Tensor, weight: float) -> Tensor:
     """
     weights_BFHW = 1 + (weight - 1) * mask_BMFHW.float().mean(1)
     return weights_BFHW / weights_BFHW.mean((1, 2, 3), keepdim=True)
+
+
+def answered_weights(weights_BFHW: Tensor | None, answered_BFHW: Tensor | None) -> Tensor | None:
+    """The weights without the cells that the context gives (answered 0), again with a mean of 1 a sample; None: every cell alike."""
+    if answered_BFHW is None:
+        return weights_BFHW
+    kept = answered_BFHW.float() if weights_BFHW is None else weights_BFHW * answered_BFHW.float()
+    return kept / kept.mean((1, 2, 3), keepdim=True)
 
 
 def flow_loss(prediction_BCFHW: Tensor, x0_BCFHW: Tensor, noise_BCFHW: Tensor, weights_BFHW: Tensor | None = None) -> Tensor:

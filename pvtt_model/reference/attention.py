@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from torch import Tensor, nn
 
+from pvtt_model.backbones.conditioning import TEXT_TOKENS
+
 
 def attend(query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None = None) -> Tensor:
     """softmax(q k / sqrt d) v of (B, heads, N, d), where `keep` is true.
@@ -93,9 +95,9 @@ def _heads(attn: Any, x_BND: Tensor) -> Tensor:
 class ReferenceAttnProcessor(TokenReader):
     """Wan's cross-attention with a second attention, to the reference tokens, added before the output projection.
 
-    Operation by operation diffusers' WanAttnProcessor for a cross-attention (no rotary embedding, no keys of an image of its own), so
-    that a zero reference, which adds exact zeros, leaves the base's bits. Query and output projection are computed once for all.
-    `semantic` reads a second set of tokens, of the injection 'dual_path'.
+    Operation by operation diffusers' WanAttnProcessor for a cross-attention (no rotary embedding), Wan2.1's image-to-video one with the keys
+    of its first frame included, so that a zero reference, which adds exact zeros, leaves the base's bits. Query and output projection are
+    computed once for all. `semantic` reads a second set of tokens, of the injection 'dual_path'.
     """
 
     _attention_backend: Any = None  # set by diffusers' set_attention_backend, for the text's attention
@@ -109,15 +111,22 @@ class ReferenceAttnProcessor(TokenReader):
     ) -> Tensor:
         if rotary_emb is not None or attn.fused_projections:
             raise ValueError("the reference adapter hooks on text cross-attention with separate projections. Unfuse them, or hook on attn2 alone.")
+        words = encoder_hidden_states if attn.add_k_proj is None else encoder_hidden_states[:, -TEXT_TOKENS:]
         query = _heads(attn, attn.norm_q(attn.to_q(hidden_states)))
-        key, value = _heads(attn, attn.norm_k(attn.to_k(encoder_hidden_states))), _heads(attn, attn.to_v(encoder_hidden_states))
-        out = dispatch_attention_fn(
-            query, key, value, attn_mask=attention_mask, dropout_p=0.0, is_causal=False, backend=self._attention_backend, parallel_config=None
-        )
-        out = out.flatten(2, 3).type_as(query)
+        out = self._attended(attn, query, attn.norm_k(attn.to_k(words)), attn.to_v(words), attention_mask)
+        if attn.add_k_proj is not None:  # the first frame's tokens stand before the text's
+            image = encoder_hidden_states[:, :-TEXT_TOKENS]
+            out = out + self._attended(attn, query, attn.norm_added_k(attn.add_k_proj(image)), attn.add_v_proj(image), None)
         for seen in (super().forward(attn, query), None if self.semantic is None else self.semantic(attn, query)):
             out = out if seen is None else out + seen
         return attn.to_out[1](attn.to_out[0](out))
+
+    def _attended(self, attn: Any, query_BLHd: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        out = dispatch_attention_fn(
+            query_BLHd, _heads(attn, key), _heads(attn, value), attn_mask=mask, dropout_p=0.0, is_causal=False,
+            backend=self._attention_backend, parallel_config=None,
+        )  # fmt: skip
+        return out.flatten(2, 3).type_as(query_BLHd)
 
 
 def hooked_blocks(transformer: Any, every_nth_layer: int, vace_blocks: bool) -> list[tuple[int, Any]]:
@@ -135,8 +144,8 @@ def hooked_blocks(transformer: Any, every_nth_layer: int, vace_blocks: bool) -> 
     for name, _, block in hooked:
         if any(isinstance(attn.processor, nn.Module) for attn in (block.attn1, block.attn2)):  # diffusers' own hold no parameters
             raise ValueError(f"{name} has a reference adapter already. Load a fresh transformer before attaching another.")
-        if block.attn2.add_k_proj is not None or block.attn1.fused_projections or block.attn2.fused_projections:
-            raise ValueError(f"{name} attends to an image of its own, or has fused projections. Load Wan's text model, unfused.")
+        if block.attn1.fused_projections or block.attn2.fused_projections:
+            raise ValueError(f"{name} has fused projections. Call unfuse_qkv_projections() before attaching.")
     return [(layer, block) for _, layer, block in hooked]
 
 

@@ -19,6 +19,9 @@ class EditSpec(Spec):
     scheduler: Literal["unipc", "flow_euler"] = "unipc"
     shift: Annotated[float, Field(gt=0)] = 16.0
     guidance_text: Annotated[float, Field(ge=0)] = 5.0
+    guidance_text_low: Annotated[float, Field(ge=0)] | None = Added(
+        None, description="guidance_text of the low-noise expert, diffusers' guidance_scale_2; null: guidance_text. Of two experts alone"
+    )
     guidance_reference: Annotated[float, Field(ge=0)] = 2.0
     reference_scale: Annotated[float, Field(ge=0)] = Added(
         1.0, description="of what the reference adds in every layer that reads it; 1 as trained, 0: the reference is not read"

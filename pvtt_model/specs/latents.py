@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pvtt_model.specs.base import Added, Positive, Share, Spec
 from pvtt_model.specs.masks import MaskPolicy
@@ -45,4 +45,16 @@ class LatentSpec(Spec):
         description="the reference pictures as VACE takes them, through the VAE: letterboxed to the video's size on white, as diffusers does, or on "
         "their own border's colour, on which alpha is laid too; none: they are not encoded",
     )
+    first_frame: bool = Added(
+        False, description="the first frame and grey after it, through the VAE: the context that an image-to-video backbone starts from"
+    )
+    first_frame_clip: ModelSpec | None = Added(
+        None, description="the CLIP whose tokens of the first frame, cut to a square, Wan2.1's image-to-video backbones read; null: none"
+    )
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+
+    @model_validator(mode="after")
+    def _tokens_are_of_the_first_frame(self) -> LatentSpec:
+        if self.first_frame_clip and not self.first_frame:
+            raise ValueError("latents.first_frame_clip is set and first_frame is not; none reads it alone. Set latents.first_frame=true.")
+        return self

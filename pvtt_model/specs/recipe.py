@@ -101,3 +101,29 @@ class RecipeSpec(Spec):
         }.get(stage.reference.injection)
         if lacking:
             raise ValueError(f"stage '{stage.name}' has reference.injection '{stage.reference.injection}', which reads {lacking}.")
+
+    @model_validator(mode="after")
+    def _carried_parts_fit(self) -> RecipeSpec:
+        """What a stage takes over and does not train has to fit it as it is."""
+        held: set[str] = set()
+        for before, stage in zip((None, *self.stages), self.stages, strict=False):
+            trained = set(stage.train.trained)
+            if before is None or stage.init_from == "base":
+                held = trained
+                continue
+            differ = [part for part in ("backbone", "reference", "lora") if getattr(before, part) != getattr(stage, part)]
+            carried = sorted((held - trained) & {"lora", "adapter"})
+            if carried and differ:
+                raise ValueError(
+                    f"stage '{stage.name}' takes over what '{before.name}' trained, does not train {carried} itself, and has another "
+                    f"{' and '.join(differ)}. Name {carried} in train.trained, or leave these settings as they were."
+                )
+            held |= trained
+        return self
+
+    def partner_of(self, stage: StageSpec) -> StageSpec | None:
+        """The last earlier stage that trains the other expert of the stage's backbone; None where there is none."""
+        earlier = self.stages[: self.stages.index(stage)]
+        of = stage.backbone
+        others = [s for s in earlier if of.expert and s.backbone.architecture == of.architecture and s.backbone.expert not in (of.expert, None)]
+        return others[-1] if others else None

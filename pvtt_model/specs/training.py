@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from pvtt_model.specs.base import Execution, Positive, Spec
+from pvtt_model.specs.base import Added, Execution, Positive, Spec
 
 
 class OptimSpec(Spec):
@@ -41,13 +41,28 @@ class ParallelSpec(Spec):
 
 
 class TrainSpec(Spec):
-    """Length of a stage, and how it survives."""
+    """Length of a stage, what it trains, and how it survives."""
 
     steps: Positive
     seed: int = 42
+    trained: tuple[Literal["lora", "adapter", "vace", "all"], ...] = Added(
+        ("lora", "adapter"),
+        description="what gets gradients and is saved: the LoRA, the reference adapter, VACE's own blocks, or all of the transformer's own weights; "
+        "what the stage before trained and this one does not is carried along unchanged",
+    )
     checkpoint_every_steps: Positive = Execution(500)
     keep_checkpoints: Positive = Execution(3)
     max_worker_restarts: Annotated[int, Field(ge=0)] = Execution(3)
+
+    @field_validator("trained")
+    @classmethod
+    def _each_part_once(cls, trained: tuple[str, ...]) -> tuple[str, ...]:
+        order = ("lora", "adapter", "vace", "all")
+        if not trained:
+            raise ValueError(f"train.trained is empty, so that nothing would be trained. Use some of {list(order)}.")
+        if "vace" in trained and "all" in trained:
+            raise ValueError("train.trained names 'vace' and 'all', which holds VACE's blocks. Name one of the two.")
+        return tuple(part for part in order if part in trained)
 
 
 class DataSpec(Spec):

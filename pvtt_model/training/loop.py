@@ -18,11 +18,13 @@ import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from pvtt_model.backbones.conditioning import answered
+from pvtt_model.backbones.experts import level_range
 from pvtt_model.objectives.identity import LossModels, identity_loss, pooled_reference
 from pvtt_model.objectives.level_bins import BINS, LevelTally, level_record
 from pvtt_model.objectives.level_weights import level_weights
 from pvtt_model.objectives.noise_levels import draw_sigma, shift_of
-from pvtt_model.objectives.rectified_flow import data_estimate, flow_loss, interpolate, mask_weights
+from pvtt_model.objectives.rectified_flow import answered_weights, data_estimate, flow_loss, interpolate, mask_weights
 from pvtt_model.objectives.reference_reconstruction import attach_probe, reconstruction_loss
 from pvtt_model.objectives.words import words_loss
 from pvtt_model.specs import StageSpec
@@ -32,9 +34,6 @@ from pvtt_model.training.records import STATE, TRAINED
 from pvtt_model.training.samples import Batch, Place, Sample, collate
 from pvtt_model.training.schedule import samples_of, seed_of
 from pvtt_model.training.teacher import Teacher, load_trainable
-
-#: VACE's mask stands last in its context: the 8 x 8 pixels of each latent cell.
-MASK_CHANNELS = 64
 
 
 class Hooks(Protocol):
@@ -152,14 +151,14 @@ def _loss(
 
     `tally` takes the plain flow loss by noise level. Options that draw more draw last, so that they change no draw of before.
     """
-    objective, seed = stage.objective, stage.train.seed
+    objective, seed, kind = stage.objective, stage.train.seed, engine.teacher.kind
     generators = [torch.Generator().manual_seed(seed_of(seed, "noise", draw)) for draw, _ in draws]
     torch.manual_seed(seed_of(seed, "dropout", draws[0][0]))
     samples = [kept[index] for _, index in draws]
     keep_text = [bool(torch.rand((), generator=g) >= objective.text_dropout) for g in generators]
     keep_reference = [bool(torch.rand((), generator=g) >= objective.reference_dropout) for g in generators]
-    latent_shape = tuple(samples[0].x0_CFHW.shape)
-    sigma = torch.cat([draw_sigma(objective, latent_shape, g) for g in generators])
+    latent_shape, levels = tuple(samples[0].x0_CFHW.shape), level_range(stage.backbone)
+    sigma = torch.cat([draw_sigma(objective, latent_shape, g, levels) for g in generators])
     noise = torch.stack([torch.randn(s.x0_CFHW.shape, generator=g) for s, g in zip(samples, generators, strict=True)])
     variants = [int(torch.randint(len(s.control_VMFHW), (), generator=g)) for s, g in zip(samples, generators, strict=True)]
     pictures = [_one_of(len(s.pictures), g) for s, g in zip(samples, generators, strict=True)]
@@ -171,9 +170,12 @@ def _loss(
     batch: Batch = collate(samples, max_text_tokens, empty_text_LD, keep_text, variants, pictures).to(engine.device, dtype)
     x0, noise, sigma = batch.x0_BCFHW.float(), noise.to(engine.device), sigma.to(engine.device)
     noisy, has_reference = interpolate(x0, noise, sigma), torch.tensor(keep_reference, device=engine.device)
-    prediction = engine.forward(noisy.to(dtype), sigma, batch.text_BLD, batch.control_BMFHW, batch.reference, has_reference)
-    mask = batch.control_BMFHW[:, -MASK_CHANNELS:]
+    control, mask = batch.context(kind), batch.mask_BMFHW
+    prediction = engine.forward(
+        noisy.to(dtype), sigma, batch.text_BLD, control, batch.reference, has_reference, batch.image if engine.teacher.reads_image else None
+    )
     weights = None if objective.mask_weight == 1 else mask_weights(mask, objective.mask_weight)
+    weights = answered_weights(weights, answered(kind, control))
     losses = flow_loss(prediction, x0, noise, weights)
     if tally is not None:
         tally.add(sigma, losses if weights is None else flow_loss(prediction.detach(), x0, noise))
@@ -209,7 +211,14 @@ def loss_levels(stage: StageSpec, engine: Engine, samples: Sequence[Sample], emp
     Noise, level and dropped conditions hang on the draw's number and the stage's seed alone, so two teachers are asked the same questions.
     """
     tally, size = LevelTally(), stage.parallel.micro_batch
-    asked = {"timestep_sampling": "uniform", "shift": 1.0, "shift_by": "fixed", "identity_weight": 0.0, "reference_recon_weight": 0.0, "words_weight": 0.0}
+    asked = {
+        "timestep_sampling": "uniform",
+        "shift": 1.0,
+        "shift_by": "fixed",
+        "identity_weight": 0.0,
+        "reference_recon_weight": 0.0,
+        "words_weight": 0.0,
+    }
     for i in range(BINS):
         levels = {"sigma_low": i / BINS, "sigma_high": (i + 1) / BINS}
         of_bin = stage.model_copy(update={"objective": stage.objective.model_copy(update=asked | levels)})

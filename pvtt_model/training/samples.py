@@ -11,7 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pvtt_model.backbones.architectures import Kind
 from pvtt_model.curation.augment import reference_name
+from pvtt_model.curation.i2v_context import FIRST, IMAGE, context_for
 from pvtt_model.curation.variants import cell_of, control_of, count_videos, variant_name
 from pvtt_model.data.tensor_rows import TensorRows
 from pvtt_model.reference.features import PictureFeatures, ReferenceFeatures, pictures_of, stack_features, stack_references
@@ -36,9 +38,25 @@ class Batch(NamedTuple):
     text_BLD: Tensor
     reference: ReferenceFeatures
     words_BLD: Tensor  # of the product alone, padded as the text; no length at all where no sample has any
+    first_BCFHW: Tensor  # the first frame's latents (i2v_context.first_latents) and
+    image_BNC: Tensor  # its CLIP tokens; of both no elements where the rows have none
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Batch:
         return Batch(*(t.to(device, dtype) for t in self))
+
+    @property
+    def mask_BMFHW(self) -> Tensor:
+        """VACE's mask, last in its context: the pixels of each latent cell."""
+        return self.control_BMFHW[:, 2 * self.x0_BCFHW.shape[1] :]
+
+    def context(self, kind: Kind) -> Tensor:
+        """The context (B, M, F, H, W) that a backbone of this kind takes."""
+        return context_for(kind, self.control_BMFHW, self.x0_BCFHW, self.first_BCFHW)
+
+    @property
+    def image(self) -> Tensor | None:
+        """The first frame's CLIP tokens (B, N, C), where the rows have any."""
+        return self.image_BNC if self.image_BNC.numel() else None
 
 
 NONE = torch.zeros(0)
@@ -52,6 +70,8 @@ class Sample(NamedTuple):
     words_LD: Tensor  # the product's words alone; none (0, D) where the manifest names none
     more_x0_NCFHW: Tensor = NONE  # of the video's further variants,
     more_control_NVMFHW: Tensor = NONE  # and their contexts
+    first_NCFHW: Tensor = NONE  # of the video and its variants, the first frame's latents and
+    image_NPC: Tensor = NONE  # its CLIP tokens
 
     @property
     def num_variants(self) -> int:
@@ -71,7 +91,10 @@ class Sample(NamedTuple):
 
     def of_video(self, video: int) -> Sample:
         """The sample with a variant of the video in the clip's place; 0 is the clip as it is."""
-        return self if video == 0 else self._replace(x0_CFHW=self.more_x0_NCFHW[video - 1], control_VMFHW=self.more_control_NVMFHW[video - 1])
+        if video == 0:
+            return self
+        chosen = self._replace(x0_CFHW=self.more_x0_NCFHW[video - 1], control_VMFHW=self.more_control_NVMFHW[video - 1])
+        return chosen._replace(first_NCFHW=self.first_NCFHW[video:], image_NPC=self.image_NPC[video:])
 
 
 def read_sample(place: Place, injection: str = "ip_adapter_plus") -> Sample:
@@ -96,10 +119,16 @@ def read_sample(place: Place, injection: str = "ip_adapter_plus") -> Sample:
     variants = 1 if injection == "reference_net" else next(n for n in itertools.count() if reference_name(n) not in c)
     pictures = [pictures_of({**z, **c}, injection, i) for i in range(variants)]
     sample = Sample(z["latents_CFHW"].float(), controls[0], text_LD, tuple(pictures), words_LD)
+    sample = sample._replace(first_NCFHW=_of_videos(z, FIRST, len(controls)), image_NPC=_of_videos(z, IMAGE, len(controls)))
     if len(controls) == 1:
         return sample
     more = [z[variant_name("latents_CFHW", 0, video)].float() for video in range(1, len(controls))]
     return sample._replace(more_x0_NCFHW=torch.stack(more), more_control_NVMFHW=torch.stack(controls[1:]))
+
+
+def _of_videos(row: Mapping[str, Tensor], name: str, videos: int) -> Tensor:
+    """A tensor of each variant of the video, stacked; none where the row has it not."""
+    return torch.stack([row[variant_name(name, 0, video)].float() for video in range(videos)]) if name in row else NONE
 
 
 def _controls(row: Mapping[str, Tensor], video: int) -> Tensor:
@@ -147,7 +176,13 @@ def collate(
         torch.stack([pad_rows(t, max_text_tokens) for t in texts]),
         stack_features(pictures),
         stack_references([s.words_LD for s in samples])[0],
+        _first_of([s.first_NCFHW for s in samples]),
+        _first_of([s.image_NPC for s in samples]),
     )
+
+
+def _first_of(each: Sequence[Tensor]) -> Tensor:
+    return torch.stack([one[0] for one in each]) if all(one.numel() for one in each) else NONE
 
 
 def pad_rows(tokens_LD: Tensor, length: int) -> Tensor:

@@ -20,7 +20,7 @@ from pvtt_model.curation.latents import encode_latents
 from pvtt_model.data.shards import SCHEMAS, read_row, read_rows, write_shard
 from pvtt_model.data.video_io import png_bytes, write_mp4
 from pvtt_model.recipes import NANO
-from pvtt_model.specs import EvalSpec, ModelSpec, VideoSpec
+from pvtt_model.specs import BackboneSpec, EvalSpec, ModelSpec, VideoSpec
 from tasks.score_edits import _gallery
 
 COLOURS = {"red": (220, 20, 20), "blue": (20, 20, 220), "green": (20, 220, 20)}
@@ -117,7 +117,7 @@ def test_an_edit_is_made_scored_and_found_again(placed, monkeypatch, tmp_path):
     monkeypatch.setattr(work, "_teacher", lambda *args: teacher)
     monkeypatch.setattr(work, "image_of", lambda spec: judge)
     monkeypatch.setattr(work, "clip_of", lambda spec: judge)
-    unit = work.EditUnit(store.store.uri, "k1", recipe(), 0, places["red"], places["blue"], places["green"], empty, empty, empty)
+    unit = work.EditUnit(store.store.uri, "k1", recipe(), 0, places["red"], places["blue"], places["green"], (empty, empty), empty)
     made = work.make_edit(unit)
     assert made.summary["usable"] and [f.name for f in made.files] == [
         "clip-red.parquet", "clip-red-composited.mp4", "clip-red-raw.mp4", "clip-red-side-by-side.mp4",
@@ -150,6 +150,24 @@ def test_an_edit_is_made_scored_and_found_again(placed, monkeypatch, tmp_path):
     assert value["in_product_psnr_db_ceiling"] is not None and value["in_product_psnr_db_base"] is not None
     alone = work.score_one(work.ScoreUnit(store.store.uri, "s2", recipe(), 0, made.files[0], None)).summary["scores"]
     assert alone["identity_top1[nano-colour]"]["value"] is None
+
+
+def test_two_experts_are_put_in_their_places(placed, monkeypatch, tmp_path):
+    """By the stages that trained them; the one that no stage trained yet is the published one."""
+    store, places, _, _, empty = placed
+    base = recipe().stages[0]
+
+    def stage(name: str, expert: str) -> Any:
+        backbone = BackboneSpec(architecture="nano-t2v-a14b", weights="seed:0", expert=expert)
+        return base.model_copy(update={"name": name, "backbone": backbone})
+
+    two = recipe().model_copy(update={"stages": (stage("first", "high"), stage("second", "low"))})
+    assert two.partner_of(two.stages[0]) is None and two.partner_of(two.stages[1]) is two.stages[0]
+    monkeypatch.setattr(work, "_teacher", lambda backbone, *rest: (backbone.expert, [name for name, _ in rest[-1]]))
+    alone = work.EditUnit(store.store.uri, "k", two, 0, places["red"], places["blue"], None, (empty,), empty)
+    assert work._teachers(alone, store) == (("high", [empty.name]), ("low", []), 0.875)
+    both = alone._replace(stage_index=1, trained=(empty, empty), partner=(empty,))
+    assert work._teachers(both, store) == (("high", [empty.name]), ("low", [empty.name] * 2), 0.875)
 
 
 def _attached(store: ArtifactStore, planned, tmp_path, value):

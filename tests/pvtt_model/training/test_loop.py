@@ -34,7 +34,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.shown: list[tuple[torch.Tensor, ...]] = []
-        self.teacher = SimpleNamespace(resampled_BND=torch.zeros(1, 3, 4))
+        self.teacher = SimpleNamespace(resampled_BND=torch.zeros(1, 3, 4), kind="vace", reads_image=False)
 
     def forward(self, *args: torch.Tensor) -> torch.Tensor:
         self.shown.append(args)

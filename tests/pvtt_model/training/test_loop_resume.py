@@ -13,6 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from pvtt_model.training.trained_tensors import part_of, parts_of
+
 SCRIPT = Path(__file__).with_name("train_jobs.py")
 Records = list[dict[str, float]]
 
@@ -28,6 +30,11 @@ def run_jobs(folder: Path, jobs: list[dict[str, Any]]) -> dict[str, Records]:
         assert refused == ("error" in result), f"job {job['name']}:\n{result.get('error')}\n{done.stderr[-1000:]}"
         found[job["name"]] = result.get("records", [])
     return found
+
+
+PARTS = {"adapter": ["adapter"], "vace": ["lora", "vace"], "all": ["all"]}
+KINDS = {"t2v": ["nano-t2v", None], "i2v": ["nano-i2v", None], "high": ["nano-i2v-a14b", "high"], "low": ["nano-t2v-a14b", "low"]}
+KINDS |= {"ti2v": ["nano-ti2v", None]}
 
 
 def pair(name: str, **overrides: Any) -> list[dict[str, Any]]:
@@ -46,7 +53,9 @@ def undisturbed_and_resumed(tmp_path_factory: pytest.TempPathFactory) -> tuple[P
     folder = tmp_path_factory.mktemp("jobs")
     other_layout = {"name": "refused", "steps": 6, "resume": "stage2", "overrides": {"stages.*.parallel.zero_stage": 0}}
     two_sizes = [job | {"buckets": True} for job in pair("buckets", parallel__zero_stage=2)]
-    return folder, run_jobs(folder, [*pair("stage2", parallel__zero_stage=2), other_layout, *two_sizes])
+    parts = [job for name, trained in PARTS.items() for job in pair(name, parallel__zero_stage=2, train__trained=trained)]
+    kinds = [{"name": name, "steps": 2, "resume": None, "overrides": {}, "backbone": backbone} for name, backbone in KINDS.items()]
+    return folder, run_jobs(folder, [*pair("stage2", parallel__zero_stage=2), other_layout, *two_sizes, *parts, *kinds])
 
 
 def test_resumed_records_are_bit_equal(undisturbed_and_resumed):
@@ -69,6 +78,23 @@ def test_a_training_on_two_sizes_resumes_to_the_same_bits(undisturbed_and_resume
     assert facts(found["buckets-again"]) == facts(found["buckets"]) and len(found["buckets"]) == 6
     for name in ("trained.safetensors", "rank0.safetensors"):
         assert (folder / "buckets-again" / "step6" / name).read_bytes() == (folder / "buckets" / "step6" / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", list(PARTS))
+def test_each_choice_of_trained_parts_resumes_to_the_same_bits_and_saves_nothing_else(undisturbed_and_resumed, name):
+    folder, found = undisturbed_and_resumed
+    assert facts(found[f"{name}-again"]) == facts(found[name])
+    for file in ("trained.safetensors", "rank0.safetensors"):
+        assert (folder / f"{name}-again" / "step6" / file).read_bytes() == (folder / name / "step6" / file).read_bytes()
+    first, last = (load_file(folder / name / f"step{step}" / "trained.safetensors") for step in (3, 6))
+    assert {part_of(n) for n in last} == set(parts_of(PARTS[name]))
+    assert all(any(not torch.equal(first[n], last[n]) for n in last if part_of(n) == part) for part in parts_of(PARTS[name])), "and it moves"
+
+
+@pytest.mark.parametrize("name", list(KINDS))
+def test_every_kind_of_backbone_trains(undisturbed_and_resumed, name):
+    records = undisturbed_and_resumed[1][name]
+    assert len(records) == 2 and all(math.isfinite(r["loss"]) and r["loss"] > 0 and r["grad_norm"] > 0 for r in records)
 
 
 def test_records_say_what_happened(undisturbed_and_resumed):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pvtt_model.training.teacher import load_trainable
-from pvtt_model.training.trained_tensors import join_trainable, split_trainable
+from pvtt_model.training.trained_tensors import ADAPTER, LORA, join_trainable, split_trainable
 
 LAYERS = {"nano-s": 4, "nano-m": 6}
 
@@ -59,14 +59,12 @@ def test_the_same_seed_gives_the_same_start(make_teacher):
 
 def test_split_and_join(make_teacher):
     trained = snapshot(make_teacher())
-    lora, adapter = split_trainable(trained)
-    assert len(lora) + len(adapter) == len(trained)
+    lora, adapter, backbone = split = split_trainable(trained)
+    assert len(lora) + len(adapter) == len(trained) and not backbone and list(split.files()) == [LORA, ADAPTER]
     assert all(re.fullmatch(r"transformer\.blocks\..*\.lora_[AB]\.weight", n) for n in lora), "diffusers' names: no 'default'"
     assert all(n.startswith(("resampler.", "blocks.")) for n in adapter)
     joined = join_trainable(lora, adapter)
     assert joined.keys() == trained.keys() and all(joined[n] is trained[n] for n in trained)
-    with pytest.raises(ValueError, match="'transformer.patch_embedding.weight' is trained but is neither LoRA nor reference adapter"):
-        split_trainable({"transformer.patch_embedding.weight": torch.zeros(1)})
 
 
 def test_doras_magnitudes_are_trained_and_named_as_diffusers_does(make_teacher):

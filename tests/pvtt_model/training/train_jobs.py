@@ -1,7 +1,8 @@
 """Runs training jobs one after another, each in a process of its own, and writes what they recorded. A script, started by test_loop_resume.py.
 
     python train_jobs.py FOLDER JOBS     JOBS: JSON list of {"name", "overrides", "steps", "resume": name of an earlier job or null}, and
-                                         "buckets": true where the clips are to be of two sizes, "workers": processes, over gloo, where more than one
+                                         "buckets": true where the clips are to be of two sizes, "workers": processes, over gloo, where more than one,
+                                         and "backbone": [architecture, expert or null] where it is to be another than the recipe's
 
 The parent imports the libraries and forks: a job is a fresh process, without the seconds that importing torch costs.
 """
@@ -24,6 +25,7 @@ from safetensors.torch import save
 from pvtt_model.backbones.architectures import architecture
 from pvtt_model.data.shards import SCHEMAS, write_shard
 from pvtt_model.recipes import recipe_by_name
+from pvtt_model.specs import BackboneSpec
 from pvtt_model.training.loop import Resume, train
 from pvtt_model.training.samples import Place
 from pvtt_model.training.teacher import build_teacher
@@ -56,18 +58,20 @@ class Keep:
         shutil.copytree(folder, self.folder / f"step{step}")
 
 
-def places(folder: Path, portrait: Container[int] = ()) -> list[Place]:
+def places(folder: Path, portrait: Container[int] = (), channels: int = CHANNELS) -> list[Place]:
     """Latents and conditions of `CLIPS` clips of random numbers, with prompts and reference counts of unequal length; some portrait."""
     folder.mkdir(exist_ok=True)
     size = [(6, 4) if i in portrait else (4, 4) for i in range(CLIPS)]  # latent height, width
     generator, more = (torch.Generator().manual_seed(seed) for seed in (0, 1))
     latents, conditions = [], []
     for i in range(CLIPS):
-        z = {k: torch.randn(CHANNELS, 3, *size[i], generator=generator) for k in ("latents_CFHW", "inactive_CFHW", "reactive_CFHW")}
+        z = {k: torch.randn(channels, 3, *size[i], generator=generator) for k in ("latents_CFHW", "inactive_CFHW", "reactive_CFHW")}
         c = {"text_LD": torch.randn(3 + i, TEXT, generator=generator), "reference_NPC": torch.randn(1 + i % 2, 4, IMAGE, generator=generator)}
         pictures = 1 + i % 2  # and what the other injections read of them
-        z["references_NCFHW"] = torch.randn(pictures, CHANNELS, 1, *size[i], generator=more)
+        z["references_NCFHW"] = torch.randn(pictures, channels, 1, *size[i], generator=more)
         c |= {"reference_NC": torch.randn(pictures, IMAGE, generator=more), "clip_NPC": torch.randn(pictures, 5, CLIP_WIDTH, generator=more)}
+        first = torch.Generator().manual_seed(i)  # of their own: the draws of what was here before stay
+        z |= {"first_CFHW": torch.randn(z["latents_CFHW"].shape, generator=first), "image_NC": torch.randn(5, 96, generator=first)}
         common = {"clip_key": f"clip{i}", "usable": True, "reason": None}
         latents.append(common | {"tensors": save(z | {"maskbits_KFHW": torch.full((8, 3, *size[i]), 255, dtype=torch.uint8)})})
         conditions.append(common | {"tensors": save(c)})
@@ -80,9 +84,15 @@ def places(folder: Path, portrait: Container[int] = ()) -> list[Place]:
 def run(folder: Path, job: dict[str, Any], clips: list[Place]) -> dict[str, Any]:
     recipe = recipe_by_name("nano", SETTINGS | {"stages.*.train.steps": job["steps"]} | job["overrides"])
     stage = recipe.stages[0]
+    if "backbone" in job:
+        architecture_name, expert = job["backbone"]
+        backbone = BackboneSpec(architecture=architecture_name, weights="seed:10", expert=expert)
+        stage = stage.model_copy(update={"backbone": backbone, "reference": stage.reference.model_copy(update={"vace_blocks": False})})
     dtype = torch.bfloat16 if stage.parallel.precision == "bfloat16" else torch.float32
     image = recipe.conditions.image_encoder.architecture
-    teacher = build_teacher(stage.backbone, stage.reference, stage.lora, image, None, dtype, stage.train.seed, clip_encoder="nano-openclip")
+    teacher = build_teacher(
+        stage.backbone, stage.reference, stage.lora, image, None, dtype, stage.train.seed, stage.train.trained, clip_encoder="nano-openclip"
+    )
     resume = None if job["resume"] is None else Resume(3, folder / job["resume"] / "step3")
     out = folder / job["name"]
     return {"records": train(stage, teacher, clips, torch.zeros(1, TEXT), 32, Keep(out), out / "work", resume)}
@@ -92,8 +102,12 @@ def main() -> None:
     torch.set_num_threads(1)
     folder, jobs = Path(sys.argv[1]), json.loads(sys.argv[2])
     clips = {False: places(folder), True: places(folder / "two sizes", portrait=(1, 3, 4))}
+    wide = places(folder / "wide", channels=architecture("nano-ti2v").config["in_channels"])
     for job in jobs:
-        workers = [_forked(folder, job, clips[job.get("buckets", False)], rank) for rank in range(job.get("workers", 1))]
+        workers = [
+            _forked(folder, job, wide if "nano-ti2v" in job.get("backbone", ()) else clips[job.get("buckets", False)], rank)
+            for rank in range(job.get("workers", 1))
+        ]
         for child in workers:
             os.waitpid(child, 0)
 
