@@ -1,7 +1,8 @@
 """Floating-point operations of a training sample: matrix products only, a multiply-add counted as two.
 
 Letters: L video tokens, T text tokens, N reference tokens, P image patches, D the DiT's width, F its feed-forward width,
-R the reference width, r the LoRA rank. Norms, activations, rotary embedding, the optimizer and data loading are not counted.
+R the reference width, r the LoRA rank, I tokens of the first frame that Wan2.1's image-to-video reads through cross-attention.
+Norms, activations, rotary embedding, the optimizer and data loading are not counted.
 Backward: a linear layer costs its forward once for the input's gradient and once more for the weight's; a frozen weight wants
 none, and an input behind which nothing is trained wants none (text, a VACE branch that does not read the reference, the first
 block's q, k, v). Attention costs 2.5 x its forward, as flash attention makes the scores again. Held against torch's own counter in
@@ -14,21 +15,33 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from pvtt_model.backbones.architectures import architecture
+from pvtt_model.backbones.architectures import architecture, latent_grid
 from pvtt_model.plan_parameters import dit_width
-from pvtt_model.specs import LatentSpec, StageSpec, VideoSpec
+from pvtt_model.specs import LatentSpec, RecipeSpec, StageSpec
+
+FIRST_FRAME_TOKENS = 257  # of OpenCLIP ViT-H/14 at 224 pixels, which Wan2.1's image-to-video was published with
 
 
-def latent_size(video: VideoSpec) -> tuple[int, int, int]:
-    """(frames, height, width) of the largest bucket's latents: (T - 1) / 4 + 1, H / 8, W / 8. 81 frames of 832 x 480 are 21 x 60 x 104."""
-    width, height = video.largest
-    return (video.num_frames - 1) // 4 + 1, height // 8, width // 8
+def latent_size(latents: LatentSpec) -> tuple[int, int, int]:
+    """(frames, height, width) of the largest bucket's latents. 81 frames of 832 x 480 are 21 x 60 x 104 by a 4 x 8 x 8 VAE: (T - 1) / 4 + 1, H / 8,
+    W / 8; Wan2.2's halves the sides once more."""
+    width, height = latents.video.largest
+    _, time, cell = latent_grid(latents.vae.architecture)
+    return (latents.video.num_frames - 1) // time + 1, height // cell, width // cell
 
 
 def video_tokens(latents: LatentSpec) -> int:
     """Tokens a sample of the largest bucket, by the 1 x 2 x 2 patch: 21 x 30 x 52 = 32,760 for 81 frames of 832 x 480."""
-    frames, height, width = latent_size(latents.video)
+    frames, height, width = latent_size(latents)
     return frames * (height // 2) * (width // 2)
+
+
+def first_frame_tokens(recipe: RecipeSpec) -> int:
+    """Tokens of the recipe's CLIP for one picture; of the published one's where the recipe has none. Only Wan2.1's image-to-video reads them."""
+    if recipe.conditions.clip_encoder is None:
+        return FIRST_FRAME_TOKENS
+    vision = architecture(recipe.conditions.clip_encoder.architecture, "clip").config["vision_cfg"]
+    return 1 + int(vision["image_size"] // vision["patch_size"]) ** 2
 
 
 @dataclass
@@ -59,16 +72,19 @@ class Flops:
         return self.forward + self.backward + self.recompute
 
 
-def sample_flops(stage: StageSpec, video: int, text: int, patches: int, image_width: int) -> Flops:
+def sample_flops(stage: StageSpec, video: int, text: int, patches: int, image_width: int, first_frame: int = FIRST_FRAME_TOKENS) -> Flops:
     """FLOPs of one training sample of `video` tokens, `text` tokens (padded) and `patches` image patches of `image_width` channels.
 
-    linear: frozen linear layers of the base. self_attention: 4 L^2 D a block. cross_attention: 4 L T D a block. vace: the frozen
-    VACE blocks, forward only unless they read the reference. lora: 2 r (in + out) a token; with DoRA also B A, once a step. reference: the
-    resampler, and a hooked layer's K/V (4 N R D; in the space 'words' 4 N D D, behind the text projection of N tokens) and its attention
-    (4 L N D); q and out are the text attention's.
+    linear: frozen linear layers of the base. self_attention: 4 L^2 D a block. cross_attention: 4 L T D a block, and where the backbone
+    reads `first_frame` tokens of an image, 4 L I D more; other kinds ignore them. vace: the frozen VACE blocks, if there are any, forward
+    only unless they read the reference. lora: 2 r (in + out) a token; with DoRA also B A, once a step. reference: the resampler, and a hooked
+    layer's K/V (4 N R D; in
+    the space 'words' 4 N D D, behind the text projection of N tokens) and its attention (4 L N D); q and out are the text attention's.
     """
-    config = architecture(stage.backbone.architecture, "dit").config
-    d, ffn, depth, n_vace = dit_width(config), config["ffn_dim"], config["num_layers"], len(config["vace_layers"])
+    arch = architecture(stage.backbone.architecture, "dit")
+    config = arch.config
+    d, ffn, depth, n_vace = dit_width(config), config["ffn_dim"], config["num_layers"], len(config.get("vace_layers", ()))
+    seen = first_frame if config.get("image_dim") is not None else 0
     lora, ref = stage.lora, stage.reference
     count = Flops(checkpointing=stage.parallel.gradient_checkpointing)
 
@@ -97,7 +113,7 @@ def sample_flops(stage: StageSpec, video: int, text: int, patches: int, image_wi
         count.backward += 2 * kv
         attention(ref.num_tokens, "reference", grad=True)
 
-    _embeddings(config, video, text, d, linear)
+    _embeddings(config, video, text, seen, timed=video if arch.kind == "ti2v" else 1, linear=linear)
     before = count.forward
     grad = False
     for layer in range(depth):
@@ -116,6 +132,9 @@ def sample_flops(stage: StageSpec, video: int, text: int, patches: int, image_wi
             adapted(text, d, d, rank, grad=False)
         grad = grad or bool(q or k or v)
         attention(text, "cross_attention", grad=grad)
+        if seen:
+            linear(seen, d, 2 * d, grad=False)
+            attention(seen, "cross_attention", grad=grad)
         grad = grad or hooked
         adapted(video, d, d, out, grad=grad)
         if hooked:
@@ -130,7 +149,7 @@ def sample_flops(stage: StageSpec, video: int, text: int, patches: int, image_wi
     linear(video, d, 4 * config["out_channels"], grad=grad)
     block = 12 * video * d * d + 4 * text * d * d  # q, k, v, out of attn1 (8), q and out of attn2 (4), text's k and v
     attentions, behind = 4 * video * video * d + 4 * video * text * d, 4 * video * d * ffn + 2 * video * d * d  # behind: ffn and proj_out
-    count.vace = n_vace * (block + attentions + behind) + 2 * video * d * d
+    count.vace = n_vace * (block + attentions + behind) + (2 * video * d * d if n_vace else 0)
     if ref.vace_blocks:
         before = count.forward
         for i in range(n_vace):
@@ -146,14 +165,18 @@ def sample_flops(stage: StageSpec, video: int, text: int, patches: int, image_wi
     return count
 
 
-def _embeddings(config: dict[str, Any], video: int, text: int, d: int, linear: Callable[..., None]) -> None:
-    """Patches (Wan: 64 and 384 inputs), text projection and the time embedding: before anything trained."""
+def _embeddings(config: dict[str, Any], video: int, text: int, seen: int, timed: int, linear: Callable[..., None]) -> None:
+    """Patches (VACE: 64 and 384 inputs), projections of text and first frame, and the time embedding of `timed` tokens (of 'ti2v' all, else
+    one): before anything trained."""
+    d = dit_width(config)
     linear(video, 4 * config["in_channels"], d, grad=False)
-    linear(video, 4 * config["vace_in_channels"], d, grad=False)
+    linear(video, 4 * config.get("vace_in_channels", 0), d, grad=False)
+    if seen:
+        linear(seen, config["image_dim"], config["image_dim"] + d, grad=False)
     linear(text, config["text_dim"], d, grad=False)
     linear(text, d, d, grad=False)
-    linear(1, config["freq_dim"], d, grad=False)
-    linear(1, d, 7 * d, grad=False)
+    linear(timed, config["freq_dim"], d, grad=False)
+    linear(timed, d, 7 * d, grad=False)
 
 
 def _resampler(count: Flops, stage: StageSpec, patches: int, image_width: int) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pvtt_model.backbones.architectures import architecture
+from pvtt_model.backbones.architectures import architecture, latent_grid
 from pvtt_model.low_rank.nf4 import nf4_bytes
 from pvtt_model.plan_flops import latent_size
 from pvtt_model.plan_parameters import Parameters, dit_width
@@ -62,10 +62,12 @@ def gpu_memory(stage: StageSpec, parameters: Parameters, tokens: int) -> Memory:
     if parallel.offload_params and zero == 3:
         weights, host = 0, host + weights
     config = architecture(stage.backbone.architecture, "dit").config
-    layers = config["num_layers"] + (len(config["vace_layers"]) if stage.reference.vace_blocks else 0)
+    layers = config["num_layers"] + (len(config.get("vace_layers", ())) if stage.reference.vace_blocks else 0)
     inside, entry = block_activations(stage, tokens)
     without = parallel.micro_batch * layers * inside
-    kept = parallel.micro_batch * (layers * entry + inside) if parallel.gradient_checkpointing else without
+    kept = without
+    if parallel.gradient_checkpointing:
+        kept = parallel.micro_batch * (layers * entry + inside + timed_input(stage, tokens))
     return Memory(weights, gradients, optimizer, buffers, kept, without, host)
 
 
@@ -77,13 +79,26 @@ def block_activations(stage: StageSpec, tokens: int) -> tuple[int, int]:
     attentions, on a CPU): the inputs of 6 LoRA products, q, k, v and out of three attentions, norms and gates; F the GELU's input, r
     the ranks of the layers that read the video's tokens, together (6 of them with LoRA on both attentions), H heads' softmax sums, 36 the
     norms'. What keys and values of text and reference keep is left out. input = L D w.
+    More by kind: 'ti2v' has scales, shifts and gates of each token, 6 x 4 D and 2 x 4 D for 1 + scale; an attention to the first frame keeps its
+    output and sums, w D + 4 H.
     """
-    config = architecture(stage.backbone.architecture, "dit").config
-    d, w = dit_width(config), BYTES[stage.parallel.precision]
+    arch = architecture(stage.backbone.architecture, "dit")
+    config = arch.config
+    d, w, heads = dit_width(config), BYTES[stage.parallel.precision], config["num_attention_heads"]
     constant = (16 * 4 if w == 4 else 8 * 2 + 7 * 4) + (9 * w if stage.lora.dropout else 0)
     ranks = sum(stage.lora.rank_of(layer) for layer in stage.lora.layers() if layer not in ("attn2.to_k", "attn2.to_v"))
-    inside = tokens * (constant * d + config["ffn_dim"] * w + ranks * w + 12 * config["num_attention_heads"] + 36)
+    inside = tokens * (constant * d + config["ffn_dim"] * w + ranks * w + 12 * heads + 36)
+    if arch.kind == "ti2v":
+        inside += tokens * 32 * d
+    if config.get("image_dim") is not None:
+        inside += tokens * (w * d + 4 * heads)
     return inside, tokens * d * w
+
+
+def timed_input(stage: StageSpec, tokens: int) -> int:
+    """Bytes of the time embedding that every checkpointed block is given, a sample: one for all blocks; of 'ti2v' 6 D numbers a token."""
+    arch = architecture(stage.backbone.architecture, "dit")
+    return 6 * tokens * dit_width(arch.config) * BYTES[stage.parallel.precision] if arch.kind == "ti2v" else 0
 
 
 @dataclass(frozen=True)
@@ -102,15 +117,17 @@ class DataBytes:
 def data_bytes(recipe: RecipeSpec) -> DataBytes:
     """Bytes of one pair of the largest bucket, at most, with one reference picture:
 
-    latents: F h w (z numbers, and for each mask variant 2 z numbers + 8 mask bytes), z the VAE's channels, for each video variant; h w z numbers
-    more where references are encoded. conditions: (text tokens x text width + patches x image width + a CLIP's tokens x width + its embedding)
-    numbers. masks: one bit a pixel at the bucket's size (they are stored as PNG at the source's).
+    latents: F h w (z numbers, and for each mask variant 2 z numbers + a bit for each pixel of a cell), z the VAE's channels, for each video
+    variant; h w z numbers more where references are encoded. conditions: (text tokens x text width + patches x image width + a CLIP's tokens x
+    width + its embedding) numbers. masks: one bit a pixel at the bucket's size (they are stored as PNG at the source's).
     """
-    frames, height, width = latent_size(recipe.latents.video)
+    frames, height, width = latent_size(recipe.latents)
     video, conditions = recipe.latents.video, recipe.conditions
     pixels = video.largest[0] * video.largest[1]
-    channels, variants = int(architecture(recipe.latents.vae.architecture, "vae").config["z_dim"]), recipe.latents.variants
-    latents = frames * height * width * ((1 + 2 * variants) * channels * BYTES[recipe.latents.dtype] + variants * 8) * recipe.latents.video_variants
+    (channels, _, cell), variants = latent_grid(recipe.latents.vae.architecture), recipe.latents.variants
+    of_mask = cell**2 // 8
+    latents = frames * height * width * ((1 + 2 * variants) * channels * BYTES[recipe.latents.dtype] + variants * of_mask)
+    latents *= recipe.latents.video_variants
     if recipe.latents.references != "none":
         latents += height * width * channels * BYTES[recipe.latents.dtype]
     text = conditions.max_text_tokens * int(architecture(conditions.text_encoder.architecture, "text").config["d_model"])
@@ -126,10 +143,16 @@ def _clip_numbers(conditions: ConditionSpec) -> int:
         return 0
     config = architecture(conditions.clip_encoder.architecture, "clip").config
     vision = config["vision_cfg"]
-    return (1 + (vision["image_size"] // vision["patch_size"]) ** 2) * vision["width"] + config["embed_dim"]
+    return int((1 + (vision["image_size"] // vision["patch_size"]) ** 2) * vision["width"] + config["embed_dim"])
 
 
 def reference_patches(recipe: RecipeSpec) -> tuple[int, int]:
     """(patches of one reference picture, their width)."""
     config = architecture(recipe.conditions.image_encoder.architecture, "image").config
     return (recipe.conditions.image_size // config["patch"]) ** 2, int(config["width"])
+
+
+def clip_width(recipe: RecipeSpec) -> int | None:
+    """The width of the tokens that conditions.clip_encoder makes, where there is one."""
+    encoder = recipe.conditions.clip_encoder
+    return None if encoder is None else int(architecture(encoder.architecture, "clip").config["vision_cfg"]["width"])

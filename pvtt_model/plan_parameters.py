@@ -1,30 +1,48 @@
-"""Parameters of a stage, counted on the meta device: shapes of the published classes, no weights and no memory."""
+"""Parameters of a stage, counted on the meta device: shapes of the published classes and of the teacher itself, no weights and no memory."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
-from math import ceil
+from functools import lru_cache
 from typing import Any
 
+import torch
 from torch import nn
 
 from pvtt_model.backbones.architectures import architecture
 from pvtt_model.backbones.dit import build_on_meta
 from pvtt_model.low_rank.nf4 import QUANTISED
 from pvtt_model.specs import LoraSpec, ReferenceSpec, StageSpec
+from pvtt_model.training.teacher import Teacher
+from pvtt_model.training.trained_tensors import part_of
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Counts of what is trained. reference_encoder: beside the backbone, what makes of the pictures what its layers read (the resampler).
+    reference_kv: in its layers, what reads it. backbone: its own weights, where those are trained."""
+
+    lora: int
+    reference_encoder: int
+    reference_kv: int
+    backbone: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.lora + self.reference_encoder + self.reference_kv + self.backbone
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """Counts of one stage. Frozen: base and vace. Trained: lora, resampler and reference_kv. block_linear: of the frozen ones, the weights of
-    the blocks' linear layers, which QLoRA keeps in 4 bits."""
+    """Counts of one stage. Frozen: base and vace, without what of them is trained. block_linear: of the published ones, the weights of the
+    blocks' linear layers, which QLoRA keeps in 4 bits."""
 
     base: int
     vace: int
     lora: int
-    resampler: int
+    reference_encoder: int
     reference_kv: int
+    backbone: int
     largest_block: int
     block_linear: int = 0
 
@@ -34,58 +52,69 @@ class Parameters:
 
     @property
     def trained(self) -> int:
-        return self.lora + self.resampler + self.reference_kv
+        return self.lora + self.reference_encoder + self.reference_kv + self.backbone
 
 
-def count_parameters(stage: StageSpec, image_width: int) -> Parameters:
-    """All counts of a stage; image_width is the image encoder's channel count."""
-    model = _on_meta(stage.backbone.architecture)
-    config = architecture(stage.backbone.architecture, "dit").config
-    vace = sum(p.numel() for name, p in model.named_parameters() if name.startswith("vace_"))
-    total = sum(p.numel() for p in model.parameters())
-    resampler, kv = reference_parameters(
-        stage.reference, image_width, dit_width(config), config["num_layers"], config["text_dim"], len(config["vace_layers"])
-    )
-    largest = max(sum(p.numel() for p in block.parameters()) for block in [*model.blocks, *model.vace_blocks])
-    linear = sum(m.weight.numel() for name, m in model.named_modules() if isinstance(m, nn.Linear) and QUANTISED.match(name))
-    return Parameters(total - vace, vace, lora_parameters(model, stage.lora), resampler, kv, largest, linear)
+def count_parameters(stage: StageSpec, image_width: int, clip_width: int | None = None) -> Parameters:
+    """All counts of a stage; image_width and clip_width are the channel counts of the image encoder and of conditions.clip_encoder."""
+    counted = _counted(stage.backbone.architecture, stage.reference, stage.lora, image_width, clip_width, stage.train.trained)
+    t = counted.trained
+    return Parameters(*counted.frozen, t.lora, t.reference_encoder, t.reference_kv, t.backbone, counted.largest_block, counted.block_linear)
 
 
-@cache
-def _on_meta(name: str) -> Any:
-    return build_on_meta(name)
+def trained_parameters(
+    backbone: str,
+    reference: ReferenceSpec,
+    lora: LoraSpec,
+    image_width: int,
+    clip_width: int | None = None,
+    trained: tuple[str, ...] = ("lora", "adapter"),
+) -> Trained:
+    """What a teacher of that backbone trains, counted on the teacher itself. Raises ValueError where it cannot be built so."""
+    return _counted(backbone, reference, lora, image_width, clip_width, trained).trained
 
 
-def lora_parameters(model: nn.Module, spec: LoraSpec) -> int:
-    """Sum of rank (in + out) over the targeted linear layers of the main blocks, and of out where DoRA learns magnitudes; the VACE blocks
-    carry no LoRA."""
-    count = 0
-    for name, module in model.named_modules():
-        layer = spec.layer_of(name)
-        if layer is not None and isinstance(module, nn.Linear):
-            count += spec.rank_of(layer) * (module.in_features + module.out_features) + (module.out_features if spec.kind == "dora" else 0)
-    return count
+def frozen_parameters(backbone: str) -> tuple[int, int]:
+    """(base, VACE's branch) of a published backbone, nothing of it trained."""
+    counts = {True: 0, False: 0}
+    for name, parameter in build_on_meta(backbone).named_parameters():
+        counts[name.startswith("vace_")] += parameter.numel()
+    return counts[False], counts[True]
 
 
-def reference_parameters(spec: ReferenceSpec, image_width: int, dit_width: int, layers: int, text_width: int, vace_layers: int) -> tuple[int, int]:
-    """(resampler, decoupled K/V) parameters. With D = spec.width, N = num_tokens, I = image_width, W = dit_width, T = text_width:
-
-    resampler: proj_in I D + D; latents N D; a layer 12 D^2 + 6 D (q D^2, kv 2 D^2, out D^2, feed-forward 8 D^2, three
-    LayerNorms 2 D each); proj_out D^2 + D; LayerNorm 2 D.
-    K/V: 2 D W a hooked layer, ceil(layers / every_nth_layer) of them and all VACE's where asked. In the space 'words' the resampler has
-    T (D + 1) more, and a layer's K/V are 2 (W^2 + W) and a gate.
-    """
-    d = spec.width
-    resampler = (image_width * d + d) + spec.num_tokens * d + spec.depth * (12 * d * d + 6 * d) + (d * d + d) + 2 * d
-    hooked = hooked_layers(spec, layers) + (vace_layers if spec.vace_blocks else 0)
-    if spec.space == "words":
-        return resampler + text_width * (d + 1), (2 * dit_width * (dit_width + 1) + 1) * hooked
-    return resampler, 2 * d * dit_width * hooked
+@dataclass(frozen=True)
+class _Counted:
+    trained: Trained
+    frozen: tuple[int, int]
+    largest_block: int
+    block_linear: int
 
 
-def hooked_layers(spec: ReferenceSpec, layers: int) -> int:
-    """How many main blocks read the reference."""
-    return ceil(layers / spec.every_nth_layer)
+@lru_cache(maxsize=64)
+def _counted(backbone: str, reference: ReferenceSpec, lora: LoraSpec, image_width: int, clip_width: int | None, trained: tuple[str, ...]) -> _Counted:
+    """The teacher of a backbone, built on the meta device and counted by its parameters' names. A 4-bit base counts as what it stands for."""
+    transformer = build_on_meta(backbone)
+    blocks = [*transformer.blocks, *getattr(transformer, "vace_blocks", ())]
+    largest = max(sum(p.numel() for p in block.parameters()) for block in blocks)
+    linear = sum(m.weight.numel() for name, m in transformer.named_modules() if isinstance(m, nn.Linear) and QUANTISED.match(name))
+    with torch.device("meta"):
+        whole = lora.model_copy(update={"quantize": None})
+        teacher = Teacher(transformer, reference, whole, image_width, 0, trained, architecture(backbone).kind, clip_width=clip_width)
+    counts = dict.fromkeys(("base", "vace", "lora", "reference_encoder", "reference_kv", "backbone"), 0)
+    for name, parameter in teacher.named_parameters():
+        if parameter.requires_grad or part_of(name) in ("base", "vace"):
+            counts[_column(name, parameter.requires_grad)] += parameter.numel()
+    base, vace = counts.pop("base"), counts.pop("vace")
+    return _Counted(Trained(**counts), (base, vace), largest, linear)
+
+
+def _column(name: str, trained: bool) -> str:
+    part = part_of(name)
+    if part in ("base", "vace"):
+        return "backbone" if trained else part
+    if part == "adapter":
+        return "reference_kv" if name.startswith("transformer.") else "reference_encoder"
+    return part
 
 
 def dit_width(config: dict[str, Any]) -> int:

@@ -47,9 +47,9 @@ def _stage(stage: StagePlan, pair_bytes: int) -> list[str]:
         f"  steps        {stage.steps:,} of {stage.global_batch} samples"
         f" = {stage.micro_batch} x {stage.workers} workers x {stage.grad_accum} accumulated",
         f"  pairs        {pairs}; {epochs} epochs; {size}",
-        f"  frozen       {_count(p.frozen)} = base {_count(p.base)} + VACE {_count(p.vace)}",
-        f"  trained      {_count(p.trained)} = LoRA r{stage.lora_rank} {_count(p.lora)} + resampler {_count(p.resampler)}"
-        f" + reference K/V {_count(p.reference_kv)}",
+        f"  frozen       {_count(p.frozen)} = base {_count(p.base)}" + (f" + VACE {_count(p.vace)}" if p.vace else ""),
+        f"  trained      {_count(p.trained)} = LoRA r{stage.lora_rank} {_count(p.lora)} + reference encoder {_count(p.reference_encoder)}"
+        f" + reference K/V {_count(p.reference_kv)}" + (f" + of the backbone {_count(p.backbone)}" if p.backbone else ""),
         f"  memory       {_gib(m.total)} a {unit}{verdict}{host}",
         f"               = weights {_gib(m.weights)} + gradients {_gib(m.gradients)} + optimizer {_gib(m.optimizer)}"
         f" + buffers {_gib(m.buffers)} + activations {_gib(m.activations)} {inside}",
@@ -57,7 +57,7 @@ def _stage(stage: StagePlan, pair_bytes: int) -> list[str]:
         f"  FLOPs        {_flops(f.total)} a sample = forward {_flops(f.forward)} + backward {_flops(f.backward)} + recomputed {_flops(f.recompute)}",
         f"               forward = base linear {_flops(f.linear)} + self-attention {_flops(f.self_attention)}"
         f" + cross-attention {_flops(f.cross_attention)}",
-        f"                         + VACE {_flops(f.vace)} + LoRA {_flops(f.lora)} + reference {_flops(f.reference)}",
+        f"                         + {f'VACE {_flops(f.vace)} + ' if f.vace else ''}LoRA {_flops(f.lora)} + reference {_flops(f.reference)}",
         f"               {_flops(stage.step_flops)} a step; {_flops(stage.step_flops * stage.steps)} in all",
         f"  gate         {', '.join(stage.gate) or 'none'}",
     ]

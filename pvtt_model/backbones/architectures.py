@@ -102,12 +102,6 @@ ARCHITECTURES: dict[str, Architecture] = {
     "nano-ti2v": _dit("ti2v", _NANO_TI2V, None),
     "wan2.1-vae": Architecture("vae", _VAE, WAN21_VAE),
     "wan2.2-vae": Architecture("vae", _VAE, WAN22_VAE),
-    "nano-vae22": Architecture(
-        "vae",
-        _VAE,
-        WAN22_VAE | {"base_dim": 8, "decoder_base_dim": 8, "num_res_blocks": 1, "latents_mean": [0.0] * 48, "latents_std": [1.0] * 48},
-        nano=True,
-    ),
     "nano-vae": Architecture(
         "vae",
         _VAE,
@@ -125,6 +119,12 @@ ARCHITECTURES: dict[str, Architecture] = {
             "scale_factor_temporal": 4,
             "scale_factor_spatial": 8,
         },
+        nano=True,
+    ),
+    "nano-vae22": Architecture(
+        "vae",
+        _VAE,
+        WAN22_VAE | {"base_dim": 8, "decoder_base_dim": 8, "num_res_blocks": 1, "latents_mean": [0.0] * 48, "latents_std": [1.0] * 48},
         nano=True,
     ),
     "umt5-xxl": Architecture(
@@ -189,21 +189,6 @@ def latent_grid(vae: str) -> tuple[int, int, int]:
     """(channels, frames a latent frame stands for after the first, pixels a cell stands for either way) of a VAE's latents: 16, 4, 8 of Wan2.1's."""
     config = architecture(vae, "vae").config
     return int(config["z_dim"]), int(config["scale_factor_temporal"]), int(config["scale_factor_spatial"])
-
-
-def context_channels(name: str) -> int:
-    """Channels of what a backbone is given beside text and noisy latents, at the latents' resolution: of VACE's context 2 z + the pixels of a
-    cell; mask and first frame of image-to-video 4 + z; first-frame latents and the mark of given cells of 'ti2v' z + 1; of text-to-video none."""
-    arch = architecture(name, "dit")
-    match arch.kind:
-        case "vace":
-            return int(arch.config["vace_in_channels"])
-        case "i2v":
-            return int(arch.config["in_channels"] - arch.config["out_channels"])
-        case "ti2v":
-            return int(arch.config["out_channels"]) + 1
-        case _:
-            return 0
 
 
 def refuse_wrong_expert(name: str, expert: Expert | None) -> None:

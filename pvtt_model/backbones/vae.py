@@ -26,7 +26,9 @@ from pvtt_model.specs import ModelSpec
 
 
 class VideoAutoencoder:
-    """Frames to normalised latents and back, without gradients but for decode_with_grad. The mean of the posterior is taken, never a sample: equal in, equal out."""
+    """Frames to normalised latents and back, without gradients but for decode_with_grad. The posterior's mean is taken, never a sample: equal in,
+    equal
+    out."""
 
     def __init__(self, model: Any, name: str) -> None:
         self.model, self.name = model, name

@@ -17,7 +17,8 @@ class Switch:
                 switch.on_step(step)
                 ...
 
-    Where a sampler calls back after every step: next_step; in a diffusers pipeline: callback_on_step_end=switch.on_step_end. Afterwards the adapters act as before. Raises ValueError for unknown
+    Where a sampler calls back after every step: next_step; in a diffusers pipeline: callback_on_step_end=switch.on_step_end. Afterwards the
+    adapters act as before. Raises ValueError for unknown
     names and where `every` is not positive.
     """
 

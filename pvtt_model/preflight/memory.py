@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Any, NamedTuple
 
 from pvtt_model.plan_flops import video_tokens
-from pvtt_model.plan_memory import BYTES, Memory, gpu_memory, reference_patches
+from pvtt_model.plan_memory import BYTES, Memory, clip_width, gpu_memory, reference_patches
 from pvtt_model.plan_parameters import Parameters, count_parameters
 from pvtt_model.preflight.check import Check
 from pvtt_model.specs import OptimSpec, ParallelSpec, RecipeSpec, StageSpec, TrainSpec, VideoSpec
@@ -51,13 +51,13 @@ class Figures(NamedTuple):
 def figures_of(recipe: RecipeSpec, stage: StageSpec) -> Figures:
     """As `pvtt plan` has them."""
     _, image_width = reference_patches(recipe)
-    parameters = _counted(stage.model_copy(update=NOT_COUNTED), image_width)
+    parameters = _counted(stage.model_copy(update=NOT_COUNTED), image_width, clip_width(recipe))
     return Figures(parameters, gpu_memory(stage, parameters, video_tokens(recipe.latents)), stage.parallel)
 
 
 @lru_cache(maxsize=64)
-def _counted(stage: StageSpec, image_width: int) -> Parameters:
-    return count_parameters(stage, image_width)
+def _counted(stage: StageSpec, image_width: int, clip: int | None) -> Parameters:
+    return count_parameters(stage, image_width, clip)
 
 
 def need_of(figures: Figures) -> Need:

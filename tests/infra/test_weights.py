@@ -20,6 +20,8 @@ FILES = {
     "vae/diffusion_pytorch_model.safetensors": b"tensors",
     "vae/old.bin": b"pickle",
     "transformer/big.safetensors": b"big",
+    "transformer_2/low.safetensors": b"low",
+    "high_noise_model/high.safetensors": b"original",
     "sam2.1_hiera_tiny.pt": b"published so",
 }
 
@@ -100,6 +102,19 @@ def test_hub_snapshot_by_commit_without_pickles(hub, tmp_path):
     found = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
     assert found == {"vae/config.json", "vae/diffusion_pytorch_model.safetensors"}
     assert (folder / "vae/diffusion_pytorch_model.safetensors").read_bytes() == b"tensors"
+
+
+@pytest.mark.parametrize(
+    ("name", "expert", "files"),
+    [
+        ("wan2.1-vace-1.3b", None, {"transformer/big.safetensors"}),
+        ("wan2.2-t2v-a14b", "high", {"transformer/big.safetensors", "high_noise_model/high.safetensors"}),
+        ("wan2.2-t2v-a14b", "low", {"transformer_2/low.safetensors"}),
+    ],
+)
+def test_one_expert_does_not_bring_the_other(hub, tmp_path, name, expert, files):
+    folder = local_weights(spec("hf://owner/name", revision=COMMIT), tmp_path, files_wanted(name, expert))
+    assert {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} == files
 
 
 def test_sam2s_own_pickle_is_fetched_and_no_other(hub, tmp_path):

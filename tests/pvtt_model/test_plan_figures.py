@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from pvtt_model.backbones.architectures import architecture
+from pvtt_model.backbones.architectures import ARCHITECTURES, architecture
 from pvtt_model.backbones.clip import clip_config
-from pvtt_model.backbones.dit import build_on_meta, load_transformer
-from pvtt_model.low_rank.attach import lora_config
+from pvtt_model.backbones.dit import load_transformer
 from pvtt_model.plan import plan_recipe, planned_chain
-from pvtt_model.plan_flops import latent_size, sample_flops, video_tokens
+from pvtt_model.plan_flops import first_frame_tokens, latent_size, sample_flops, video_tokens
 from pvtt_model.plan_memory import block_activations, data_bytes, reference_patches
-from pvtt_model.plan_parameters import count_parameters, dit_width, lora_parameters, reference_parameters
+from pvtt_model.plan_parameters import count_parameters, dit_width, frozen_parameters, trained_parameters
+from pvtt_model.plan_table import published, table
 from pvtt_model.plan_text import render
 from pvtt_model.recipes import recipe_by_name
 from pvtt_model.reference.features import ReferenceFeatures
@@ -23,6 +27,7 @@ from pvtt_model.specs import BackboneSpec, LoraSpec, RecipeSpec, ReferenceSpec, 
 from pvtt_model.training.teacher import Teacher
 
 torch.set_num_threads(1)
+PARAMETERS = Path(__file__).parents[2] / "docs" / "parameters.md"
 
 
 @pytest.fixture(scope="module")
@@ -30,40 +35,44 @@ def full():
     return plan_recipe(recipe_by_name("full"), "a source")
 
 
-@pytest.mark.parametrize(("name", "width", "layers", "counts"), [("1.3b", 1536, 30, (47, 94, 189)), ("14b", 5120, 40, (210, 419, 839))])
-def test_lora_by_hand(name, width, layers, counts):
-    model = build_on_meta(f"wan2.1-vace-{name}")
-    for rank, millions in zip((64, 128, 256), counts, strict=True):
-        counted = lora_parameters(model, LoraSpec(rank=rank, alpha=rank))
-        assert counted == layers * 8 * rank * 2 * width
-        assert round(counted / 1e6) == millions
-
-
-@pytest.mark.parametrize("targets", [("attn1", "attn2"), ("attn1",), ("attn2", "ffn")])
-def test_lora_by_peft(targets):
-    model, spec = build_on_meta("nano-m"), LoraSpec(rank=8, alpha=8, targets=targets)
-    expected = lora_parameters(model, spec)
-    model.requires_grad_(False)
-    model.add_adapter(lora_config(spec))
-    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == expected
-
-
 def nano_stage(index: int = 0) -> StageSpec:
     return recipe_by_name("nano").stages[index]
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "layers", "rank", "millions"), [("1.3b", 1536, 30, 64, 47), ("1.3b", 1536, 30, 128, 94), ("14b", 5120, 40, 128, 419)]
+)
+def test_lora_by_hand(name, width, layers, rank, millions):
+    counted = trained_parameters(f"wan2.1-vace-{name}", ReferenceSpec(), LoraSpec(rank=rank, alpha=rank), 1024).lora
+    assert counted == layers * 8 * rank * 2 * width
+    assert round(counted / 1e6) == millions
+
+
+@pytest.mark.parametrize(("targets", "layers"), [(("attn1",), 4 * 2), (("attn2", "ffn"), 4 * 2 + 2 * (1 + 4))])
+def test_lora_of_other_layers_by_hand(targets, layers):
+    lora = trained_parameters("nano-m", ReferenceSpec(width=32, num_heads=4), LoraSpec(rank=8, alpha=8, targets=targets), 48).lora
+    assert lora == 6 * 8 * layers * 192  # blocks x rank x (in + out), nano-m's feed-forward being four widths
+
+
+def by_hand(spec: ReferenceSpec, image: int, config: dict[str, Any]) -> tuple[int, int]:
+    """Resampler: proj_in, latents, its layers (q D^2, kv 2 D^2, out D^2, feed-forward 8 D^2, three LayerNorms), proj_out, LayerNorm; in the space
+    'words' one more projection. K/V: 2 D W a hooked layer; in 'words' copies of the text's and a gate."""
+    d, width, text = spec.width, dit_width(config), config["text_dim"]
+    resampler = (image * d + d) + spec.num_tokens * d + spec.depth * (12 * d * d + 6 * d) + (d * d + d) + 2 * d
+    hooked = -(-config["num_layers"] // spec.every_nth_layer) + (len(config["vace_layers"]) if spec.vace_blocks else 0)
+    if spec.space == "words":
+        return resampler + text * (d + 1), (2 * width * (width + 1) + 1) * hooked
+    return resampler, 2 * d * width * hooked
 
 
 @pytest.mark.parametrize("vace", [False, True])
 @pytest.mark.parametrize("space", ["own", "words"])
 @pytest.mark.parametrize("every", [1, 3])
-def test_reference_parameters_are_those_of_the_module(every, space, vace):
+def test_reference_parameters_by_hand(every, space, vace):
     spec = ReferenceSpec(num_tokens=16, depth=2, width=64, num_heads=4, every_nth_layer=every, space=space, vace_blocks=vace)
-    with torch.device("meta"):
-        model = build_on_meta("nano-m")
-        teacher = Teacher(model, spec, LoraSpec(rank=8, alpha=8), 48, 0)
-    config = architecture("nano-m").config
-    resampler, kv = reference_parameters(spec, 48, dit_width(config), config["num_layers"], config["text_dim"], len(config["vace_layers"]))
-    assert sum(p.numel() for p in teacher.resampler.parameters()) == resampler
-    assert sum(p.numel() for n, p in teacher.named_parameters() if ".processor." in n) == kv
+    trained = trained_parameters("nano-m", spec, LoraSpec(rank=8, alpha=8), 48)
+    assert (trained.reference_encoder, trained.reference_kv) == by_hand(spec, 48, architecture("nano-m").config)
+    assert trained.total == trained.lora + trained.reference_encoder + trained.reference_kv and trained.backbone == 0
 
 
 def test_backbones_by_hand(full):
@@ -76,6 +85,41 @@ def test_backbones_by_hand(full):
     rest = (64 * d + d) + (256 * d + d) + (d * d + d) + 6 * (d * d + d) + (text * d + d) + (d * d + d) + (64 * d + 64) + 2 * d
     assert small.base == 30 * block + rest
     assert small.vace == 15 * (block + d * d + d) + (d * d + d) + (384 * d + d)
+    assert frozen_parameters("wan2.1-t2v-1.3b") == (small.base, 0) and frozen_parameters("wan2.2-t2v-a14b") == (big.base, 0)
+
+
+def test_backbones_of_other_kinds_by_hand():
+    text, d, f = 4096, 5120, 13824
+    plain = frozen_parameters("wan2.1-t2v-14b")[0]
+    more = 20 * 4 * d  # 4 mask channels and 16 latent ones more at the patches' 2 x 2 cells
+    assert frozen_parameters("wan2.2-i2v-a14b")[0] == plain + more
+    image = 2 * 1280 + (1280 * 1280 + 1280) + (1280 * d + d) + 2 * d  # two LayerNorms and a feed-forward of CLIP's width
+    assert frozen_parameters("wan2.1-i2v-14b-480p")[0] == plain + more + image + 40 * (2 * (d * d + d) + d)  # K, V and a norm a block
+    d, f = 3072, 14336
+    block = 8 * (d * d + d) + 4 * d + 2 * d + (2 * d * f + f + d) + 6 * d
+    rest = (192 * d + d) + (256 * d + d) + (d * d + d) + 6 * (d * d + d) + (text * d + d) + (d * d + d) + (192 * d + 192) + 2 * d
+    assert frozen_parameters("wan2.2-ti2v-5b") == (30 * block + rest, 0)
+    assert round(frozen_parameters("wan2.2-ti2v-5b")[0] / 1e9, 1) == 5.0
+
+
+def test_the_page_of_parameters_is_what_the_command_prints():
+    """Of one backbone here; of all in the slow suite. `python -m pvtt_model.plan_table > docs/parameters.md` makes it anew."""
+    page = PARAMETERS.read_text().splitlines()
+    lines = table(["wan2.1-vace-1.3b"]).splitlines()
+    assert [line for line in lines if line not in page] == []
+    assert [line for line in page if "wan2.1-vace-1.3b" in line] == [line for line in lines if "wan2.1-vace-1.3b" in line]
+    assert [name for name in published() if not any(line.startswith(f"| {name} |") for line in page)] == []
+
+
+@pytest.mark.slow
+def test_the_whole_page_of_parameters_is_what_the_command_prints():
+    assert PARAMETERS.read_text() == table()
+
+
+def test_the_page_and_the_plan_agree(full):
+    stage = full.stages[0].parameters
+    row = next(line for line in PARAMETERS.read_text().splitlines() if line.startswith("| wan2.1-vace-1.3b | ip_adapter_plus |"))
+    assert row.split(" | ")[2:6] == [f"{n / 1e6:,.2f} M" for n in (stage.reference_encoder, stage.reference_kv, stage.lora, stage.trained)]
 
 
 def test_tokens_and_bytes_by_hand(full):
@@ -89,7 +133,7 @@ def test_tokens_and_bytes_by_hand(full):
 
 def test_data_bytes_follow_the_vae_and_the_mask_variants():
     recipe = recipe_by_name("nano", {"latents.variants": 3, "latents.dtype": "float32"})
-    z, (frames, height, width) = architecture("nano-vae").config["z_dim"], latent_size(recipe.latents.video)
+    z, (frames, height, width) = architecture("nano-vae").config["z_dim"], latent_size(recipe.latents)
     clip, halves, mask = z * 4, 2 * z * 4, 8  # the clip's own latents; of each mask variant VACE's two halves and the mask's bits
     assert data_bytes(recipe).latents == frames * height * width * (clip + 3 * (halves + mask))
     twice = recipe_by_name("nano", {"latents.variants": 3, "latents.dtype": "float32", "latents.video_variants": 2})
@@ -138,7 +182,7 @@ def teacher_and_inputs(recipe: RecipeSpec, stage: StageSpec, checkpointing: bool
         model.enable_gradient_checkpointing()
     patches, image_width = reference_patches(recipe)
     teacher = Teacher(model, stage.reference, stage.lora, image_width, 0).to(dtype).train()
-    size, config = latent_size(recipe.latents.video), model.config
+    size, config = latent_size(recipe.latents), model.config
     inputs = (
         torch.randn(1, config["in_channels"], *size, dtype=dtype),
         torch.rand(1, dtype=dtype),
@@ -178,7 +222,80 @@ def test_flops_by_torchs_counter(index, checkpointing, override):
     assert flops.total == pytest.approx(step.get_total_flops(), rel=0.03)
 
 
-def saved_bytes(teacher, inputs) -> int:
+KINDS = ("nano-t2v", "nano-i2v", "nano-i2v-a14b", "nano-ti2v")
+
+
+def of_kind(name: str, *, checkpointing: bool = False, frames: int = 5, precision: str = "float32") -> tuple[RecipeSpec, Any, dict[str, Any]]:
+    """The nano recipe's first stage on another backbone: its teacher's transformer, the reference laid, and what it is called with."""
+    arch = ARCHITECTURES[name]
+    backbone = {"architecture": name, "weights": "seed:0", "expert": "high" if arch.boundary else None}
+    overrides: dict[str, Any] = {"stages.*.backbone": backbone, "stages.*.reference.vace_blocks": False, "latents.video.num_frames": frames}
+    overrides |= {"latents.vae": {"architecture": arch.vae, "weights": "seed:0"}, "stages.*.parallel.precision": precision}
+    overrides |= {
+        "stages.*.parallel.gradient_checkpointing": checkpointing,
+        "conditions.max_text_tokens": 512 if arch.config.get("image_dim") else 24,
+    }
+    overrides |= {"conditions.clip_encoder": {"architecture": "nano-openclip", "weights": "seed:0"}, "latents.video.width": 128}
+    recipe = recipe_by_name("nano", overrides)
+    stage, dtype = recipe.stages[0], getattr(torch, precision)
+    model = load_transformer(stage.backbone, None, dtype)
+    if checkpointing:
+        model.enable_gradient_checkpointing()
+    patches, image_width = reference_patches(recipe)
+    try:
+        teacher = Teacher(model, stage.reference, stage.lora, image_width, 0).to(dtype).train()
+    except ValueError as refused:
+        if "attends to an image of its own" not in str(refused):
+            raise
+        pytest.skip("the reference adapter does not hook on a backbone that reads an image of its own")
+    for parameter in (p for n, p in teacher.named_parameters() if n.endswith(".gate")):
+        torch.nn.init.constant_(parameter, 0.1)
+    size, config = latent_size(recipe.latents), model.config
+    tokens = video_tokens(recipe.latents)
+    given = {
+        "hidden_states": torch.randn(1, config.in_channels, *size, dtype=dtype),
+        "timestep": torch.rand(1, tokens, dtype=dtype) if arch.kind == "ti2v" else torch.rand(1, dtype=dtype),
+        "encoder_hidden_states": torch.randn(1, recipe.conditions.max_text_tokens, config.text_dim, dtype=dtype),
+        "return_dict": False,
+    }
+    if config.image_dim is not None:
+        given["encoder_hidden_states_image"] = torch.randn(1, first_frame_tokens(recipe), config.image_dim, dtype=dtype)
+    reference = torch.randn(1, patches, image_width, dtype=dtype), torch.ones(1, patches, dtype=torch.bool)
+
+    def run() -> torch.Tensor:
+        teacher.give_reference(teacher.resampler(*reference), torch.ones(1))
+        return model(**given)[0]
+
+    return recipe, (teacher, run), given
+
+
+@pytest.mark.parametrize(("name", "checkpointing"), [*((name, False) for name in KINDS), ("nano-i2v", True), ("nano-ti2v", True)])
+def test_flops_of_every_kind_by_torchs_counter(name, checkpointing):
+    recipe, (_, run), _ = of_kind(name, checkpointing=checkpointing)
+    with FlopCounterMode(display=False) as forward:
+        run()
+    with FlopCounterMode(display=False) as step:
+        run().pow(2).mean().backward()
+    planned = plan_recipe(recipe, "x").stages[0].flops
+    assert planned.forward == pytest.approx(forward.get_total_flops(), rel=0.01)
+    assert planned.total == pytest.approx(step.get_total_flops(), rel=0.03)
+    assert planned.vace == 0
+
+
+@pytest.mark.parametrize(("name", "precision"), [*((name, "float32") for name in KINDS), ("nano-i2v", "bfloat16"), ("nano-ti2v", "bfloat16")])
+def test_activations_of_every_kind_by_autograds_saved_tensors(name, precision):
+    """As below: by the difference that more frames make."""
+    kept, inside = [], []
+    for frames in (5, 13):
+        recipe, (teacher, run), _ = of_kind(name, frames=frames, precision=precision)
+        kept.append(saved_bytes(teacher, run))
+        tokens, config = video_tokens(recipe.latents), architecture(name).config
+        on_cpu = 6 * tokens * dit_width(config) if precision == "bfloat16" else 0
+        inside.append((block_activations(recipe.stages[0], tokens)[0] + on_cpu) * config["num_layers"])
+    assert inside[1] - inside[0] == pytest.approx(kept[1] - kept[0], rel=0.06)
+
+
+def saved_bytes(teacher: Any, run: Callable[[], Any]) -> int:
     own = {p.untyped_storage()._cdata for p in teacher.parameters()}
     kept: dict[int, tuple[int, object]] = {}
 
@@ -189,7 +306,7 @@ def saved_bytes(teacher, inputs) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-        teacher(*inputs)
+        run()
     return sum(n for n, _ in kept.values())
 
 
@@ -216,7 +333,7 @@ def _kept_and_planned(index: int, precision: str, dropout: float, *, vace_blocks
         recipe = recipe_by_name("nano", overrides)
         stage = recipe.stages[index]
         teacher, inputs = teacher_and_inputs(recipe, stage, False, getattr(torch, precision))
-        kept.append(saved_bytes(teacher, inputs))
+        kept.append(saved_bytes(teacher, partial(teacher, *inputs)))
         tokens, config = video_tokens(recipe.latents), architecture(stage.backbone.architecture).config
         on_cpu = 6 * tokens * dit_width(config) if precision == "bfloat16" else 0
         blocks = config["num_layers"] + (len(config["vace_layers"]) if vace_blocks else 0)
@@ -251,4 +368,4 @@ def test_json_and_text_hold_the_same(full):
 
 def test_counts_follow_the_stage():
     one, two = (count_parameters(nano_stage(i), 48) for i in (0, 1))
-    assert one.frozen < two.frozen and one.resampler == two.resampler
+    assert one.frozen < two.frozen and one.reference_encoder == two.reference_encoder

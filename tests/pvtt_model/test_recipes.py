@@ -148,7 +148,7 @@ def test_any_path_is_applied_or_refused_with_a_message(path):
     ("path", "value", "says"),
     [
         ("latents.vae.architecture", "nano-s", "no vae architecture 'nano-s'"),
-        ("latents.vae.architecture", "foo", "Valid: wan2.1-vae, nano-vae"),
+        ("latents.vae.architecture", "foo", "Valid: wan2.1-vae, wan2.2-vae, nano-vae, nano-vae22"),
         ("latents.vae.weights", "seed:x", "no known form"),
         ("latents.vae.weights", "s3://key:secret@bucket/x", "hold a credential"),
         ("stages.*.edit.guidance_text", float("inf"), "finite number"),
