@@ -118,7 +118,8 @@ def data_bytes(recipe: RecipeSpec) -> DataBytes:
     """Bytes of one pair of the largest bucket, at most, with one reference picture:
 
     latents: F h w (z numbers, and for each mask variant 2 z numbers + a bit for each pixel of a cell), z the VAE's channels, for each video
-    variant; h w z numbers more where references are encoded. conditions: (text tokens x text width + patches x image width + a CLIP's tokens x
+    variant; h w z numbers more where references are encoded. conditions: (text tokens x text width + patches, and the class token where kept, x
+    image width + a CLIP's tokens x
     width + its embedding) numbers. masks: one bit a pixel at the bucket's size (they are stored as PNG at the source's).
     """
     frames, height, width = latent_size(recipe.latents)

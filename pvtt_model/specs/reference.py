@@ -30,7 +30,7 @@ class ReferenceSpec(Spec):
     width: Positive = Field(default=1024, description="resampler width; in the space 'own' also the width of the K/V projections' input")
     num_heads: Positive = 16
     semantic_tokens: Positive = Added(4, description="of dual_path alone: tokens of the CLIP path; IP-Adapter's number")
-    every_nth_layer: Positive = 1
+    every_nth_layer: Positive = Field(default=1, description="of the main blocks, that read the reference; of reference_net: of the copied half")
     vace_blocks: bool = Field(
         default=False,
         description="hook VACE's own blocks too: for a base whose VACE branch reads the text and draws by it; gradients then flow through the branch",
