@@ -150,8 +150,8 @@ def _moves(recipe: RecipeSpec, stage: StageSpec, room: Room) -> Iterator[Change]
         frames = (video.num_frames // share) // 4 * 4 + 1
         if frames < video.num_frames:
             yield {"latents.video.num_frames": frames}
-    for share in (1.5, 2):
-        width, height = (max(16, int(side / share) // 16 * 16) for side in video.largest)
+    for tenths in (15, 20):
+        width, height = (max(16, side * 10 // tenths // 16 * 16) for side in video.largest)
         if (width, height) != video.largest:
             yield {"latents.video.width": width, "latents.video.height": height, "latents.video.buckets": []}
 
