@@ -52,5 +52,5 @@ def settings(store: str | None = None) -> Settings:
         num_cpus=counts["PVTT_NUM_CPUS"],
         max_workers=counts["PVTT_MAX_WORKERS"],
         ray_address=os.environ.get("RAY_ADDRESS") or None,
-        preflight=preflight,
+        preflight="warn" if preflight == "warn" else "fail",
     )

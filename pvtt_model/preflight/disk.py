@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pvtt_model.preflight.check import Check
+from pvtt_model.preflight.check import Check, Status
 
 GIB = 2**30
 FEW_INODES = 10_000
@@ -50,7 +50,7 @@ def _file_system(items: Sequence[Wanted]) -> list[Check]:
     sums = _by_what(items)
     parts = " + ".join(f"{what} {_size(count)}" for what, count in sums.items() if count)
     what, got = (f"{_size(need)} on the disk of {names} ({parts})" if need else f"room on the disk of {names}"), f"{_size(free)} free"
-    status = "ok"
+    status: Status = "ok"
     cure = ""
     if free < max(need, SPARE_BYTES):
         sure = sum(item.bytes for item in items if not item.maybe_there)
@@ -58,7 +58,7 @@ def _file_system(items: Sequence[Wanted]) -> list[Check]:
         cure = "Free some, set PVTT_HOME or PVTT_STORE to a larger disk, or lower train.keep_checkpoints" + (
             "; what is curated already needs no further room." if status == "warn" else "."
         )
-    checks = [Check("disk", status, what, got, cure)]  # type: ignore[arg-type]
+    checks = [Check("disk", status, what, got, cure)]
     if stat.f_files and stat.f_favail < FEW_INODES:
         checks.append(Check("inodes", "warn", f"room for new files on the disk of {names}", f"{stat.f_favail} inodes free", "Delete small files."))
     return checks

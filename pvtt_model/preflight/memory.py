@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from pvtt_model.plan_flops import video_tokens
 from pvtt_model.plan_memory import BYTES, Memory, clip_width, gpu_memory, reference_patches
 from pvtt_model.plan_parameters import Parameters, count_parameters
-from pvtt_model.preflight.check import Check
+from pvtt_model.preflight.check import Check, Status
 from pvtt_model.specs import OptimSpec, ParallelSpec, RecipeSpec, StageSpec, TrainSpec, VideoSpec
 
 GIB = 2**30
@@ -82,7 +82,7 @@ def memory_check(recipe: RecipeSpec, stage: StageSpec, room: Room, of_gpu: str =
         parts = f"weights {_gib(m.weights)}, optimizer and gradients {_gib(m.optimizer + m.gradients)}, activations {_gib(m.activations)}"
         what = f"{_gib(m.total)} GiB a GPU by the plan ({parts})"
         tight = need.gpu + GIB > room.gpu  # the plan counts neither the CUDA context nor NCCL, about 1 GiB
-        status = "fail" if need.gpu > room.gpu else "warn" if tight else "ok"
+        status: Status = "fail" if need.gpu > room.gpu else "warn" if tight else "ok"
         hint = cure if status == "fail" else "Little is left for CUDA's context, NCCL and fragmentation." if tight else ""
         checks.append(Check(f"memory {stage.name}", status, what, f"{_gib(room.gpu)} GiB {of_gpu}", hint))
     if room.host is None:
@@ -150,8 +150,8 @@ def _moves(recipe: RecipeSpec, stage: StageSpec, room: Room) -> Iterator[Change]
         frames = (video.num_frames // share) // 4 * 4 + 1
         if frames < video.num_frames:
             yield {"latents.video.num_frames": frames}
-    for share in (1.5, 2):
-        width, height = (max(16, int(side / share) // 16 * 16) for side in video.largest)
+    for tenths in (15, 20):
+        width, height = (max(16, side * 10 // tenths // 16 * 16) for side in video.largest)
         if (width, height) != video.largest:
             yield {"latents.video.width": width, "latents.video.height": height, "latents.video.buckets": []}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from pvtt_model.preflight.check import Check
+from pvtt_model.preflight.check import Check, Status
 from pvtt_model.specs import ParallelSpec
 
 GIB = 2**30
@@ -34,7 +34,7 @@ def threads_check(cores: int, workers: int, threads_each: int, environment: Mapp
         return Check("threads", "ok", what, got)
     fewer = max(1, cores // workers)
     cure = f"Set OMP_NUM_THREADS={fewer} and OMP_WAIT_POLICY=PASSIVE" + (f", or parallel.num_workers={cores}." if workers > cores else ".")
-    status = "fail" if environment.get("OMP_WAIT_POLICY", "").upper() == "ACTIVE" else "warn"
+    status: Status = "fail" if environment.get("OMP_WAIT_POLICY", "").upper() == "ACTIVE" else "warn"
     return Check("threads", status, what, got, cure)
 
 
