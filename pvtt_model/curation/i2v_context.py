@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from pvtt_model.backbones.architectures import Kind
-from pvtt_model.backbones.vae import TIME_STRIDE, VideoAutoencoder
+from pvtt_model.backbones.vae import VideoAutoencoder
 
 if TYPE_CHECKING:  # it takes seconds to load
     from pvtt_model.backbones.clip import ClipModel
 
 FIRST = "first_CFHW"  # a row's tensor of first_latents
 IMAGE = "image_NC"  # and of the first frame's CLIP tokens
+MASK_CHANNELS = 4  # of the image-to-video context: one for each frame that a latent frame stands for
 
 
 def first_latents(vae: VideoAutoencoder, first_frame_CHW: Tensor, num_frames: int) -> Tensor:
@@ -45,7 +46,7 @@ def i2v_context(vae: VideoAutoencoder, first_frame_CHW: Tensor, num_frames: int)
 
 def masked_first(first_CFHW: Tensor) -> Tensor:
     """The first frame's latents (.., z, F, h, w) behind their mask, (.., 4 + z, F, h, w): a channel for each frame that a latent frame stands for."""
-    mask = torch.zeros_like(first_CFHW.narrow(-4, 0, 1)).repeat_interleave(TIME_STRIDE, dim=-4)
+    mask = torch.zeros_like(first_CFHW.narrow(-4, 0, 1)).repeat_interleave(MASK_CHANNELS, dim=-4)
     mask.select(-3, 0).fill_(1)
     return torch.cat([mask, first_CFHW], dim=-4)
 
