@@ -11,6 +11,7 @@ import torch
 
 from pvtt_model.backbones.architectures import architecture
 from pvtt_model.backbones.dit import build_on_meta
+from pvtt_model.backbones.original_keys import is_original, to_diffusers
 from pvtt_model.preflight.check import Check, some
 from pvtt_model.preflight.safetensors_header import Shape
 
@@ -37,8 +38,13 @@ def _model(name: str) -> Any:
 
 
 def as_loaded(name: str, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
-    """The file's names as the architecture's loader changes them before it compares: timm's own filter, a ConvNet's head left out."""
+    """The file's names as the architecture's loader changes them before it compares: the original Wan's renamed, timm's own filter, a ConvNet's
+    head left out. Raises ValueError for names of neither."""
     arch, found = architecture(name), dict(shapes)
+    if arch.family == "dit":
+        unread = _model(name)._keys_to_ignore_on_load_unexpected or ()
+        found = to_diffusers(found) if is_original(found) else found
+        return {key: shape for key, shape in found.items() if not any(part in key for part in unread)}
     if arch.family == "image" and "convnet" in arch.config:
         head = f"{_model(name).pretrained_cfg['classifier']}."
         return {key: shape for key, shape in found.items() if not key.startswith(head)}
@@ -58,11 +64,15 @@ def keys_check(check: str, name: str, shapes: Mapping[str, Shape]) -> Check:
     what = f"the tensors of architecture '{name}'"
     if architecture(name).family in ("sam2", "video"):
         return Check(check, "skipped", what, "known only once it is loaded: its loader refuses what does not fit")
-    wanted, has = expected_shapes(name), as_loaded(name, shapes)
+    try:
+        wanted, has = expected_shapes(name), as_loaded(name, shapes)
+    except ValueError as error:
+        return Check(check, "fail", what, str(error), "Fetch the published files, or convert the names.")
     missing, unexpected = sorted(wanted.keys() - has.keys()), sorted(has.keys() - wanted.keys())
     other = [f"{key} {list(has[key])} for {list(wanted[key])}" for key in sorted(wanted.keys() & has.keys()) if wanted[key] != has[key]]
     if not (missing or unexpected or other):
-        return Check(check, "ok", what, f"all {len(wanted)} by name and shape")
+        by = ", under the original repository's names" if original_names(name, shapes) else ""
+        return Check(check, "ok", what, f"all {len(wanted)} by name and shape{by}")
     got = "; ".join(
         f"{len(names)} {kind} ({some(names, 3)})"
         for kind, names in (("missing", missing), ("not wanted", unexpected), ("of another shape", other))

@@ -10,7 +10,7 @@ from pvtt_model.backbones.source import part_folder, weight_files
 from pvtt_model.preflight.check import Check, some
 from pvtt_model.preflight.keys import keys_check
 from pvtt_model.preflight.safetensors_header import Shape, read_header
-from pvtt_model.specs import ModelSpec, RecipeSpec, StageSpec
+from pvtt_model.specs import BackboneSpec, ModelSpec, RecipeSpec, StageSpec
 
 
 def models_of(recipe: RecipeSpec) -> Iterator[tuple[str, ModelSpec]]:
@@ -62,7 +62,9 @@ def files_checks(check: str, spec: ModelSpec, folder: Path, *, with_hash: bool) 
     try:
         if architecture(spec.architecture).family in ("sam2", "video"):
             return [_exported(check, what, folder)]
-        files = weight_files(part_folder(folder, architecture(spec.architecture).family), spec.sha256 if with_hash else None)
+        expert = spec.expert if isinstance(spec, BackboneSpec) else None
+        part = part_folder(folder, architecture(spec.architecture).family, expert)
+        files = weight_files(part, spec.sha256 if with_hash else None)
     except (ValueError, OSError) as error:
         return [Check(check, "fail", what, str(error), "Fetch the files again, or correct `weights` and `sha256`.")]
     absent = [file.name for file in files if not file.is_file()]

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from pvtt_model.backbones.original_keys import to_original
 from pvtt_model.nano.shipped import shipped, shipped_folder
 from pvtt_model.preflight.keys import expected_shapes, original_names
 from pvtt_model.preflight.safetensors_header import read_header
@@ -82,24 +83,16 @@ def test_another_architecture(folder):
     assert keys.status == "fail" and "architecture" in keys.cure
 
 
-@pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])
-def test_the_original_repositorys_names_are_known(folder, prefix):
-    """As Wan-AI and ali-vilab publish them: self_attn and cross_attn with q, k, v, o."""
-    tensors = {}
-    for name, tensor in load_file(folder / NAME).items():
-        for ours, theirs in (
-            ("attn1.to_out.0", "self_attn.o"),
-            ("attn2.to_out.0", "cross_attn.o"),
-            ("attn1.to_", "self_attn."),
-            ("attn2.to_", "cross_attn."),
-        ):
-            name = name.replace(ours, theirs)
-        tensors[prefix + name] = tensor
+def test_the_original_repositorys_names_are_read_and_those_of_a_wrapped_one_are_named(folder):
+    tensors = to_original(load_file(folder / NAME))
     save_file(tensors, folder / NAME)
     keys = look(folder)[1]
-    assert (
-        keys.status == "fail" and "original repository's names" in keys.got and "blocks.0.cross_attn.k.bias" in keys.got and "-diffusers" in keys.cure
-    )
+    assert keys.status == "ok" and keys.got.endswith("under the original repository's names")
+    save_file({f"model.diffusion_model.{name}": tensor for name, tensor in tensors.items()}, folder / NAME)
+    keys = look(folder)[1]
+    assert keys.status == "fail" and "original repository's names" in keys.got and "model.diffusion_model." in keys.got
+    save_file(tensors | {"blocks.0.self_attn.lora.weight": torch.zeros(1)}, folder / NAME)
+    assert "blocks.0.self_attn.lora.weight" in look(folder)[1].got
 
 
 def test_the_original_vae_and_text_encoder_are_known_too():
