@@ -43,7 +43,9 @@ class Curve(NamedTuple):
     def from_json(cls, value: Mapping[str, Any]) -> Curve:
         """Raises ValueError for another number of bins."""
         if len(value["levels"]) != BINS:
-            raise ValueError(f"a reference curve of {len(value['levels'])} bins; it takes {BINS}, of a tenth of the noise levels each. Measure it again.")
+            raise ValueError(
+                f"a reference curve of {len(value['levels'])} bins; it takes {BINS}, of a tenth of the noise levels each. Measure it again."
+            )
         return cls(value["source"], tuple(Level(float(v["mean"]), float(v["std"]), int(v["count"])) for v in value["levels"]))
 
 

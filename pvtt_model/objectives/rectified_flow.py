@@ -8,7 +8,6 @@ timestep is 1000 sigma. Liu et al., arXiv:2209.03003. How sigma is drawn: noise_
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 TIMESTEPS = 1000.0

@@ -209,7 +209,14 @@ def loss_levels(stage: StageSpec, engine: Engine, samples: Sequence[Sample], emp
     Noise, level and dropped conditions hang on the draw's number and the stage's seed alone, so two teachers are asked the same questions.
     """
     tally, size = LevelTally(), stage.parallel.micro_batch
-    asked = {"timestep_sampling": "uniform", "shift": 1.0, "shift_by": "fixed", "identity_weight": 0.0, "reference_recon_weight": 0.0, "words_weight": 0.0}
+    asked = {
+        "timestep_sampling": "uniform",
+        "shift": 1.0,
+        "shift_by": "fixed",
+        "identity_weight": 0.0,
+        "reference_recon_weight": 0.0,
+        "words_weight": 0.0,
+    }
     for i in range(BINS):
         levels = {"sigma_low": i / BINS, "sigma_high": (i + 1) / BINS}
         of_bin = stage.model_copy(update={"objective": stage.objective.model_copy(update=asked | levels)})
