@@ -22,7 +22,10 @@ WHITE = (255, 255, 255)
 
 
 class ImageEncoder:
-    """Images to features, without gradients but for pooled_with_grad. `name` is to stand beside every number made with it; `side` is the picture it was trained on."""
+    """Images to features, without gradients but for pooled_with_grad.
+
+    `name` is to stand beside every number made with it; `side` is the picture it was trained on.
+    """
 
     def __init__(self, model: Any, name: str, width: int, patch: int, side: int = PUBLISHED_SIDE) -> None:
         self.model, self.name, self.width, self.patch, self.side = model, name, width, patch, side

@@ -28,7 +28,10 @@ TIME_STRIDE, SPACE_STRIDE = 4, 8
 
 
 class VideoAutoencoder:
-    """Frames to normalised latents and back, without gradients but for decode_with_grad. The mean of the posterior is taken, never a sample: equal in, equal out."""
+    """Frames to normalised latents and back, without gradients but for decode_with_grad.
+
+    The mean of the posterior is taken, never a sample: equal in, equal out.
+    """
 
     def __init__(self, model: Any, name: str) -> None:
         self.model, self.name = model, name
