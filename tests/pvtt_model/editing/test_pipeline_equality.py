@@ -24,6 +24,7 @@ from pvtt_model.backbones.vae import VideoAutoencoder
 from pvtt_model.curation.i2v_context import context_for, first_latents, given_first, i2v_context
 from pvtt_model.curation.latents import vace_contexts
 from pvtt_model.editing.sample import EditInputs, Experts, flow_scheduler, sample_edit
+from pvtt_model.reference.features import PictureFeatures
 from pvtt_model.specs import EditSpec, LatentSpec, LoraSpec, MaskPolicy, ModelSpec, ReferenceSpec, VideoSpec
 from pvtt_model.training.teacher import Teacher
 
@@ -107,7 +108,7 @@ def theirs(pipe: Any, edit: EditSpec, text_tokens: int = TOKENS, **given: Any) -
 def ours(teacher: Any, edit: EditSpec, control: torch.Tensor, **given: Any) -> torch.Tensor:
     text, empty = texts()
     pictures = torch.randn(4, 8, generator=torch.Generator().manual_seed(8))
-    return sample_edit(teacher, EditInputs(control, text, empty, pictures, **given), edit, TOKENS, seed=7)
+    return sample_edit(teacher, EditInputs(control, text, empty, PictureFeatures(pictures), **given), edit, TOKENS, seed=7)
 
 
 def same(transformer: Any, edit: EditSpec, wanted: torch.Tensor, control: torch.Tensor, kind: Any = None, **given: Any) -> None:

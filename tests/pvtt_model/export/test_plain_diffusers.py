@@ -93,7 +93,7 @@ def trained_release(folder: Path, lora: dict[str, Any]) -> Teacher:
                 p.mul_(1 + 0.2 * torch.rand(p.shape, generator=g))
             else:
                 p.add_(0.1 * torch.randn(p.shape, generator=g))
-    tensors, adapter = split_trainable({name: p.detach().contiguous() for name, p in teacher.trainable().items()})
+    tensors, adapter, _ = split_trainable({name: p.detach().contiguous() for name, p in teacher.trainable().items()})
     folder.mkdir()
     save_file(tensors, folder / "lora.safetensors")
     save_file(adapter, folder / "adapter.safetensors")

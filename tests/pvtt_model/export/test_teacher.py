@@ -20,7 +20,7 @@ def released(folder, overrides):
     stage = recipe.stages[-1]
     teacher = build_teacher(stage.backbone, stage.reference, stage.lora, "nano-dinov2", None, torch.float32, 3)
     trained = {name: torch.randn_like(p) for name, p in teacher.trainable().items()}
-    lora, adapter = split_trainable(trained)
+    lora, adapter, _ = split_trainable(trained)
     save_file(lora, folder / "l.safetensors")
     save_file(adapter, folder / "a.safetensors")
     given = dict(stages=[], reports=[], verdicts=[], lineage={}, contact_sheet=None, created="2026-01-01T00:00:00Z")

@@ -130,14 +130,14 @@ def test_names_of_what_is_trained_and_every_second_layer(make_teacher, kind):
     teacher = make_teacher(injection=kind, every=2)
     names = [n for n in teacher.trainable() if ".lora_" not in n]
     assert names and [n for n in names if not re.match(TRAINED[kind], n)] == []
-    lora, adapter = split_trainable(teacher.trainable())
+    lora, adapter, _ = split_trainable(teacher.trainable())
     assert len(adapter) == len(names) and join_trainable(lora, adapter).keys() == teacher.trainable().keys()
 
 
 @every_kind
 def test_what_is_saved_makes_another_teacher_the_same(make_teacher, teacher_inputs, kind):
     one, two, inputs = opened(make_teacher(injection=kind)), make_teacher(injection=kind, seed=3), teacher_inputs(1)
-    lora, adapter = split_trainable({n: p.detach().clone() for n, p in one.trainable().items()})
+    lora, adapter, _ = split_trainable({n: p.detach().clone() for n, p in one.trainable().items()})
     load_trainable(two, join_trainable(lora, adapter))
     with torch.no_grad():
         for ours, theirs in zip(one.transformer.vace_blocks, two.transformer.vace_blocks, strict=True):

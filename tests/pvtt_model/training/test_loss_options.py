@@ -10,6 +10,7 @@ import torch
 from pvtt_model.objectives.level_bins import LevelTally, level_record
 from pvtt_model.objectives.level_weights import level_weights
 from pvtt_model.recipes import recipe_by_name
+from pvtt_model.reference.features import PictureFeatures
 from pvtt_model.specs import ObjectiveSpec
 from pvtt_model.training import loop
 from pvtt_model.training.loop import train
@@ -17,6 +18,14 @@ from pvtt_model.training.samples import Place, Sample
 
 STAGE = recipe_by_name("nano").stages[0]
 BEFORE = ObjectiveSpec(timestep_sampling="logit_normal", shift=6.0, text_dropout=0.1, reference_dropout=0.1, mask_weight=10.0)
+
+GOLDEN = {
+    "sigma": [0.9235632419586182, 0.6378050446510315, 0.7517402768135071, 0.7416417598724365],
+    "noisy": [-0.3867899775505066, -0.059140175580978394, -1.2233014106750488, -0.4969997704029083],
+    "loss": 2.0544235706329346,
+    "text": [1.0, 1.0, 1.0, 0.0],
+    "reference": [True, True, True, True],
+}
 
 
 class Recorder:
@@ -26,7 +35,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.shown: list[tuple[torch.Tensor, ...]] = []
-        self.teacher = SimpleNamespace(resampled_BND=torch.zeros(1, 3, 4))
+        self.teacher = SimpleNamespace(resampled_BND=torch.zeros(1, 3, 4), kind="vace", reads_image=False)
 
     def forward(self, *args: torch.Tensor) -> torch.Tensor:
         self.shown.append(args)
@@ -37,7 +46,7 @@ def clip(row: int) -> Sample:
     g = torch.Generator().manual_seed(row)
     control = torch.zeros(2, 96, 1, 2, 2)
     control[:, 32:, :, 1] = 1
-    return Sample(torch.randn(16, 1, 2, 2, generator=g), control, torch.ones(2, 4), torch.zeros(1, 3, 4), torch.zeros(0, 4))
+    return Sample(torch.randn(16, 1, 2, 2, generator=g), control, torch.ones(2, 4), (PictureFeatures(torch.zeros(3, 4)),), torch.zeros(0, 4))
 
 
 SAMPLES = [clip(i) for i in range(8)]
@@ -52,21 +61,18 @@ def shown(objective: ObjectiveSpec, draws: int) -> tuple[list[tuple[torch.Tensor
 
 def test_the_defaults_draw_what_was_drawn_before():
     """Four draws of the nano recipe's objective, as the loop gave them before there were options (commit 4c49b20)."""
-    ((noisy, sigma, text, _, _, _, has_reference),), loss, _ = shown(BEFORE, 4)
+    ((noisy, sigma, text, _, _, has_reference, _),), loss, _ = shown(BEFORE, 4)
     assert sigma.tolist() == pytest.approx(GOLDEN["sigma"], rel=1e-6)
     assert noisy[:, 0, 0, 0, 0].tolist() == pytest.approx(GOLDEN["noisy"], rel=1e-5)
     assert loss == pytest.approx(GOLDEN["loss"], rel=1e-5)
     assert text[:, 0, 0].tolist() == GOLDEN["text"] and has_reference.tolist() == GOLDEN["reference"]
 
 
-GOLDEN = {"sigma": [], "noisy": [], "loss": 0.0, "text": [], "reference": []}
-
-
 def test_dropout_rates_and_independence():
     """Text 0.3 and reference 0.2 apart: shares within 4 standard errors, and both together the product. 3000 draws."""
 
     def shares(objective: ObjectiveSpec) -> tuple[float, float, float]:
-        ((_, _, text, _, _, _, has_reference),), _, _ = shown(objective, 3000)
+        ((_, _, text, _, _, has_reference, _),), _, _ = shown(objective, 3000)
         no_text, no_reference = text[:, 0, 0] == 0, ~has_reference
         return tuple(float(x.float().mean()) for x in (no_text, no_reference, no_text & no_reference))
 
