@@ -116,10 +116,11 @@ def test_a_recipe_pairs_backbone_and_vae():
 
 
 def test_a_recipe_names_one_expert():
-    two = {"stages.*.backbone": {"architecture": "nano-t2v-a14b", "weights": "seed:0"}, "stages.*.reference.vace_blocks": False}
+    two: dict[str, Any] = {"architecture": "nano-t2v-a14b", "weights": "seed:0", "expert": None}
+    plain = {"stages.*.backbone": two, "stages.*.reference.vace_blocks": False}
     with pytest.raises(ValueError, match="is two experts, split at noise level 0.875.*Set backbone.expert to 'high'"):
-        recipe_by_name("nano", two)
-    recipe = recipe_by_name("nano", two | {"stages.*.backbone.expert": "low"})
+        recipe_by_name("nano", plain)
+    recipe = recipe_by_name("nano", plain | {"stages.*.backbone": two | {"expert": "low"}})
     assert plan_recipe(recipe, "x").stages[0].backbone == "nano-t2v-a14b (low expert)"
     with pytest.raises(ValueError, match="'nano-s' is one network, but `expert` is 'high'"):
         recipe_by_name("nano", {"stages.verify.backbone.expert": "high"})
