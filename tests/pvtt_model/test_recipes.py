@@ -163,10 +163,17 @@ def test_any_path_is_applied_or_refused_with_a_message(path):
         ("stages.*.reference.injection", "ip_adapter", "stage 'verify' has .* which reads .*class tokens: set conditions.class_tokens=true"),
         ("stages.base.reference.injection", "dual_path", "stage 'base' has .* which reads CLIP's tokens: set conditions.clip_encoder"),
         ("stages.*.reference.injection", "reference_net", "the reference_net has no tokens: .* Set space='own'"),
-        ("stages.*.reference", {"injection": "reference_net"}, "which reads the pictures' latents: set latents.references='white' or 'own'"),
     ],
 )
 def test_what_could_only_fail_later_is_refused_now(path, value, says):
     with pytest.raises(ValueError, match=says) as caught:
         recipe_by_name("nano", {path: value})
     assert "secret" not in str(caught.value)
+
+
+def test_an_injection_whose_features_are_stored_is_accepted():
+    with pytest.raises(ValueError, match="stage 'verify' .* which reads the pictures' latents: set latents.references='white' or 'own'"):
+        recipe_by_name("full", {"stages.*.reference.injection": "reference_net"})
+    recipe = recipe_by_name("full", {"stages.*.reference.injection": "reference_net", "latents.references": "own"})
+    assert recipe.stages[0].reference.identity()["injection"] == "reference_net"
+    assert recipe_by_name("full").stages[0].reference.identity().keys() & {"injection", "semantic_tokens"} == set(), "the default keeps its names"
