@@ -171,8 +171,9 @@ def test_what_could_only_fail_later_is_refused_now(path, value, says):
     assert "secret" not in str(caught.value)
 
 
-def test_a_reference_net_wants_the_pictures_latents():
-    changes = {"stages.*.reference": {"injection": "reference_net"}, "stages.*.objective.words_weight": 0.0}
-    with pytest.raises(ValueError, match="which reads the pictures' latents: set latents.references='white' or 'own'"):
-        recipe_by_name("nano", changes)
-    assert recipe_by_name("nano", changes | {"latents.references": "white"}).stages[0].reference.injection == "reference_net"
+def test_an_injection_whose_features_are_stored_is_accepted():
+    with pytest.raises(ValueError, match="stage 'verify' .* which reads the pictures' latents: set latents.references='white' or 'own'"):
+        recipe_by_name("full", {"stages.*.reference.injection": "reference_net"})
+    recipe = recipe_by_name("full", {"stages.*.reference.injection": "reference_net", "latents.references": "own"})
+    assert recipe.stages[0].reference.identity()["injection"] == "reference_net"
+    assert recipe_by_name("full").stages[0].reference.identity().keys() & {"injection", "semantic_tokens"} == set(), "the default keeps its names"

@@ -118,9 +118,8 @@ def test_the_loop_s_gradients(models, make_teacher, below):
     mask[:, :, :, 1:3, 1:3] = 1
     control = torch.cat([torch.randn(1, 2 * c, 2, 4, 4, generator=g), mask], 1)
     image = torch.randn(1, 5, models.image.width, generator=g)
-    sample = Sample(
-        torch.randn(c, 2, 4, 4, generator=g), control, torch.randn(3, text, generator=g), (PictureFeatures(image[0]),), torch.zeros(0, text)
-    )
+    pictures = (PictureFeatures(image[0]),)
+    sample = Sample(torch.randn(c, 2, 4, 4, generator=g), control, torch.randn(3, text, generator=g), pictures, torch.zeros(0, text))
     objective = ObjectiveSpec(identity_weight=1.0, reference_dropout=0.0, text_dropout=0.0, identity_below=below, sigma_low=0.2, sigma_high=0.25)
     stage = RECIPE.stages[0].model_copy(update={"objective": objective})
     silent = stage.model_copy(update={"objective": objective.model_copy(update={"identity_weight": 0.0})})

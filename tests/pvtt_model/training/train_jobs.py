@@ -55,7 +55,7 @@ class Keep:
         pass
 
     def save(self, step: int, folder: Path) -> None:
-        shutil.copytree(folder, self.folder / f"step{step}")
+        shutil.copytree(folder, self.folder / f"step{step}", dirs_exist_ok=True)  # a folder a rank, files of their own
 
 
 def places(folder: Path, portrait: Container[int] = (), channels: int = CHANNELS) -> list[Place]:
@@ -113,7 +113,7 @@ def main() -> None:
 
 
 def _forked(folder: Path, job: dict[str, Any], clips: list[Place], rank: int) -> int:
-    """A worker of the job in a process of its own; rank 0 writes what the job recorded, and a worker that fails why."""
+    """A worker of the job in a process of its own; rank 0 writes what the job recorded, and the first worker that fails why."""
     child = os.fork()
     if child:
         return child
@@ -124,8 +124,9 @@ def _forked(folder: Path, job: dict[str, Any], clips: list[Place], rank: int) ->
         result = run(folder, job, clips)
     except Exception:
         result = {"error": traceback.format_exc()}
-    if rank == 0 or "error" in result:
-        (folder / f"{job['name']}.json").write_text(json.dumps(result))
+    path = folder / f"{job['name']}.json"
+    if (rank == 0 and "error" not in result) or ("error" in result and not path.exists()):
+        path.write_text(json.dumps(result))
     sys.stdout.flush()
     os._exit(0)
 
