@@ -45,7 +45,7 @@ from safetensors.torch import load_file, save_file
 
 torch.set_num_threads(1)
 folder, given, *pairs = sys.argv[1:]
-pipe = WanVACEPipeline.from_pretrained(folder)
+pipe = WanVACEPipeline.from_pretrained(folder, text_encoder=None, tokenizer=None)
 pipe.set_progress_bar_config(disable=True)
 given = load_file(given)
 for lora, out in zip(pairs[::2], pairs[1::2]):
