@@ -40,7 +40,7 @@ class StagePlan:
     precision: str
     gpu_memory_gib: float
     accelerator: str
-    lora_rank: int
+    low_rank: str
     lr: float
     min_pairs: int
     max_pairs: int | None
@@ -136,7 +136,7 @@ def _stage(recipe: RecipeSpec, stage: StageSpec, tokens: int) -> StagePlan:
         precision=parallel.precision,
         gpu_memory_gib=parallel.gpu_memory_gib,
         accelerator=parallel.accelerator,
-        lora_rank=stage.lora.rank,
+        low_rank=stage.lora.label(),
         lr=stage.optim.lr,
         min_pairs=stage.data.min_pairs,
         max_pairs=stage.data.max_pairs,

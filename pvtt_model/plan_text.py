@@ -48,7 +48,7 @@ def _stage(stage: StagePlan, pair_bytes: int) -> list[str]:
         f" = {stage.micro_batch} x {stage.workers} workers x {stage.grad_accum} accumulated",
         f"  pairs        {pairs}; {epochs} epochs; {size}",
         f"  frozen       {_count(p.frozen)} = base {_count(p.base)}" + (f" + VACE {_count(p.vace)}" if p.vace else ""),
-        f"  trained      {_count(p.trained)} = LoRA r{stage.lora_rank} {_count(p.lora)} + reference encoder {_count(p.reference_encoder)}"
+        f"  trained      {_count(p.trained)} = {stage.low_rank} {_count(p.lora)} + reference encoder {_count(p.reference_encoder)}"
         f" + reference K/V {_count(p.reference_kv)}" + (f" + of the backbone {_count(p.backbone)}" if p.backbone else ""),
         f"  memory       {_gib(m.total)} a {unit}{verdict}{host}",
         f"               = weights {_gib(m.weights)} + gradients {_gib(m.gradients)} + optimizer {_gib(m.optimizer)}"

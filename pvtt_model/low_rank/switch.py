@@ -18,8 +18,7 @@ class Switch:
                 ...
 
     Where a sampler calls back after every step: next_step; in a diffusers pipeline: callback_on_step_end=switch.on_step_end. Afterwards the
-    adapters act as before. Raises ValueError for unknown
-    names and where `every` is not positive.
+    adapters act as before. Raises ValueError for unknown names and where `every` is not positive.
     """
 
     def __init__(self, transformer: Any, names: Sequence[str], every: int = 1) -> None:

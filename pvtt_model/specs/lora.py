@@ -135,6 +135,12 @@ class LoraSpec(Spec):
             return None
         return found[2]
 
+    def label(self) -> str:
+        """'LoRA r64' and its like."""
+        ranks = sorted({self.rank_of(layer) for layer in self.layers()})
+        kind = "DoRA" if self.kind == "dora" else "LoRA"
+        return f"{kind} r{'/'.join(map(str, ranks))}{' on a base in NF4' if self.quantize else ''}"
+
     def in_block(self, block: int) -> bool:
         """Whether the main block of this number gets an update."""
         return self.blocks is None or block in self.blocks

@@ -62,6 +62,7 @@ def test_ranks_by_module():
     assert (spec.rank_of("attn1.to_q"), spec.rank_of("attn2.to_q")) == (64, 128)
     assert (spec.alpha_of("attn1.to_q"), spec.alpha_of("attn2.to_v"), spec.alpha_of("attn2.to_k")) == (64, 256, 128)
     assert LoraSpec.model_validate_json(spec.model_dump_json()) == spec and hash(spec)
+    assert (spec.label(), LoraSpec(rank=8, kind="dora", quantize="nf4").label()) == ("LoRA r64/128", "DoRA r8 on a base in NF4")
     with pytest.raises(ValidationError, match=r"rank_pattern names \['ffn'\], which the targets \['attn1', 'attn2'\] do not hold"):
         LoraSpec(rank_pattern={"ffn": 8})
     with pytest.raises(ValidationError, match=r"names \['attn1'\] twice"):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanVACEPipeline, WanVACETransformer3DModel
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from pvtt_model.backbones.architectures import ARCHITECTURES
@@ -40,19 +41,21 @@ sys.meta_path = [f for f in sys.meta_path if "editable" not in repr(f)]
 assert find_spec("pvtt_model") is None
 
 import numpy, torch
+from PIL import Image
 from diffusers import WanVACEPipeline
 from safetensors.torch import load_file, save_file
 
 torch.set_num_threads(1)
 folder, given, *pairs = sys.argv[1:]
-pipe = WanVACEPipeline.from_pretrained(folder)
+pipe = WanVACEPipeline.from_pretrained(folder, text_encoder=None, tokenizer=None)
 pipe.set_progress_bar_config(disable=True)
 given = load_file(given)
+video, mask = ([Image.fromarray(frame.numpy()) for frame in given[name]] for name in ("video", "mask"))
 for lora, out in zip(pairs[::2], pairs[1::2]):
     if lora != "-":
         pipe.load_lora_weights(lora)
     frames = pipe(
-        video=given["video"].numpy(), mask=given["mask"].numpy(), prompt_embeds=given["text"], negative_prompt_embeds=given["empty"],
+        video=video, mask=mask, prompt_embeds=given["text"], negative_prompt_embeds=given["empty"],
         height=32, width=32, num_frames=5, num_inference_steps=2, guidance_scale=3.0, output_type="np",
         generator=torch.Generator().manual_seed(1),
     ).frames
@@ -74,8 +77,9 @@ def pipeline(transformer) -> WanVACEPipeline:
 
 
 def frames_of(pipe, given) -> torch.Tensor:
+    video, mask = ([Image.fromarray(frame.numpy()) for frame in given[name]] for name in ("video", "mask"))
     frames = pipe(
-        video=given["video"].numpy(), mask=given["mask"].numpy(), prompt_embeds=given["text"], negative_prompt_embeds=given["empty"],
+        video=video, mask=mask, prompt_embeds=given["text"], negative_prompt_embeds=given["empty"],
         height=32, width=32, num_frames=5, num_inference_steps=2, guidance_scale=3.0, output_type="np", generator=torch.Generator().manual_seed(1),
     ).frames  # fmt: skip
     return torch.from_numpy(np.ascontiguousarray(frames))
@@ -115,10 +119,15 @@ def trained_release(folder: Path, lora: dict[str, Any]) -> Teacher:
 @pytest.fixture(scope="module")
 def given():
     g = torch.Generator().manual_seed(2)
-    mask = torch.zeros(5, 32, 32, 3)
-    mask[:, 8:24, 8:24] = 1
+    mask = torch.zeros(5, 32, 32, 3, dtype=torch.uint8)
+    mask[:, 8:24, 8:24] = 255
     texts = torch.randn(2, 1, 6, 96, generator=g)
-    return {"video": torch.rand(5, 32, 32, 3, generator=g), "mask": mask, "text": texts[0].clone(), "empty": texts[1].clone()}
+    return {
+        "video": torch.randint(256, (5, 32, 32, 3), generator=g, dtype=torch.uint8),
+        "mask": mask,
+        "text": texts[0].clone(),
+        "empty": texts[1].clone(),
+    }
 
 
 def test_plain_diffusers_makes_our_video(tmp_path, given):
