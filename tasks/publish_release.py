@@ -70,12 +70,17 @@ def _make(
         return store.local_path(store.manifest(ref).file(name)).read_text()
 
     last = {name: store.local_path(file) for name, file in trained_files(trained[-1]).items()}
+    partner = recipe.partner_of(recipe.stages[-1])
+    before = trained_files(trained[recipe.stages.index(partner)]) if partner else {}
+    other = {name: store.local_path(file) for name, file in before.items()}
     with tempfile.TemporaryDirectory() as folder:
         paths = write_release(
             folder,
             adapter=last.get(ADAPTER),
             lora=last.get(LORA),
             backbone=last.get(BACKBONE),
+            other_expert=other,
+            other_stage=partner.model_dump(mode="json") if partner else None,
             recipe=recipe.model_dump(mode="json"),
             stages=stages,
             reports=[Report.model_validate_json(text(r, REPORT)) for r in reports],

@@ -3,6 +3,7 @@
     reference_adapter.safetensors       resampler and decoupled K/V projections, this project's own keys
     pytorch_lora_weights.safetensors    diffusers' names: pipe.load_lora_weights(folder)
     backbone.safetensors                only where the backbone's own weights were trained: diffusers' names, VACE's blocks or all
+    high_noise.* or low_noise.*         of two experts the same files of the one that the last stage did not train
     model_index.json                    base model, rank, alpha, SHA-256 of every other file
     lineage.json  README.md  contact_sheet.png
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ def write_release(
     adapter: Path | None,
     lora: Path | None,
     backbone: Path | None = None,
+    other_expert: Mapping[str, Path] | None = None,
+    other_stage: dict[str, Any] | None = None,
     recipe: dict[str, Any],
     stages: list[dict[str, Any]],
     reports: Sequence[Report],
@@ -55,6 +58,8 @@ def write_release(
     """Write the release into `folder` (made where missing) and return its files, model_index.json last.
 
     adapter, lora, backbone  safetensors of the last stage, None where it has none of the kind; lora already has diffusers' keys
+    other_expert, other_stage  of Wan2.2's two experts the files, by name, and the stage of the one that the last stage did not train; they stand
+                   beside the last stage's as high_noise.* or low_noise.*
     recipe         RecipeSpec.model_dump(mode='json'): its last stage names the base model, rank and alpha
     stages         one dict a trained stage, `name` and what is worth a line in the card (steps, final_loss, checkpoint, edits, ...)
     reports, verdicts  of the stages in order, matched by stage name
@@ -72,6 +77,11 @@ def write_release(
         if path is not None:
             read_tensors(path)
             files[name] = Path(path).read_bytes()
+    for name, path in (other_expert or {}).items():
+        assert other_stage is not None
+        theirs, its = read_tensors(path), other_stage["lora"]
+        data = lora_bytes(theirs, int(its["rank"]), int(its["alpha"])) if name == LORA else Path(path).read_bytes()
+        files[f"{other_stage['backbone']['expert']}_noise.{name}"] = data
     files[LINEAGE] = _json(lineage)
     if contact_sheet is not None:
         files[SHEET] = Path(contact_sheet).read_bytes()

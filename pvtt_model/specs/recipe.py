@@ -107,7 +107,7 @@ class RecipeSpec(Spec):
         """What a stage takes over and does not train has to fit it as it is."""
         held: set[str] = set()
         for before, stage in zip((None, *self.stages), self.stages, strict=False):
-            trained = set(stage.train.trained)
+            trained: set[str] = set(stage.train.trained)
             if before is None or stage.init_from == "base":
                 held = trained
                 continue

@@ -2,6 +2,7 @@
 
     python train_jobs.py FOLDER JOBS     JOBS: JSON list of {"name", "overrides", "steps", "resume": name of an earlier job or null}, and
                                          "buckets": true where the clips are to be of two sizes, "workers": processes, over gloo, where more than one,
+                                         "resume_at": the step to resume at, 3 unless said,
                                          and "backbone": [architecture, expert or null] where it is to be another than the recipe's
 
 The parent imports the libraries and forks: a job is a fresh process, without the seconds that importing torch costs.
@@ -93,7 +94,8 @@ def run(folder: Path, job: dict[str, Any], clips: list[Place]) -> dict[str, Any]
     teacher = build_teacher(
         stage.backbone, stage.reference, stage.lora, image, None, dtype, stage.train.seed, stage.train.trained, clip_encoder="nano-openclip"
     )
-    resume = None if job["resume"] is None else Resume(3, folder / job["resume"] / "step3")
+    at = job.get("resume_at", 3)
+    resume = None if job["resume"] is None else Resume(at, folder / job["resume"] / f"step{at}")
     out = folder / job["name"]
     return {"records": train(stage, teacher, clips, torch.zeros(1, TEXT), 32, Keep(out), out / "work", resume)}
 
