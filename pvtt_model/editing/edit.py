@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,7 +16,8 @@ from pvtt_model.curation.mask_policy import widen
 from pvtt_model.curation.prompts import replaced
 from pvtt_model.curation.variants import control_of
 from pvtt_model.data.video_io import decode, fit, fit_mask, png_bytes, png_mask, read_picture
-from pvtt_model.editing.sample import EditInputs, Variant, composite, latent_mask, sample_variants
+from pvtt_model.editing.composite import composite, match_colours
+from pvtt_model.editing.sample import EditInputs, Variant, latent_mask, sample_variants
 from pvtt_model.specs import EditSpec, LatentSpec, VideoSpec
 from pvtt_model.training.schedule import seed_of
 from pvtt_model.training.teacher import Teacher
@@ -58,27 +60,41 @@ def edit_clip(
     z, c = load(template["latents"]["tensors"]), load(reference["conditions"]["tensors"])
     own_text = product_hidden and bool(clip.get("product_words"))
     text = load(template["conditions"]["tensors"])["text_LD"] if own_text else c["text_LD"]
-    control = control_of(z, 0)
-    assert control is not None  # a usable row has the policy's own variant
-    wrong_PC = load(wrong["conditions"]["tensors"])["reference_NPC"].flatten(0, 1) if wrong else None
-    device = next(teacher.parameters()).device
     frames, exact = frames_and_mask(clip, template["masks"], latents.video)
     mask = widen(exact, latents.mask_policy)
-    tensors = (control, text, empty_text_LD, c["reference_NPC"].flatten(0, 1), wrong_PC, z["latents_CFHW"], latent_mask(mask))
-    inputs = EditInputs(*(None if t is None else t.float().to(device) for t in tensors))  # type: ignore[arg-type]
+    wrong_tensors = load(wrong["conditions"]["tensors"]) if wrong else None
+    inputs = edit_inputs(z, c | {"text_LD": text}, empty_text_LD, mask, next(teacher.parameters()).device, wrong_tensors)
     try:
         sampled = sample_variants(teacher, inputs, _asked(edit, wrong is not None), edit, max_text_tokens, seed_of(edit.seed, clip["clip_key"]))
     except FloatingPointError as error:
         return row | {"usable": False, "reason": str(error)}
     truth = truth_of(clip, product, latents.video)
     videos = _decoded(vae, sampled, z["latents_CFHW"], None if truth is None else truth[0])
-    videos |= {"source": frames, "mask": mask, "composited": composite(videos["raw"], frames, mask, edit.feather_px)}
+    matched = match_colours(videos["raw"], frames, mask, edit.colour_match).apply(videos["raw"])
+    videos |= {"source": frames, "mask": mask, "composited": composite(matched, frames, mask, edit.feather_px)}
     if truth is not None:
         videos |= {"truth": truth[0], "truth_mask": truth[1]}
     given = read_picture(product["references"][0])
     picture = letterbox(given, min(REFERENCE_SIDE, max(given.size)))
     pictures = {name: [png_bytes(frame) for frame in video] for name, video in videos.items()}
     return row | pictures | {"reference": png_bytes((picture * 255).round().to(torch.uint8))}
+
+
+def edit_inputs(
+    z: Mapping[str, Tensor],
+    conditions: Mapping[str, Tensor],
+    empty_text_LD: Tensor,
+    mask_THW: Tensor,
+    device: torch.device,
+    wrong: Mapping[str, Tensor] | None = None,
+) -> EditInputs:
+    """What sampling takes, of the tensors of a latents row and a conditions row, and the widened mask. wrong: another product's conditions."""
+    control = control_of(z, 0)
+    assert control is not None  # a usable row has the policy's own variant
+    wrong_PC = wrong["reference_NPC"].flatten(0, 1) if wrong else None
+    reference_PC = conditions["reference_NPC"].flatten(0, 1)
+    tensors = (control, conditions["text_LD"], empty_text_LD, reference_PC, wrong_PC, z["latents_CFHW"], latent_mask(mask_THW))
+    return EditInputs(*(None if t is None else t.float().to(device) for t in tensors))  # type: ignore[arg-type]
 
 
 def prompt_of(clip: Row, product: Row) -> str:
