@@ -9,6 +9,7 @@ import typer
 
 from cli.artifacts import app as artifacts
 from cli.clips import app as clips
+from cli.edit import edit
 from cli.plan import plan
 from cli.run import down, run, up
 
@@ -19,6 +20,7 @@ app.command()(plan)
 app.command()(up)
 app.command()(down)
 app.command()(run)
+app.command()(edit)
 
 
 @app.command()

@@ -1,7 +1,7 @@
 """Editing: a trained teacher puts a product into a video. In Python:
 
-    editor = load_editor(EditorSpec.of(recipe_by_name("nano-wide")), join_trainable(lora, adapter))
-    report = edit_video(editor, EditRequest(Path("v.mp4"), (Path("product.png"),), "A red mug on a desk.", Path("mask.mp4")), "out")
+editor = load_editor(EditorSpec.of(recipe_by_name("nano-wide")), join_trainable(lora, adapter))
+report = edit_video(editor, EditRequest(Path("v.mp4"), (Path("product.png"),), "A red mug on a desk.", Path("mask.mp4")), "out")
 """
 
 from __future__ import annotations

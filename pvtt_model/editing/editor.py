@@ -38,7 +38,9 @@ def local_folder(spec: ModelSpec) -> Path | None:
     if spec.weights.startswith("seed:"):
         return None
     if "://" in spec.weights:
-        raise ValueError(f"weights '{spec.weights}' are not on this machine. Set `weights` to a folder, or pass weights=a function that fetches them.")
+        raise ValueError(
+            f"weights '{spec.weights}' are not on this machine. Set `weights` to a folder, or pass weights=a function that fetches them."
+        )
     return Path(spec.weights).expanduser()
 
 
@@ -61,7 +63,14 @@ class Editor:
 
     def conditions(self, references: Sequence[bytes], prompt: str, product_words: str | None = None) -> dict[str, Tensor]:
         """The tensors of a conditions row, as curation makes it: text_LD, reference_NPC and what else the spec asks for."""
-        clip = {"clip_key": "edit", "split": "eval", "prompt": prompt, "product_words": product_words, "metadata": "{}", "references": list(references)}
+        clip = {
+            "clip_key": "edit",
+            "split": "eval",
+            "prompt": prompt,
+            "product_words": product_words,
+            "metadata": "{}",
+            "references": list(references),
+        }
         (row,) = embed_conditions([clip], self.spec.conditions, self.text, self.image, self.clip)
         return load(row["tensors"])
 

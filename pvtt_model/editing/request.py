@@ -16,7 +16,17 @@ from pvtt_model.curation.mask_quality import measure
 from pvtt_model.curation.mask_risk import risks_of
 from pvtt_model.curation.providers import MaskModels, MaskRefused, provide
 from pvtt_model.data.video_io import (
-    PictureUnreadable, VideoFacts, VideoUnreadable, decode_at, fit_mask, png_bytes, png_mask, probe, probe_ends, read_reference, unfit_mask,
+    PictureUnreadable,
+    VideoFacts,
+    VideoUnreadable,
+    decode_at,
+    fit_mask,
+    png_bytes,
+    png_mask,
+    probe,
+    probe_ends,
+    read_reference,
+    unfit_mask,
 )  # fmt: skip
 from pvtt_model.specs import EditorSpec, MaskSpec, VideoSpec
 
@@ -75,12 +85,16 @@ def open_request(request: EditRequest, spec: EditorSpec, models: MaskModels | No
     else:
         mask, provenance = _found_mask(request, facts, references, spec.masks, models, timeout_s)
         if provenance == "grabcut":
-            warnings.append("nothing pointed at the product: grabcut believes in the centre and may follow another thing. Look at mask.mp4, or give --point.")
+            warnings.append(
+                "nothing pointed at the product: grabcut believes in the centre and may follow another thing. Look at mask.mp4, or give --point."
+            )
     figures, cut = _measured(mask, facts, spec)
     warnings += [f"mask: {reason}" for reason in risks_of(figures, facts.height, spec.masks).values()]
     warnings += _judged(figures, cut, facts.num_frames, spec.latents.video)
     if spec.latents.video.fps and abs(facts.fps / spec.latents.video.fps - 1) > 0.25:
-        warnings.append(f"the video has {facts.fps:.4g} frames a second, the model was trained on {spec.latents.video.fps:g}: motion looks slower to it.")
+        warnings.append(
+            f"the video has {facts.fps:.4g} frames a second, the model was trained on {spec.latents.video.fps:g}: motion looks slower to it."
+        )
     return Opened(facts, frames, mask, references, provenance, figures, warnings, _hashes(request))
 
 
@@ -130,7 +144,9 @@ def _sized(mask_THW: Tensor, facts: VideoFacts, path: Path) -> Tensor:
     if (width, height) == (facts.width, facts.height):
         return mask_THW
     if abs(width * facts.height / (height * facts.width) - 1) > SAME_ASPECT:
-        raise ValueError(f"mask {path} is {width}x{height}, the video {facts.width}x{facts.height}: another aspect. Give the mask at the video's size.")
+        raise ValueError(
+            f"mask {path} is {width}x{height}, the video {facts.width}x{facts.height}: another aspect. Give the mask at the video's size."
+        )
     return F.interpolate(mask_THW[:, None].to(torch.uint8), (facts.height, facts.width), mode="nearest-exact")[:, 0].bool()
 
 

@@ -1,10 +1,10 @@
 """`pvtt edit` as a call: one video edited at the model's size, window by window, and put back at the source's own size, length and rate.
 
-    composited.mp4    the edit inside the mask, the source's own pixels outside
-    raw.mp4           the model's whole output, scaled to the source's size; what its crop left out is the source's
-    side_by_side.mp4  source | edited region | reference | composited
-    mask.mp4          the product's mask as used, lossless
-    report.json       settings, seeds, hashes, windows, colour matches, timings, warnings; written last
+composited.mp4    the edit inside the mask, the source's own pixels outside
+raw.mp4           the model's whole output, scaled to the source's size; what its crop left out is the source's
+side_by_side.mp4  source | edited region | reference | composited
+mask.mp4          the product's mask as used, lossless
+report.json       settings, seeds, hashes, windows, colour matches, timings, warnings; written last
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pvtt_model.data.video_io import fit, fit_mask, unfit, unfit_mask
 from pvtt_model.editing.composite import composite_at_source, match_colours
 from pvtt_model.editing.editor import Editor
 from pvtt_model.editing.panels import panels
-from pvtt_model.editing.request import EditRequest, Opened, open_request
+from pvtt_model.editing.request import EditRequest, Opened, open_request, sha256_of
 from pvtt_model.editing.windows import Window, joined, plan_windows
 from pvtt_model.evaluation.psnr import CAP_DB
 from pvtt_model.specs import EditSpec
@@ -41,7 +41,14 @@ Progress = Callable[[str, int, int], None]
 
 
 def edit_video(
-    editor: Editor, request: EditRequest, out: str | Path, *, edit: EditSpec | None = None, progress: Progress | None = None, crf: int = 12, force: bool = False
+    editor: Editor,
+    request: EditRequest,
+    out: str | Path,
+    *,
+    edit: EditSpec | None = None,
+    progress: Progress | None = None,
+    crf: int = 12,
+    force: bool = False,
 ) -> dict[str, Any]:
     """Edit one video into the folder `out` (made whole or not at all), and return its report.
 
@@ -49,6 +56,9 @@ def edit_video(
     FloatingPointError where sampling diverges, and as open_request.
     """
     begun, edit = time.monotonic(), edit or editor.spec.edit
+    kind = getattr(editor.teacher, "kind", "vace")
+    if kind != "vace":
+        raise ValueError(f"masked editing is VACE's; the backbone '{editor.spec.backbone.architecture}' is of kind {kind}. Use the first-frame mode.")
     with made_whole(Path(out), force) as folder:
         opened = open_request(request, editor.spec, editor.masks)
         windows = plan_windows(opened.facts.num_frames, editor.spec.latents.video.num_frames, edit.window_overlap)
@@ -136,6 +146,7 @@ def describe(editor: Editor, request: EditRequest, opened: Opened, edit: EditSpe
     """The part of a report that every mode has."""
     asked = {name: value for name, value in request._asdict().items() if value not in (None, "", ())}
     return {
+        "key": request_key(editor, request, edit, mode),
         "mode": mode,
         "teacher": editor.trained,
         "request": json.loads(json.dumps(asked, default=str)),
@@ -148,11 +159,14 @@ def describe(editor: Editor, request: EditRequest, opened: Opened, edit: EditSpe
     }
 
 
-def request_key(editor: Editor, opened_sha256: Mapping[str, str], request: EditRequest, edit: EditSpec, mode: str) -> str:
-    """A digest of all that decides the output: by it a finished edit is known again."""
-    asked = {name: value for name, value in request._asdict().items() if name in ("prompt", "negative_prompt", "product_words", "point", "box", "num_frames")}
-    settings = editor.spec.model_copy(update={"edit": edit}).identity()
-    return digest(mode, editor.trained, settings, asked, sorted(opened_sha256.values()))
+def request_key(editor: Editor, request: EditRequest, edit: EditSpec, mode: str) -> str:
+    """A digest of all that decides the output, the files by their content: a finished edit is known again by it."""
+    values = request._asdict()
+    for name in ("video", "mask", "first_frame"):
+        values[name] = sha256_of(values[name]) if values[name] else None
+    for name in ("references", "source_references"):
+        values[name] = [sha256_of(path) for path in values[name]]
+    return digest(mode, editor.trained, editor.spec.model_copy(update={"edit": edit}).identity(), sorted(values.items()))
 
 
 def write_report(folder: Path, report: Mapping[str, Any]) -> None:
