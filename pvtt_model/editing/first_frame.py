@@ -100,7 +100,11 @@ def first_frame(editor: Editor, request: EditRequest, opened: Opened, collage: C
 
 
 def first_frame_inputs(editor: Editor, request: EditRequest, opened: Opened, first_CHW: Tensor, num_frames: int) -> EditInputs:
-    """What sampling takes: by the backbone's kind VACE's context with the first frame kept, or an image-to-video context."""
+    """What sampling takes: by the backbone's kind VACE's context with the first frame kept, or an image-to-video context.
+
+    VACE's packed mask takes the middle one of the frames that a latent frame stands for, so the first frame is kept in the inactive half alone,
+    as in VACE's published code.
+    """
     conditions = editor.conditions(opened.references, request.prompt, request.product_words)
     grey = torch.full_like(first_CHW, 128).expand(num_frames - 1, -1, -1, -1)
     frames = torch.cat([first_CHW[None], grey])

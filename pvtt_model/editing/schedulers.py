@@ -10,10 +10,8 @@ from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteSchedul
 
 from pvtt_model.specs import EditSpec
 
-FlowScheduler = UniPCMultistepScheduler | DPMSolverMultistepScheduler | FlowMatchEulerDiscreteScheduler
 
-
-def flow_scheduler(spec: EditSpec) -> FlowScheduler:
+def flow_scheduler(spec: EditSpec) -> UniPCMultistepScheduler | DPMSolverMultistepScheduler | FlowMatchEulerDiscreteScheduler:
     """The recipe's sampler with its timesteps set: num_steps of them, sigmas one more, the last 0."""
     if spec.scheduler == "flow_euler":
         euler = FlowMatchEulerDiscreteScheduler(shift=spec.shift)

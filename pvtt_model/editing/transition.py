@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 HEAD = 0.5  # share of the video that a transition may take
-JUMP = 4.0  # times the video's median difference
+JUMP = 3.0  # times the video's median difference
 LEAST = 6.0  # grey levels (of 255): a still video has no motion to compare with
 SIDE_PX = 64
 

@@ -174,11 +174,12 @@ def write_report(folder: Path, report: Mapping[str, Any]) -> None:
 
 
 def _writer(folder: Path, name: str, opened: Opened, crf: int) -> Mp4Writer:
-    """The mask without loss; 4:4:4 where the source has an odd side, which 4:2:0 cannot hold."""
+    """The mask without loss; 4:4:4 where the source has an odd side, which 4:2:0 cannot hold. What is only looked at is encoded fast."""
     odd = bool(opened.facts.width % 2 or opened.facts.height % 2) and name != "side_by_side"
     if name == "mask":
         return Mp4Writer(folder / f"{name}.mp4", opened.facts.fps, 0, "veryfast", "444")
-    return Mp4Writer(folder / f"{name}.mp4", opened.facts.fps, crf, chroma="444" if odd else "420")
+    preset = "medium" if name == "composited" else "veryfast"
+    return Mp4Writer(folder / f"{name}.mp4", opened.facts.fps, crf, preset, "444" if odd else "420")
 
 
 @contextmanager

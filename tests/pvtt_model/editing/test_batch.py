@@ -21,7 +21,7 @@ def tasks(folder: Path, count: int = 4) -> list[EditTask]:
 class Editing:
     """Writes a file and a report, as an edit does; fails where told."""
 
-    def __init__(self, fails: str = "") -> None:
+    def __init__(self, fails: str | None = None) -> None:
         self.fails, self.made = fails, []
 
     def work(self) -> Work:

@@ -14,7 +14,7 @@ from pvtt_model.editing.transition import transition_frames
 def scene(count: int, seed: int = 0, speed: int = 1) -> torch.Tensor:
     """A smooth picture that moves `speed` pixels a frame, with grain. uint8 T,3,48,64."""
     g = torch.Generator().manual_seed(seed)
-    wide = torch.nn.functional.interpolate(torch.rand(1, 3, 6, 24, generator=g) * 200, (48, 64 + speed * count), mode="bicubic")[0]
+    wide = torch.nn.functional.interpolate(torch.rand(1, 3, 3, 6, generator=g) * 220, (48, 64 + speed * count), mode="bicubic")[0]
     frames = torch.stack([wide[:, :, speed * i : speed * i + 64] for i in range(count)])
     return (frames + torch.randn(frames.shape, generator=g) * 2).clamp(0, 255).to(torch.uint8)
 
@@ -26,7 +26,7 @@ def test_a_cut_is_where_it_is(cut):
 
 
 def test_a_fade_is_dropped_to_its_end():
-    before, after = scene(21, seed=1).float(), scene(21, seed=2).float()
+    before, after = scene(21, seed=1, speed=0).float(), scene(21, seed=2, speed=0).float()
     share = ((torch.arange(21) - 2) / 4).clamp(0, 1).view(-1, 1, 1, 1)  # 0 up to frame 2, 1 from frame 6
     assert transition_frames((before + share * (after - before)).to(torch.uint8)) == 6
 
@@ -84,11 +84,11 @@ def test_cleaning_fills_from_the_rim():
     region = torch.zeros(40, 40, dtype=torch.bool)
     region[10:20, 10:20] = True
     frame[:, 10:20, 10:20] = 0
-    assert torch.equal(cleaned(frame, region), torch.full_like(frame, 120))
+    assert (cleaned(frame, region).int() - 120).abs().max() <= 2
 
 
 def test_beside_has_the_scene_left_and_the_product_on_white_right():
-    frame = torch.full((3, 60, 90), 100, dtype=torch.uint8)
-    out = beside(frame, torch.zeros(60, 90, dtype=torch.bool), product())
-    assert (out[:, 30, 30] == 100).all() and (out[:, 2, 2] == 255).all() and (out[:, 2, 88] == 255).all()
-    assert out[2, 30, 67] > 150 and out[0, 30, 67] < 60
+    frame = torch.full((3, 60, 120), 100, dtype=torch.uint8)
+    out = beside(frame, torch.zeros(60, 120, dtype=torch.bool), product())
+    assert (out[:, 30, 40] == 100).all() and (out[:, 2, 2] == 255).all() and (out[:, 30, 118] == 255).all()
+    assert out[2, 10, 100] > 150 and out[0, 10, 100] < 60

@@ -59,7 +59,7 @@ def test_an_empty_mask_and_a_cut_off_product_are_refused(small_files):
     corner = torch.zeros(48, 80, dtype=torch.bool)
     corner[10:30, :12] = True
     empty.write_bytes(png_bytes(corner))
-    with pytest.raises(ValueError, match=r"of the product lies outside .* fit=stretch"):
+    with pytest.raises(ValueError, match=r"of the product lies outside .*fit=stretch"):
         open_request(request(small_files, mask=empty), spec(width=32))
     assert open_request(request(small_files, mask=empty), spec(width=32, fit="stretch")).mask_figures["area"] == pytest.approx(240 / 3840)
 
