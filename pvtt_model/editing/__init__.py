@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pvtt_model.editing.editor import Editor, load_editor
+    from pvtt_model.editing.first_frame import edit_from_first_frame
     from pvtt_model.editing.request import EditRequest
     from pvtt_model.editing.video_edit import edit_video
 
-__all__ = ["EditRequest", "Editor", "edit_video", "load_editor"]
+__all__ = ["EditRequest", "Editor", "edit_from_first_frame", "edit_video", "load_editor"]
 
-_WHERE = {"Editor": "editor", "load_editor": "editor", "EditRequest": "request", "edit_video": "video_edit"}
+_WHERE = {"Editor": "editor", "load_editor": "editor", "EditRequest": "request", "edit_video": "video_edit", "edit_from_first_frame": "first_frame"}
 
 
 def __getattr__(name: str) -> Any:  # a worker that samples need not load every encoder's library
