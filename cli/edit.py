@@ -17,6 +17,7 @@ from cli.edit_teacher import Chosen, choose_teacher, with_overrides
 from infra.artifact_store import ArtifactMissing, ArtifactStore
 from infra.settings import settings
 from infra.store import StoreRefused
+from infra.weights import WeightsUnavailable
 from pvtt_model.recipes import parse_override
 
 if TYPE_CHECKING:
@@ -192,8 +193,9 @@ def _bar() -> Progress:
 def _plain_failures() -> Iterator[None]:
     from pvtt_model.data.decoder import DecodeTimeout, VideoUnreadable
 
+    passed_on = (ValueError, OSError, StoreRefused, ArtifactMissing, WeightsUnavailable, FloatingPointError, VideoUnreadable, DecodeTimeout)
     try:
         yield
-    except (ValueError, OSError, StoreRefused, ArtifactMissing, FloatingPointError, VideoUnreadable, DecodeTimeout) as error:
+    except passed_on as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
