@@ -10,6 +10,7 @@ import typer
 from cli.artifacts import app as artifacts
 from cli.clips import app as clips
 from cli.doctor import doctor
+from cli.edit import edit
 from cli.export import export
 from cli.plan import plan
 from cli.run import down, run, up
@@ -23,6 +24,7 @@ app.command()(up)
 app.command()(down)
 app.command()(run)
 app.command()(export)
+app.command()(edit)
 
 
 @app.command()

@@ -233,7 +233,7 @@ def recipe_by_name(name: str, overrides: Mapping[str, Any] | None = None) -> Rec
         raise ValueError(f"no recipe '{name}'. {_choices(name, list(RECIPES))}")
     values = RECIPES[name].model_dump(mode="json")
     for path, value in (overrides or {}).items():
-        _set(values, path, value)
+        set_by_path(values, path, value)
     try:
         recipe = RecipeSpec.model_validate(values)
         _check_roles(recipe)
@@ -338,7 +338,8 @@ def parse_override(text: str) -> tuple[str, Any]:
         return path, raw
 
 
-def _set(values: dict[str, Any], path: str, value: Any) -> None:
+def set_by_path(values: dict[str, Any], path: str, value: Any) -> None:
+    """Put `value` at a dotted path of a spec's plain values. Raises ValueError naming the choices."""
     places: list[Any] = [values]
     *parents, last = path.split(".")
     for i, part in enumerate(parents):

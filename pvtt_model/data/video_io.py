@@ -9,17 +9,16 @@ import io
 import os
 import tempfile
 from collections.abc import Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import av
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
 
 from pvtt_model.data.decoder import DECODER, DecodeTimeout, VideoUnreadable
+from pvtt_model.data.mp4_writer import Mp4Writer
 from pvtt_model.specs import VideoSpec
 
 __all__ = [
@@ -41,6 +40,8 @@ __all__ = [
     "probe_ends",
     "read_picture",
     "read_reference",
+    "unfit",
+    "unfit_mask",
     "write_mp4",
 ]
 
@@ -184,6 +185,37 @@ def fit_mask(mask_THW: torch.Tensor, video: VideoSpec) -> torch.Tensor:
     return _cut(mask_THW, bucket)
 
 
+def unfit(frames_TCHW: torch.Tensor, size: tuple[int, int], video: VideoSpec) -> torch.Tensor:
+    """uint8 frames at a bucket's size back at `size` (H, W) of the source that `fit` made them of, bicubic.
+
+    What `fit` cut off is not known: the frame's edge is carried on there. The inverse of `fit` in place, not in detail.
+    """
+    height, width, *sides = _outer(size, video)
+    if (height, width) == size and not any(sides):
+        return frames_TCHW
+    padded = [F.pad(f[None].float(), sides, mode="replicate") for f in frames_TCHW]
+    if (height, width) != size:
+        padded = [F.interpolate(f, size, mode="bicubic", antialias=True, align_corners=False) for f in padded]
+    return torch.cat([f.round_().clamp_(0, 255).to(torch.uint8) for f in padded])
+
+
+def unfit_mask(mask_THW: torch.Tensor, size: tuple[int, int], video: VideoSpec) -> torch.Tensor:
+    """bool mask by nearest neighbour, with the geometry of `unfit`; False where `fit` cut."""
+    height, width, *sides = _outer(size, video)
+    padded = F.pad(mask_THW[:, None].to(torch.uint8), sides)
+    if (height, width) != size:
+        padded = F.interpolate(padded, size, mode="nearest-exact")
+    return padded[:, 0].bool()
+
+
+def _outer(size: tuple[int, int], video: VideoSpec) -> tuple[int, int, int, int, int, int]:
+    """Height and width of the whole picture at the model's scale, and what was cut: left, right, top, bottom."""
+    bucket = video.bucket_of(size[1], size[0])
+    height, width = _inner_size(size, bucket, video)
+    left, top = (width - bucket[0]) // 2, (height - bucket[1]) // 2
+    return height, width, left, width - bucket[0] - left, top, height - bucket[1] - top
+
+
 def _inner_size(size: Sequence[int], bucket: tuple[int, int], video: VideoSpec) -> tuple[int, int]:
     """Height and width of the whole picture after resizing and before the cut to the bucket (width, height)."""
     width, height = bucket
@@ -202,28 +234,11 @@ def _cut(x: torch.Tensor, bucket: tuple[int, int]) -> torch.Tensor:
 def write_mp4(
     path: str | Path, frames_TCHW: torch.Tensor, fps: float, crf: int = 12, preset: str = "medium", chroma: Literal["420", "444"] = "420"
 ) -> None:
-    """H.264 (BT.601), faststart. One encoder thread: the same frames give the same bytes.
-
-    crf: 0 (lossless) to 51; 12 is visually lossless. preset: x264's, 'veryfast' takes half the time. chroma: '420' halves the colour
-    planes and plays in every browser; '444' keeps them. Raises ValueError for frames that are not uint8 T,3,H,W or have an odd side.
-    """
-    if frames_TCHW.dtype != torch.uint8 or frames_TCHW.ndim != 4 or frames_TCHW.shape[1] != 3 or not len(frames_TCHW):
-        raise ValueError(f"write_mp4 wants uint8 frames T,3,H,W; got {frames_TCHW.dtype} {tuple(frames_TCHW.shape)}. Convert them first.")
-    height, width = frames_TCHW.shape[-2:]
-    if height % 2 or width % 2:
-        raise ValueError(f"frames are {width}x{height}; video wants even sides. Crop to {width // 2 * 2}x{height // 2 * 2}.")
-    part = Path(f"{path}.part")
-    with av.open(str(part), "w", format="mp4", options={"movflags": "+faststart"}) as container:
-        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
-        stream.width, stream.height, stream.pix_fmt = width, height, f"yuv{chroma}p"
-        # With mbtree on an AVX-512 machine, 74 of 800 encodings of the same frames differed; without mbtree (or with asm=avx2) none did.
-        stream.options = {"crf": str(crf), "preset": preset, "threads": "1", "x264-params": "mbtree=0"}
-        context = stream.codec_context
-        context.colorspace, context.color_primaries, context.color_trc, context.color_range = 6, 6, 6, 1  # BT.601, limited
-        for frame_HWC in frames_TCHW.permute(0, 2, 3, 1).contiguous().numpy():
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame_HWC, format="rgb24")))
-        container.mux(stream.encode())
-    os.replace(part, path)
+    """Mp4Writer with all frames at once. Raises ValueError as that, and for no frame at all."""
+    if not len(frames_TCHW):
+        raise ValueError("write_mp4 got no frame; a video has at least one.")
+    with Mp4Writer(path, fps, crf, preset, chroma) as writer:
+        writer.add(frames_TCHW)
 
 
 def png_bytes(picture: torch.Tensor) -> bytes:

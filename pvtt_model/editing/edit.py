@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +19,8 @@ from pvtt_model.curation.prompts import replaced
 from pvtt_model.curation.vace_references import reference_latents
 from pvtt_model.curation.variants import control_of
 from pvtt_model.data.video_io import decode, fit, fit_mask, png_bytes, png_mask, read_picture
-from pvtt_model.editing.sample import EditInputs, Experts, Variant, composite, each_of, latent_mask, sample_variants
+from pvtt_model.editing.composite import composite, match_colours
+from pvtt_model.editing.sample import EditInputs, Experts, Variant, each_of, latent_mask, sample_variants
 from pvtt_model.reference.features import READS, PictureFeatures, pictures_of
 from pvtt_model.specs import EditSpec, LatentSpec, VideoSpec
 from pvtt_model.training.schedule import seed_of
@@ -62,25 +64,23 @@ def edit_clip(
     z, c = load(template["latents"]["tensors"]), load(reference["conditions"]["tensors"])
     own_text = product_hidden and bool(clip.get("product_words"))
     text = load(template["conditions"]["tensors"])["text_LD"] if own_text else c["text_LD"]
-    first = each_of(teacher)[0]
-    vace = control_of(z, 0)
-    assert vace is not None  # a usable row has the policy's own variant
-    control = context_for(first.kind, vace, z["latents_CFHW"].float(), z.get(FIRST, torch.zeros(0)).float())
-    device = next(first.parameters()).device
     frames, exact = frames_and_mask(clip, template["masks"], latents.video)
     mask = widen(exact, latents.mask_policy)
     height, width = frames.shape[-2:]
-    shown, wrongly = (None if r is None else _pictures(first, r, (height, width), latents, vae) for r in (reference, wrong))
-    image = z.get(IMAGE) if first.reads_image else None
-    tensors = (control, text, empty_text_LD, shown, wrongly, z["latents_CFHW"], latent_mask(mask, vae.space_stride), image)
-    inputs = EditInputs(*(None if t is None else t.to(device, torch.float32) for t in tensors))  # type: ignore[arg-type]
+    shown, wrongly = (
+        None if r is None else read_pictures(teacher, load(r["conditions"]["tensors"]), r["clips"]["references"], (height, width), latents, vae)
+        for r in (reference, wrong)
+    )
+    assert shown is not None
+    inputs = edit_inputs(teacher, z, text, empty_text_LD, latent_mask(mask, vae.space_stride), shown, wrongly)
     try:
         sampled = sample_variants(teacher, inputs, _asked(edit, wrong is not None), edit, max_text_tokens, seed_of(edit.seed, clip["clip_key"]))
     except FloatingPointError as error:
         return row | {"usable": False, "reason": str(error)}
     truth = truth_of(clip, product, latents.video)
     videos = _decoded(vae, sampled, z["latents_CFHW"], None if truth is None else truth[0])
-    videos |= {"source": frames, "mask": mask, "composited": composite(videos["raw"], frames, mask, edit.feather_px)}
+    matched = match_colours(videos["raw"], frames, mask, edit.colour_match).apply(videos["raw"])
+    videos |= {"source": frames, "mask": mask, "composited": composite(matched, frames, mask, edit.feather_px)}
     if truth is not None:
         videos |= {"truth": truth[0], "truth_mask": truth[1]}
     given = read_picture(product["references"][0])
@@ -89,16 +89,45 @@ def edit_clip(
     return row | pictures | {"reference": png_bytes((picture * 255).round().to(torch.uint8))}
 
 
-def _pictures(teacher: Teacher, product: dict[str, Row], size: tuple[int, int], latents: LatentSpec, vae: VideoAutoencoder) -> PictureFeatures:
-    """What the teacher reads of the product's pictures. Their latents are made here, at the size (H, W) of the clip that is edited: the product's own
-    clip may have another."""
-    tensors = load(product["conditions"]["tensors"])
-    if "latents_NCHW" in READS[teacher.injection.kind]:
-        if latents.references == "none":
-            raise ValueError("the teacher reads the pictures' latents, but latents.references is 'none'. Set it to 'white' or 'own', as in training.")
-        found = reference_latents(product["clips"]["references"], size, latents.references, vae)
-        tensors[REFERENCES] = found.to(DTYPES[latents.dtype]).cpu()
-    return pictures_of(tensors, teacher.injection.kind)
+def read_pictures(
+    teacher: Teacher | Experts,
+    conditions: Mapping[str, Tensor],
+    references: Sequence[bytes],
+    size: tuple[int, int],
+    latents: LatentSpec,
+    vae: VideoAutoencoder,
+) -> PictureFeatures:
+    """What the teacher reads of a product's pictures, of the tensors of its conditions row. The pictures' latents are made here, at the size (H, W)
+    of
+    the clip that is edited: the product's own clip may have another."""
+    reads = each_of(teacher)[0].injection.kind
+    if "latents_NCHW" not in READS[reads]:
+        return pictures_of(conditions, reads)
+    if latents.references == "none":
+        raise ValueError("the teacher reads the pictures' latents, but latents.references is 'none'. Set it to 'white' or 'own', as in training.")
+    found = reference_latents(list(references), size, latents.references, vae)
+    return pictures_of({**conditions, REFERENCES: found.to(DTYPES[latents.dtype]).cpu()}, reads)
+
+
+def edit_inputs(
+    teacher: Teacher | Experts,
+    z: Mapping[str, Tensor],
+    text_LD: Tensor,
+    empty_text_LD: Tensor,
+    made_FHW: Tensor,
+    reference: PictureFeatures,
+    wrong: PictureFeatures | None = None,
+) -> EditInputs:
+    """What sampling takes, of the tensors of a latents row, on the teacher's device. made: latent_mask of the widened mask. wrong: of another
+    product."""
+    first = each_of(teacher)[0]
+    vace = control_of(z, 0)
+    assert vace is not None  # a usable row has the policy's own variant
+    control = context_for(first.kind, vace, z["latents_CFHW"].float(), z.get(FIRST, torch.zeros(0)).float())
+    image = z.get(IMAGE) if first.reads_image else None
+    device = next(first.parameters()).device
+    tensors = (control, text_LD, empty_text_LD, reference, wrong, z["latents_CFHW"], made_FHW, image)
+    return EditInputs(*(None if t is None else t.to(device, torch.float32) for t in tensors))  # type: ignore[arg-type]
 
 
 def prompt_of(clip: Row, product: Row) -> str:

@@ -21,10 +21,10 @@ from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 from torch import Tensor
 
 from pvtt_model.backbones.conditioning import latent_channels, velocity, with_given
+from pvtt_model.editing.schedulers import flow_scheduler
 from pvtt_model.objectives.rectified_flow import TIMESTEPS, interpolate
 from pvtt_model.reference.features import PictureFeatures, stack_features
 from pvtt_model.reference.injection import Encoded
@@ -65,19 +65,6 @@ class Condition(NamedTuple):
     reference: Variant | None
 
 
-def flow_scheduler(spec: EditSpec) -> UniPCMultistepScheduler | FlowMatchEulerDiscreteScheduler:
-    """The recipe's sampler over flow sigmas. DDIM is not among them: it refuses flow prediction."""
-    if spec.scheduler == "unipc":
-        scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=spec.shift)
-    else:
-        scheduler = FlowMatchEulerDiscreteScheduler(shift=spec.shift)
-        # Unshifted sigmas given: set_timesteps(N) would shift the low end twice.
-        scheduler.set_timesteps(sigmas=[1 - i / spec.num_steps for i in range(spec.num_steps)])
-        return scheduler
-    scheduler.set_timesteps(spec.num_steps)
-    return scheduler
-
-
 def sample_edit(teacher: Teacher | Experts, inputs: EditInputs, spec: EditSpec, max_text_tokens: int, seed: int) -> Tensor:
     """Latents (C, F, H, W) of the edited clip; the same for the same seed. Raises FloatingPointError where they are not finite."""
     return sample_variants(teacher, inputs, ("edit",), spec, max_text_tokens, seed)["edit"]
@@ -85,14 +72,20 @@ def sample_edit(teacher: Teacher | Experts, inputs: EditInputs, spec: EditSpec, 
 
 @torch.no_grad()
 def sample_variants(
-    teacher: Teacher | Experts, inputs: EditInputs, variants: Sequence[Variant], spec: EditSpec, max_text_tokens: int, seed: int
+    teacher: Teacher | Experts,
+    inputs: EditInputs,
+    variants: Sequence[Variant],
+    spec: EditSpec,
+    max_text_tokens: int,
+    seed: int,
+    on_step: Callable[[], None] | None = None,
 ) -> dict[Variant, Tensor]:
     """Latents (C, F, H, W) by variant, all from the noise of `seed`.
 
     edit: the teacher with its reference. no_reference: without. wrong_reference: with inputs.wrong_reference. base: the backbone as it
     was before training, without LoRA and reference. A variant does not change the others. One that is not finite is left out;
     where that is the edit itself, FloatingPointError. Raises ValueError where 'wrong_reference' is asked for and there is none, and where
-    the background is to be blended and inputs.source_CFHW or made_FHW is not given.
+    the background is to be blended and inputs.source_CFHW or made_FHW is not given. on_step: called after every step of the taught variants.
     """
     if spec.background == "blended" and (inputs.source_CFHW is None or inputs.made_FHW is None):
         raise ValueError("edit.background is 'blended', but inputs.source_CFHW or made_FHW is None. Give the template's latents and latent_mask.")
@@ -106,7 +99,7 @@ def sample_variants(
     taught = [v for v in variants if v != "base"]
     if taught:
         with reference_scaled(teacher, spec):
-            found |= _sampled(teacher, inputs, taught, spec, max_text_tokens, noise)
+            found |= _sampled(teacher, inputs, taught, spec, max_text_tokens, noise, on_step)
     if "base" in variants:
         with bare_backbone(teacher):
             found |= _sampled(teacher, inputs, ["base"], spec, max_text_tokens, noise)
@@ -151,7 +144,13 @@ def reference_scaled(teacher: Teacher | Experts, spec: EditSpec) -> Iterator[Non
 
 
 def _sampled(
-    teacher: Teacher | Experts, inputs: EditInputs, variants: Sequence[Variant], spec: EditSpec, max_text_tokens: int, noise_1CFHW: Tensor
+    teacher: Teacher | Experts,
+    inputs: EditInputs,
+    variants: Sequence[Variant],
+    spec: EditSpec,
+    max_text_tokens: int,
+    noise_1CFHW: Tensor,
+    on_step: Callable[[], None] | None = None,
 ) -> dict[Variant, Tensor]:
     answers = [_answer(one, inputs, variants, of_it, max_text_tokens) for one, of_it in zip(each_of(teacher), _specs(spec), strict=False)]
     scheduler = flow_scheduler(spec)
@@ -162,6 +161,8 @@ def _sampled(
         latents = scheduler.step(guided, timestep, latents, return_dict=False)[0]
         if spec.background == "blended":
             latents = _blended(latents, inputs, noise_1CFHW, scheduler.sigmas[step + 1])
+        if on_step is not None:
+            on_step()
     latents = with_given(each_of(teacher)[0].kind, latents, inputs.control_MFHW[None])
     return dict(zip(variants, latents, strict=True))
 
@@ -257,14 +258,3 @@ def _encoded(teacher: Teacher, inputs: EditInputs, conditions: Sequence[Conditio
     encoded = teacher.encode_reference(features, texts, inputs.control_MFHW.shape[1])
     rows = torch.tensor([wanted.index(c.reference or wanted[0]) for c in conditions], device=text_RLD.device)
     return tuple(t[rows] for t in encoded)
-
-
-def composite(raw_TCHW: Tensor, source_TCHW: Tensor, mask_THW: Tensor, feather_px: int) -> Tensor:
-    """The edit inside the mask, the source's own pixels outside, uint8. The blend lies wholly inside: no pixel outside the mask changes."""
-    alpha = mask_THW.float()[:, None]
-    if feather_px:
-        side = 2 * feather_px + 1
-        padded = F.pad(alpha, [feather_px] * 4, mode="replicate")
-        alpha = alpha * F.avg_pool2d(padded, side, stride=1).mul(2).sub(1).clamp(0, 1)
-    mixed = raw_TCHW.float() * alpha + source_TCHW.float() * (1 - alpha)
-    return mixed.round().clamp(0, 255).to(torch.uint8)

@@ -107,14 +107,19 @@ def write_release(
 
 def load_adapter(folder: str | Path) -> dict[str, torch.Tensor]:
     """The reference adapter's tensors. Raises ValueError where the file is not the one that model_index.json describes."""
-    return read_tensors(_checked(Path(folder), ADAPTER))
+    return read_tensors(checked_file(Path(folder), ADAPTER))
 
 
 def load_lora(folder: str | Path) -> dict[str, torch.Tensor]:
     """The LoRA's tensors, keys checked. Raises ValueError like load_adapter."""
-    path = _checked(Path(folder), LORA)
+    path = checked_file(Path(folder), LORA)
     read_lora(path)
     return read_tensors(path)
+
+
+def trained_files(folder: str | Path) -> dict[str, Path]:
+    """The release's files of trained tensors, by name, their hashes checked: LoRA, adapter and backbone, those there are."""
+    return {name: checked_file(Path(folder), name) for name in (LORA, ADAPTER, BACKBONE) if name in read_index(folder)["files"]}
 
 
 def read_index(folder: str | Path) -> dict[str, Any]:
@@ -126,7 +131,8 @@ def read_index(folder: str | Path) -> dict[str, Any]:
     return dict(index)
 
 
-def _checked(folder: Path, name: str) -> Path:
+def checked_file(folder: Path, name: str) -> Path:
+    """A file of a release. Raises ValueError where it is not the one that model_index.json describes."""
     wanted = read_index(folder)["files"].get(name, {}).get("sha256")
     got = hashlib.sha256((folder / name).read_bytes()).hexdigest()
     if wanted != got:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 
-from pvtt_model.export.release import load_adapter, load_lora, read_index
+from pvtt_model.export.release import read_index, trained_files
 from pvtt_model.nano.shipped import shipped_folder
 from pvtt_model.specs import BackboneSpec, LoraSpec, ReferenceSpec
-from pvtt_model.training.teacher import Teacher, build_teacher, load_trainable
-from pvtt_model.training.trained_tensors import join_trainable
+from pvtt_model.training.teacher import Teacher, build_teacher, load_trainable, load_trainable_files
+from pvtt_model.training.trained_tensors import part_of
 
 
 def load_teacher(folder: str | Path, base: str | Path | None = None, dtype: torch.dtype = torch.float32) -> Teacher:
@@ -27,8 +27,10 @@ def load_teacher(folder: str | Path, base: str | Path | None = None, dtype: torc
         base = shipped_folder(backbone.weights)
     if base is None and not backbone.weights.startswith("seed:"):
         raise ValueError(f"the release is of base '{backbone.weights}' (revision {backbone.revision}). Give base=, the folder it was fetched to.")
+    image, clip = index["reference"]["image_encoder"]["architecture"], index["reference"].get("clip_encoder")
     teacher = build_teacher(
-        backbone, reference, lora, index["reference"]["image_encoder"]["architecture"], None if base is None else Path(base), dtype, seed=0
+        backbone, reference, lora, image, None if base is None else Path(base), dtype, seed=0, clip_encoder=clip and clip["architecture"]
     )
-    load_trainable(teacher, join_trainable(load_lora(folder), load_adapter(folder)))
+    tensors = load_trainable_files(trained_files(folder))
+    load_trainable(teacher, tensors, parts={part_of(name) for name in tensors})
     return teacher.eval()

@@ -16,7 +16,7 @@ class EditSpec(Spec):
     """
 
     num_steps: Positive = 50
-    scheduler: Literal["unipc", "flow_euler"] = "unipc"
+    scheduler: Literal["unipc", "dpmpp", "flow_euler"] = "unipc"
     shift: Annotated[float, Field(gt=0)] = 16.0
     guidance_text: Annotated[float, Field(ge=0)] = 5.0
     guidance_text_low: Annotated[float, Field(ge=0)] | None = Added(
@@ -37,6 +37,14 @@ class EditSpec(Spec):
         default="generated", description="blended: at every step the latents outside the mask are the template's own; generated: the model's"
     )
     feather_px: Annotated[int, Field(ge=0)] = Field(default=4, description="width of the blend at the mask's edge in the composited output")
+    colour_match: Literal["none", "ring", "background"] = Added(
+        "none",
+        description="the composited edit's colours matched to the source, a gain and an offset a channel, by the background near the mask "
+        "(ring) or all of it; none: as they come",
+    )
+    window_overlap: Annotated[int, Field(ge=0)] | None = Added(
+        None, description="frames that neighbouring windows of a video longer than the model's share; null: a quarter of the window"
+    )
     baselines: tuple[Literal["base", "no_reference", "wrong_reference"], ...] = Field(
         default=(), description="also sampled from the same noise: the base without adapter and LoRA, the teacher without and with a wrong reference"
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pvtt_model.editing.sample import EditInputs, bare_backbone, flow_scheduler, latent_mask, sample_edit, sample_variants
+from pvtt_model.editing.sample import EditInputs, bare_backbone, latent_mask, sample_edit, sample_variants
+from pvtt_model.editing.schedulers import flow_scheduler
 from pvtt_model.reference.features import PictureFeatures, stack_features
 from pvtt_model.specs import EditSpec
 

@@ -1,0 +1,111 @@
+"""Which teacher `pvtt edit` uses: a release, a checkpoint of the store, or an untrained one; and the settings that go with it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pydantic import ValidationError
+
+from infra.artifact_store import ArtifactStore
+from pvtt_model.artifacts import Manifest, sha256_of_file
+from pvtt_model.recipes import recipe_by_name, set_by_path
+from pvtt_model.specs import EditorSpec
+from pvtt_model.training.trained_tensors import ADAPTER, BACKBONE, LORA
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+UNTRAINED = "nano-wide"  # the recipe of --untrained where none is named
+INDEX = "model_index.json"
+
+
+class Chosen(NamedTuple):
+    """What to load. files: of the trained tensors, by name (training.trained_tensors); None where nothing is trained. trained: what they are, for
+    the report."""
+
+    spec: EditorSpec
+    files: dict[str, Path] | None
+    trained: str
+
+    def tensors(self) -> dict[str, Tensor] | None:
+        from pvtt_model.training.teacher import load_trainable_files
+
+        return None if self.files is None else load_trainable_files(self.files)
+
+
+def choose_teacher(store: ArtifactStore, release: str | None, checkpoint: str | None, recipe: str | None, untrained: bool) -> Chosen:
+    """By the options of `pvtt edit`; the newest release of the store where none is given. Raises ValueError naming the cure, ArtifactMissing."""
+    if sum((bool(release), bool(checkpoint), untrained)) > 1:
+        raise ValueError("--release, --checkpoint and --untrained exclude one another. Give one of them.")
+    if untrained:
+        return Chosen(EditorSpec.of(recipe_by_name(recipe or UNTRAINED)), None, "untrained")
+    if checkpoint:
+        return _of_checkpoint(store, store.manifest(checkpoint), recipe)
+    if release and (Path(release) / INDEX).is_file():
+        return _of_folder(Path(release), recipe)
+    if release:
+        if not release.startswith("releases/"):
+            raise ValueError(f"'{release}' is no folder with a {INDEX} and no releases/VERSION of {store.store.uri}. Give one of the two.")
+        return _of_release(store, store.manifest(release), recipe)
+    found = [m for m in store.manifests("releases") if recipe is None or m.summary["recipe"] == recipe]
+    if not found:
+        of = f" of recipe '{recipe}'" if recipe else ""
+        raise ValueError(
+            f"there is no release{of} in {store.store.uri}. Make one with `make demo`, name another --store, give --release or --checkpoint, "
+            "or --untrained for the base with an untrained adapter."
+        )
+    return _of_release(store, found[-1], recipe)
+
+
+def with_overrides(spec: EditorSpec, overrides: Mapping[str, Any]) -> EditorSpec:
+    """`spec` with values by dotted path, e.g. latents.video.width or edit.num_steps, checked again. Raises ValueError naming the choices."""
+    values = spec.model_dump(mode="json")
+    for path, value in overrides.items():
+        set_by_path(values, path, value)
+    try:
+        return EditorSpec.model_validate(values)
+    except ValidationError as error:
+        lines = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise ValueError(f"settings with overrides of {sorted(overrides)} are not valid: {lines}") from None
+
+
+def _of_release(store: ArtifactStore, release: Manifest, recipe: str | None) -> Chosen:
+    trained = store.manifest(release.inputs[0])
+    return _of_checkpoint(store, trained, recipe, release.name, str(release.summary["recipe"]))
+
+
+def _of_checkpoint(store: ArtifactStore, trained: Manifest, recipe: str | None, name: str | None = None, of: str = "") -> Chosen:
+    """The settings stand in the manifests of the checkpoint, of what it was trained on, and of its edits."""
+    specs = {m.kind: m.spec for m in (store.manifest(i) for i in trained.inputs) if m.kind != "checkpoints"}
+    values = {part: trained.spec[part] for part in ("backbone", "reference", "lora")}
+    values |= {part: specs[part][part] for part in ("latents", "conditions", "masks")}
+    values["precision"] = trained.spec["parallel"]["precision"]
+    values["edit"] = _edit_settings(store, trained, recipe)
+    spec = EditorSpec.model_validate({"recipe": of or recipe or "of the store", "stage": str(trained.summary.get("stage", "last")), **values})
+    files = {file.name: store.local_path(file) for file in trained.files if file.name in (LORA, ADAPTER, BACKBONE)}
+    return Chosen(spec, files, name or trained.name)
+
+
+def _edit_settings(store: ArtifactStore, trained: Manifest, recipe: str | None) -> dict[str, Any]:
+    if recipe is not None:
+        return EditorSpec.of(recipe_by_name(recipe)).edit.model_dump(mode="json")
+    edits = [m for m in store.manifests("edits") if m.inputs and m.inputs[0] == trained.name]
+    if not edits:
+        raise ValueError(f"no edits were made of {trained.name} yet, so how to sample with it is not recorded. Name its recipe: --recipe nano.")
+    return dict(edits[-1].spec["edit"])
+
+
+def _of_folder(folder: Path, recipe: str | None) -> Chosen:
+    """A release's folder names its recipe; what else it says must agree with it."""
+    from pvtt_model.export.release import trained_files
+
+    index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    spec = EditorSpec.of(recipe_by_name(recipe or str(index["recipe"])))
+    said = {"base_model": index["base_model"]["architecture"], "rank": index["lora"]["rank"], "width": index["reference"]["width"]}
+    ours = {"base_model": spec.backbone.architecture, "rank": spec.lora.rank, "width": spec.reference.width}
+    if said != ours:
+        raise ValueError(f"{folder} is of {said}; recipe '{spec.recipe}' has {ours}. Name the recipe that it was trained by: --recipe.")
+    return Chosen(spec, trained_files(folder), f"release {sha256_of_file(folder / INDEX)[:20]} of recipe {index['recipe']}")
