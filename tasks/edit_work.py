@@ -67,8 +67,8 @@ def make_edit(unit: EditUnit) -> Derived:
     stage, recipe = unit.recipe.stages[unit.stage_index], unit.recipe
     image_encoder = recipe.conditions.image_encoder.architecture
     trained = (str(store.local_path(unit.lora)), str(store.local_path(unit.adapter)))
-    clip = recipe.conditions.clip_encoder
-    encoders = (image_encoder, clip.architecture if clip else None)
+    tokens_of = recipe.conditions.clip_encoder
+    encoders = (image_encoder, tokens_of.architecture if tokens_of else None)
     teacher = _teacher(stage.backbone, stage.reference, stage.lora, encoders, stage.parallel.precision, trained)
     empty = load_file(store.local_path(unit.empty_text))["text_LD"]
     template = _rows(store, unit.template)

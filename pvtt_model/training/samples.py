@@ -38,7 +38,7 @@ class Batch(NamedTuple):
     words_BLD: Tensor  # of the product alone, padded as the text; no length at all where no sample has any
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Batch:
-        return Batch(*(t.to(device, dtype) for t in self))
+        return Batch(*(t.to(device, dtype) for t in self))  # type: ignore[arg-type]  # tensors and features
 
 
 NONE = torch.zeros(0)
