@@ -230,7 +230,8 @@ def _velocity(teacher: Teacher, inputs: EditInputs, conditions: Sequence[Conditi
 
     It is Teacher.forward, but what no step changes (the references' tokens, the texts) is computed once here.
     """
-    device, dtype = inputs.control_MFHW.device, teacher.transformer.patch_embedding.weight.dtype  # type: ignore[union-attr]
+    device = inputs.control_MFHW.device
+    dtype: torch.dtype = teacher.transformer.patch_embedding.weight.dtype  # type: ignore[union-attr,assignment]
     text, empty = (pad_rows(t, max_text_tokens) for t in (inputs.text_LD, inputs.empty_text_LD))
     text_RLD = torch.stack([text if c.text else empty for c in conditions]).to(dtype)
     control = inputs.control_MFHW[None].expand(len(conditions), -1, -1, -1, -1).to(dtype)

@@ -106,7 +106,7 @@ class ReferenceAttnProcessor(TokenReader):
         super().__init__(reference_width, inner_dim, shared, bias=bias)
         self.semantic: TokenReader | None = None
 
-    def forward(
+    def forward(  # type: ignore[override]  # called by diffusers as a processor
         self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor, attention_mask: Tensor | None = None, rotary_emb: Any = None
     ) -> Tensor:
         if rotary_emb is not None or attn.fused_projections:
@@ -167,6 +167,7 @@ def attach_semantic(transformer: nn.Module, reference_width: int | None) -> Refe
     are to be laid."""
     shared = ReferenceTokens()
     for module in transformer.modules():
-        if isinstance(getattr(module, "processor", None), ReferenceAttnProcessor):
-            module.processor.semantic = TokenReader.on(module, shared, reference_width)
+        processor = getattr(module, "processor", None)
+        if isinstance(processor, ReferenceAttnProcessor):
+            processor.semantic = TokenReader.on(module, shared, reference_width)
     return shared

@@ -40,7 +40,8 @@ class TokenInjection:
     """ip_adapter, ip_adapter_plus, dual_path: sets of reference tokens, each read by a cross-attention of its own beside the text's."""
 
     def __init__(self, transformer: Any, spec: ReferenceSpec, image_width: int, clip_width: int | None) -> None:
-        self.kind, self.words = spec.injection, spec.space == "words"
+        self.kind: str = spec.injection
+        self.words = spec.space == "words"
         out_width = int(transformer.config.text_dim) if self.words else None
         self.parts: dict[str, nn.Module] = {}
         if spec.injection == "ip_adapter":
@@ -83,7 +84,7 @@ class ReferenceNetInjection:
     """reference_net: the base's first half, copied, runs over the pictures' latents; its K and V are read beside the video's own."""
 
     def __init__(self, transformer: Any, spec: ReferenceSpec) -> None:
-        self.kind = spec.injection
+        self.kind: str = spec.injection
         net, self.shared = attach_reference_net(transformer, spec.every_nth_layer, vace_blocks=spec.vace_blocks)
         self.parts: dict[str, nn.Module] = {"reference_net": net}
 

@@ -42,7 +42,7 @@ class Batch(NamedTuple):
     image_BNC: Tensor  # its CLIP tokens; of both no elements where the rows have none
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Batch:
-        return Batch(*(t.to(device, dtype) for t in self))
+        return Batch(*(t.to(device, dtype) for t in self))  # type: ignore[arg-type]  # tensors and features
 
     @property
     def mask_BMFHW(self) -> Tensor:
