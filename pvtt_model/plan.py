@@ -8,8 +8,8 @@ from typing import Any
 
 from pvtt_model import chain
 from pvtt_model.artifacts import Planned
-from pvtt_model.plan_flops import Flops, first_frame_tokens, sample_flops, video_tokens
-from pvtt_model.plan_memory import DataBytes, Memory, clip_width, data_bytes, gpu_memory, reference_patches
+from pvtt_model.plan_flops import Flops, first_frame_tokens, not_counted, sample_flops, video_tokens
+from pvtt_model.plan_memory import DataBytes, Memory, clip_width, data_bytes, gpu_memory, picture_tokens
 from pvtt_model.plan_parameters import Parameters, count_parameters
 from pvtt_model.specs import RecipeSpec, StageSpec
 
@@ -47,6 +47,7 @@ class StagePlan:
     parameters: Parameters
     memory: Memory
     flops: Flops
+    not_counted: tuple[str, ...]  # in flops, and in memory's activations
     gate: tuple[str, ...]
 
     @property
@@ -119,8 +120,8 @@ def planned_chain(recipe: RecipeSpec, fingerprint: str) -> list[tuple[str | None
 
 
 def _stage(recipe: RecipeSpec, stage: StageSpec, tokens: int) -> StagePlan:
-    patches, image_width = reference_patches(recipe)
-    parameters = count_parameters(stage, image_width, clip_width(recipe))
+    picture = picture_tokens(recipe)
+    parameters = count_parameters(stage, picture.image_width, clip_width(recipe))
     parallel = stage.parallel
     return StagePlan(
         name=stage.name,
@@ -142,6 +143,7 @@ def _stage(recipe: RecipeSpec, stage: StageSpec, tokens: int) -> StagePlan:
         max_pairs=stage.data.max_pairs,
         parameters=parameters,
         memory=gpu_memory(stage, parameters, tokens),
-        flops=sample_flops(stage, tokens, recipe.conditions.max_text_tokens, patches, image_width, first_frame_tokens(recipe)),
+        flops=sample_flops(stage, tokens, recipe.conditions.max_text_tokens, picture, first_frame_tokens(recipe)),
+        not_counted=not_counted(stage),
         gate=tuple(f"{t.metric} {t.op} {t.value:g}" for t in stage.gate.thresholds),
     )

@@ -13,13 +13,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from pvtt_model.backbones.architectures import architecture, latent_grid
+from pvtt_model.backbones.conditioning import TEXT_TOKENS
 from pvtt_model.plan_parameters import dit_width
-from pvtt_model.specs import LatentSpec, RecipeSpec, StageSpec
+from pvtt_model.specs import LatentSpec, ModelSpec, RecipeSpec, ReferenceSpec, StageSpec
 
-FIRST_FRAME_TOKENS = 257  # of OpenCLIP ViT-H/14 at 224 pixels, which Wan2.1's image-to-video was published with
+
+class PictureTokens(NamedTuple):
+    """Of one reference picture: `patches` tokens of the image encoder, `image_width` channels each; of a CLIP likewise, where there is one."""
+
+    patches: int
+    image_width: int
+    clip: int = 0
+    clip_width: int = 0
 
 
 def latent_size(latents: LatentSpec) -> tuple[int, int, int]:
@@ -37,10 +45,15 @@ def video_tokens(latents: LatentSpec) -> int:
 
 
 def first_frame_tokens(recipe: RecipeSpec) -> int:
-    """Tokens of the recipe's CLIP for one picture; of the published one's where the recipe has none. Only Wan2.1's image-to-video reads them."""
-    if recipe.conditions.clip_encoder is None:
-        return FIRST_FRAME_TOKENS
-    vision = architecture(recipe.conditions.clip_encoder.architecture, "clip").config["vision_cfg"]
+    """Tokens of the recipe's latents.first_frame_clip; 0 where it has none. Only Wan2.1's image-to-video reads them."""
+    return clip_tokens(recipe.latents.first_frame_clip)
+
+
+def clip_tokens(clip: ModelSpec | None) -> int:
+    """Tokens 1 + P that a CLIP makes of one picture; 257 of OpenCLIP ViT-H/14 at 224 pixels. 0 without one."""
+    if clip is None:
+        return 0
+    vision = architecture(clip.architecture, "clip").config["vision_cfg"]
     return 1 + int(vision["image_size"] // vision["patch_size"]) ** 2
 
 
@@ -72,20 +85,34 @@ class Flops:
         return self.forward + self.backward + self.recompute
 
 
-def sample_flops(stage: StageSpec, video: int, text: int, patches: int, image_width: int, first_frame: int = FIRST_FRAME_TOKENS) -> Flops:
-    """FLOPs of one training sample of `video` tokens, `text` tokens (padded) and `patches` image patches of `image_width` channels.
+def not_counted(stage: StageSpec) -> tuple[str, ...]:
+    """What of a stage neither FLOPs nor the memory of activations hold, in words."""
+    found = []
+    if stage.reference.injection == "reference_net":
+        found.append("FLOPs and activations of the injection reference_net: its copied blocks, and the second attention to them")
+    if set(stage.train.trained) & {"vace", "all"}:
+        found.append("FLOPs and activations of the backbone's own weights' gradients")
+    if stage.objective.identity_weight:
+        found.append("FLOPs and activations of the identity loss: the VAE's decoder and the image encoder")
+    return tuple(found)
+
+
+def sample_flops(stage: StageSpec, video: int, text: int, picture: PictureTokens, first_frame: int = 0) -> Flops:
+    """FLOPs of one training sample of `video` tokens, `text` tokens (padded) and one reference picture; without what not_counted() names.
 
     linear: frozen linear layers of the base. self_attention: 4 L^2 D a block. cross_attention: 4 L T D a block, and where the backbone
     reads `first_frame` tokens of an image, 4 L I D more; other kinds ignore them. vace: the frozen VACE blocks, if there are any, forward
     only unless they read the reference. lora: 2 r (in + out) a token; with DoRA also B A, once a step. reference: the resampler, and a hooked
-    layer's K/V (4 N R D; in
-    the space 'words' 4 N D D, behind the text projection of N tokens) and its attention (4 L N D); q and out are the text attention's.
+    layer's K/V (4 N R D; in the space 'words' 4 N D D, behind the text projection of N tokens) and its attention (4 L N D); q and out are the
+    text attention's. dual_path has a second set of tokens, with a resampler and such layers of its own; ip_adapter one linear layer for a resampler.
     """
     arch = architecture(stage.backbone.architecture, "dit")
     config = arch.config
     d, ffn, depth, n_vace = dit_width(config), config["ffn_dim"], config["num_layers"], len(config.get("vace_layers", ()))
     seen = first_frame if config.get("image_dim") is not None else 0
+    text = TEXT_TOKENS if config.get("image_dim") is not None else text
     lora, ref = stage.lora, stage.reference
+    sets = _token_sets(ref, picture)
     count = Flops(checkpointing=stage.parallel.gradient_checkpointing)
 
     def linear(tokens: int, inside: int, outside: int, *, grad: bool) -> None:
@@ -108,10 +135,11 @@ def sample_flops(stage: StageSpec, video: int, text: int, patches: int, image_wi
         count.backward += 5 * flops // 2 if grad else 0
 
     def read_reference() -> None:
-        kv = 4 * ref.num_tokens * (d if ref.space == "words" else ref.width) * d
-        count.reference += kv
-        count.backward += 2 * kv
-        attention(ref.num_tokens, "reference", grad=True)
+        for tokens, *_ in sets:
+            kv = 4 * tokens * (d if ref.space == "words" else ref.width) * d
+            count.reference += kv
+            count.backward += 2 * kv
+            attention(tokens, "reference", grad=True)
 
     _embeddings(config, video, text, seen, timed=video if arch.kind == "ti2v" else 1, linear=linear)
     before = count.forward
@@ -125,7 +153,7 @@ def sample_flops(stage: StageSpec, video: int, text: int, patches: int, image_wi
         attention(video, "self_attention", grad=grad)
         adapted(video, d, d, out, grad=grad)
         grad = grad or bool(out)
-        hooked = layer % ref.every_nth_layer == 0
+        hooked = bool(sets) and layer % ref.every_nth_layer == 0
         q, k, v, out = (own.get(f"attn2.{name}", 0) for name in ("to_q", "to_k", "to_v", "to_out.0"))
         adapted(video, d, d, q, grad=grad)
         for rank in (k, v):
@@ -150,19 +178,35 @@ def sample_flops(stage: StageSpec, video: int, text: int, patches: int, image_wi
     block = 12 * video * d * d + 4 * text * d * d  # q, k, v, out of attn1 (8), q and out of attn2 (4), text's k and v
     attentions, behind = 4 * video * video * d + 4 * video * text * d, 4 * video * d * ffn + 2 * video * d * d  # behind: ffn and proj_out
     count.vace = n_vace * (block + attentions + behind) + (2 * video * d * d if n_vace else 0)
-    if ref.vace_blocks:
+    if ref.vace_blocks and sets:
         before = count.forward
         for i in range(n_vace):
             read_reference()
             count.backward += 2 * video * d * d + behind  # attn2's out and what is behind it
             count.backward += (10 * video * d * d + 5 * attentions // 2) if i else 0
         count.repeated += count.forward - before + n_vace * (block + attentions + behind)
-    _resampler(count, stage, patches, image_width)
-    if ref.space == "words":
-        last, projection = 2 * ref.num_tokens * ref.width * config["text_dim"], 2 * ref.num_tokens * (config["text_dim"] * d + d * d)
-        count.reference += last + projection
-        count.backward += 2 * last + projection
+    for tokens, patches, width in sets:
+        if ref.injection == "ip_adapter":
+            count.reference += (flops := 2 * width * tokens * ref.width)
+            count.backward += flops
+        else:
+            _resampler(count, ref, tokens, patches, width)
+        if ref.space == "words":
+            last, projection = 2 * tokens * ref.width * config["text_dim"], 2 * tokens * (config["text_dim"] * d + d * d)
+            count.reference += last + projection
+            count.backward += 2 * last + projection
     return count
+
+
+def _token_sets(ref: ReferenceSpec, picture: PictureTokens) -> list[tuple[int, int, int]]:
+    """(reference tokens, tokens of the picture that they are made of, their width) of each set that the hooked layers read."""
+    match ref.injection:
+        case "reference_net":
+            return []
+        case "dual_path":
+            return [(ref.num_tokens, *picture[:2]), (ref.semantic_tokens, *picture[2:])]
+        case _:
+            return [(ref.num_tokens, *picture[:2])]
 
 
 def _embeddings(config: dict[str, Any], video: int, text: int, seen: int, timed: int, linear: Callable[..., None]) -> None:
@@ -179,10 +223,9 @@ def _embeddings(config: dict[str, Any], video: int, text: int, seen: int, timed:
     linear(timed, d, 7 * d, grad=False)
 
 
-def _resampler(count: Flops, stage: StageSpec, patches: int, image_width: int) -> None:
+def _resampler(count: Flops, ref: ReferenceSpec, n: int, patches: int, image_width: int) -> None:
     """proj_in on P patches (no gradient for the image), then a layer: K/V on P + N tokens, q, out and feed-forward on N."""
-    ref = stage.reference
-    n, d = ref.num_tokens, ref.width
+    d = ref.width
     proj_in = 2 * patches * image_width * d
     linear = ref.depth * (4 * (patches + n) * d * d + 4 * n * d * d + 16 * n * d * d) + 2 * n * d * d
     attention = ref.depth * 4 * n * (patches + n) * d

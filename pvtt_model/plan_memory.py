@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from pvtt_model.backbones.architectures import architecture, latent_grid
 from pvtt_model.low_rank.nf4 import nf4_bytes
-from pvtt_model.plan_flops import latent_size
+from pvtt_model.plan_flops import PictureTokens, clip_tokens, latent_size
 from pvtt_model.plan_parameters import Parameters, dit_width
-from pvtt_model.specs import ConditionSpec, RecipeSpec, StageSpec
+from pvtt_model.specs import ConditionSpec, ModelSpec, RecipeSpec, StageSpec
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 BUCKET = 50_000_000  # elements; deepspeed_config's reduce and allgather buckets
@@ -80,7 +80,7 @@ def block_activations(stage: StageSpec, tokens: int) -> tuple[int, int]:
     the ranks of the layers that read the video's tokens, together (6 of them with LoRA on both attentions), H heads' softmax sums, 36 the
     norms'. What keys and values of text and reference keep is left out. input = L D w.
     More by kind: 'ti2v' has scales, shifts and gates of each token, 6 x 4 D and 2 x 4 D for 1 + scale; an attention to the first frame keeps its
-    output and sums, w D + 4 H.
+    output and sums, w D + 4 H, and dual_path's second set of reference tokens likewise. Not here: what plan_flops.not_counted() names.
     """
     arch = architecture(stage.backbone.architecture, "dit")
     config = arch.config
@@ -90,8 +90,8 @@ def block_activations(stage: StageSpec, tokens: int) -> tuple[int, int]:
     inside = tokens * (constant * d + config["ffn_dim"] * w + ranks * w + 12 * heads + 36)
     if arch.kind == "ti2v":
         inside += tokens * 32 * d
-    if config.get("image_dim") is not None:
-        inside += tokens * (w * d + 4 * heads)
+    more = (config.get("image_dim") is not None) + (stage.reference.injection == "dual_path")
+    inside += more * tokens * (w * d + 4 * heads)
     return inside, tokens * d * w
 
 
@@ -118,9 +118,9 @@ def data_bytes(recipe: RecipeSpec) -> DataBytes:
     """Bytes of one pair of the largest bucket, at most, with one reference picture:
 
     latents: F h w (z numbers, and for each mask variant 2 z numbers + a bit for each pixel of a cell), z the VAE's channels, for each video
-    variant; h w z numbers more where references are encoded. conditions: (text tokens x text width + patches, and the class token where kept, x
-    image width + a CLIP's tokens x
-    width + its embedding) numbers. masks: one bit a pixel at the bucket's size (they are stored as PNG at the source's).
+    variant; h w z numbers more where references are encoded, F h w z where first frames are, and the tokens of first_frame_clip.
+    conditions: (text tokens x text width + patches, and the class token where kept, x image width + a CLIP's tokens x width + its embedding)
+    numbers. masks: one bit a pixel at the bucket's size (they are stored as PNG at the source's).
     """
     frames, height, width = latent_size(recipe.latents)
     video, conditions = recipe.latents.video, recipe.conditions
@@ -131,6 +131,9 @@ def data_bytes(recipe: RecipeSpec) -> DataBytes:
     latents *= recipe.latents.video_variants
     if recipe.latents.references != "none":
         latents += height * width * channels * BYTES[recipe.latents.dtype]
+    if recipe.latents.first_frame:
+        of_clip = clip_tokens(recipe.latents.first_frame_clip) * _clip_width(recipe.latents.first_frame_clip)
+        latents += (frames * height * width * channels + of_clip) * BYTES[recipe.latents.dtype]
     text = conditions.max_text_tokens * int(architecture(conditions.text_encoder.architecture, "text").config["d_model"])
     patches, image_width = reference_patches(recipe)
     masks = video.num_frames * pixels // 8
@@ -142,9 +145,8 @@ def _clip_numbers(conditions: ConditionSpec) -> int:
     """Numbers that a CLIP leaves of one reference picture: 1 + P tokens, and the embedding; 0 without one."""
     if conditions.clip_encoder is None:
         return 0
-    config = architecture(conditions.clip_encoder.architecture, "clip").config
-    vision = config["vision_cfg"]
-    return int((1 + (vision["image_size"] // vision["patch_size"]) ** 2) * vision["width"] + config["embed_dim"])
+    embedding = int(architecture(conditions.clip_encoder.architecture, "clip").config["embed_dim"])
+    return clip_tokens(conditions.clip_encoder) * _clip_width(conditions.clip_encoder) + embedding
 
 
 def reference_patches(recipe: RecipeSpec) -> tuple[int, int]:
@@ -155,5 +157,14 @@ def reference_patches(recipe: RecipeSpec) -> tuple[int, int]:
 
 def clip_width(recipe: RecipeSpec) -> int | None:
     """The width of the tokens that conditions.clip_encoder makes, where there is one."""
-    encoder = recipe.conditions.clip_encoder
-    return None if encoder is None else int(architecture(encoder.architecture, "clip").config["vision_cfg"]["width"])
+    return _clip_width(recipe.conditions.clip_encoder) or None
+
+
+def picture_tokens(recipe: RecipeSpec) -> PictureTokens:
+    """What the injections may read of one reference picture."""
+    clip = recipe.conditions.clip_encoder
+    return PictureTokens(*reference_patches(recipe), clip_tokens(clip), _clip_width(clip))
+
+
+def _clip_width(clip: ModelSpec | None) -> int:
+    return 0 if clip is None else int(architecture(clip.architecture, "clip").config["vision_cfg"]["width"])

@@ -59,6 +59,7 @@ def _stage(stage: StagePlan, pair_bytes: int) -> list[str]:
         f" + cross-attention {_flops(f.cross_attention)}",
         f"                         + {f'VACE {_flops(f.vace)} + ' if f.vace else ''}LoRA {_flops(f.lora)} + reference {_flops(f.reference)}",
         f"               {_flops(stage.step_flops)} a step; {_flops(stage.step_flops * stage.steps)} in all",
+        *(f"  not counted  {text}" for text in stage.not_counted),
         f"  gate         {', '.join(stage.gate) or 'none'}",
     ]
 

@@ -92,7 +92,7 @@ def store(tmp_path) -> ArtifactStore:
     from pvtt_model.chain import checkpoint_artifact, conditions_artifact, edits_artifact, latents_artifact, masks_artifact, release_artifact
     from pvtt_model.editing.editor import local_folder
     from pvtt_model.training.teacher import build_teacher
-    from pvtt_model.training.trained_tensors import split_trainable
+    from pvtt_model.training.trained_tensors import ADAPTER, LORA, split_trainable
 
     recipe = recipe_by_name("nano-wide")
     stage = recipe.stages[-1].model_copy(update={"init_from": "base"})
@@ -107,11 +107,9 @@ def store(tmp_path) -> ArtifactStore:
 
     teacher = build_teacher(stage.backbone, stage.reference, stage.lora, "nano-dinov2", local_folder(stage.backbone), torch.float32, seed=3)
     files = []
-    for name, tensors in zip(
-        ("pytorch_lora_weights.safetensors", "reference_adapter.safetensors"),
-        split_trainable({name: p.detach().clone() for name, p in teacher.trainable().items()}),
-        strict=True,
-    ):
+    split = split_trainable({name: p.detach().clone() for name, p in teacher.trainable().items()})
+    assert not split.backbone
+    for name, tensors in ((LORA, split.lora), (ADAPTER, split.adapter)):
         save_file(tensors, tmp_path / name)
         files.append(opened.attach(trained, name, tmp_path / name))
     opened.commit(trained, files, {"stage": stage.name})

@@ -14,10 +14,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pvtt_model.backbones.architectures import ARCHITECTURES, architecture
 from pvtt_model.backbones.clip import clip_config
+from pvtt_model.backbones.conditioning import context_channels
 from pvtt_model.backbones.dit import load_transformer
 from pvtt_model.plan import plan_recipe, planned_chain
 from pvtt_model.plan_flops import first_frame_tokens, latent_size, sample_flops, video_tokens
-from pvtt_model.plan_memory import block_activations, data_bytes, reference_patches
+from pvtt_model.plan_memory import block_activations, data_bytes, picture_tokens
 from pvtt_model.plan_parameters import count_parameters, dit_width, frozen_parameters, trained_parameters
 from pvtt_model.plan_table import published, table
 from pvtt_model.plan_text import render
@@ -146,6 +147,8 @@ def test_data_bytes_of_clip_tokens_and_of_vaces_references():
     more = recipe_by_name("full", {"conditions.clip_encoder": clip, "latents.references": "white"})
     assert data_bytes(more).latents - data_bytes(plain).latents == 60 * 104 * 16 * 2
     assert data_bytes(more).conditions - data_bytes(plain).conditions == (257 * 1280 + 1024) * 2
+    first = recipe_by_name("full", {"latents.first_frame": True, "latents.first_frame_clip": clip})
+    assert data_bytes(first).latents - data_bytes(plain).latents == (21 * 60 * 104 * 16 + 257 * 1280) * 2
     known, ours = clip_config(architecture("openclip-vit-h14").config), architecture("openclip-vit-h14").config
     assert known["embed_dim"] == ours["embed_dim"] and ours["vision_cfg"].items() <= known["vision_cfg"].items()
     assert plain.conditions.identity().keys() & {"clip_encoder", "captions"} == set() and "references" not in plain.latents.identity()
@@ -175,21 +178,30 @@ def test_memory_by_hand(full):
 
 
 def teacher_and_inputs(recipe: RecipeSpec, stage: StageSpec, checkpointing: bool, dtype: torch.dtype = torch.float32):
-    """A random teacher of the stage, and one sample of the recipe's sizes."""
-    backbone = BackboneSpec(architecture=stage.backbone.architecture, weights="seed:0")
-    model = load_transformer(backbone, None, dtype)
+    """A random teacher of the stage, its gates open, and one sample of the recipe's sizes."""
+    model = load_transformer(BackboneSpec(**{**dict(stage.backbone), "weights": "seed:0"}), None, dtype)
     if checkpointing:
         model.enable_gradient_checkpointing()
-    patches, image_width = reference_patches(recipe)
-    teacher = Teacher(model, stage.reference, stage.lora, image_width, 0).to(dtype).train()
-    size, config = latent_size(recipe.latents), model.config
+    kind, picture, config = architecture(stage.backbone.architecture).kind, picture_tokens(recipe), model.config
+    teacher = Teacher(model, stage.reference, stage.lora, picture.image_width, 0, kind=kind, clip_width=picture.clip_width).to(dtype).train()
+    for parameter in (p for n, p in teacher.named_parameters() if n.endswith(".gate")):
+        torch.nn.init.constant_(parameter, 0.1)
+    size, image = latent_size(recipe.latents), None
+    if config.image_dim is not None:
+        image = torch.randn(1, first_frame_tokens(recipe), config.image_dim, dtype=dtype)
     inputs = (
-        torch.randn(1, config["in_channels"], *size, dtype=dtype),
+        torch.randn(1, config.out_channels, *size, dtype=dtype),
         torch.rand(1, dtype=dtype),
-        torch.randn(1, recipe.conditions.max_text_tokens, config["text_dim"], dtype=dtype),
-        torch.randn(1, config["vace_in_channels"], *size, dtype=dtype),
-        ReferenceFeatures(torch.randn(1, patches, image_width, dtype=dtype), torch.ones(1, patches, dtype=torch.bool)),
+        torch.randn(1, recipe.conditions.max_text_tokens, config.text_dim, dtype=dtype),
+        torch.randn(1, context_channels(model, kind), *size, dtype=dtype),
+        ReferenceFeatures(
+            patches_BPC=torch.randn(1, picture.patches, picture.image_width, dtype=dtype),
+            keep_BP=torch.ones(1, picture.patches, dtype=torch.bool),
+            cls_BNC=torch.randn(1, 1, picture.image_width, dtype=dtype),
+            clip_BPC=torch.randn(1, picture.clip, picture.clip_width, dtype=dtype),
+        ),
         torch.ones(1),
+        image,
     )
     return teacher, inputs
 
@@ -210,14 +222,11 @@ def teacher_and_inputs(recipe: RecipeSpec, stage: StageSpec, checkpointing: bool
 def test_flops_by_torchs_counter(index, checkpointing, override):
     recipe = recipe_by_name("nano", {f"stages.*.{k}": v for k, v in override.items()} | {"stages.*.parallel.gradient_checkpointing": checkpointing})
     teacher, inputs = teacher_and_inputs(recipe, recipe.stages[index], checkpointing)
-    for name, p in teacher.named_parameters():
-        if name.endswith(".gate"):
-            torch.nn.init.constant_(p, 0.1)
     with FlopCounterMode(display=False) as forward:
         teacher(*inputs)
     with FlopCounterMode(display=False) as step:
         teacher(*inputs).pow(2).mean().backward()
-    flops = sample_flops(recipe.stages[index], video_tokens(recipe.latents), recipe.conditions.max_text_tokens, *reference_patches(recipe))
+    flops = sample_flops(recipe.stages[index], video_tokens(recipe.latents), recipe.conditions.max_text_tokens, picture_tokens(recipe))
     assert flops.forward == pytest.approx(forward.get_total_flops(), rel=0.01)
     assert flops.total == pytest.approx(step.get_total_flops(), rel=0.03)
 
@@ -225,61 +234,64 @@ def test_flops_by_torchs_counter(index, checkpointing, override):
 KINDS = ("nano-t2v", "nano-i2v", "nano-i2v-a14b", "nano-ti2v")
 
 
-def of_kind(name: str, *, checkpointing: bool = False, frames: int = 5, precision: str = "float32") -> tuple[RecipeSpec, Any, dict[str, Any]]:
-    """The nano recipe's first stage on another backbone: its teacher's transformer, the reference laid, and what it is called with."""
+CLIP = {"architecture": "nano-openclip", "weights": "seed:0"}
+
+
+def of_kind(name: str, *, checkpointing: bool = False, frames: int = 5, precision: str = "float32") -> tuple[RecipeSpec, Any, Any]:
+    """The nano recipe on another backbone; its first stage's teacher, and one sample."""
     arch = ARCHITECTURES[name]
     backbone = {"architecture": name, "weights": "seed:0", "expert": "high" if arch.boundary else None}
     overrides: dict[str, Any] = {"stages.*.backbone": backbone, "stages.*.reference.vace_blocks": False, "latents.video.num_frames": frames}
     overrides |= {"latents.vae": {"architecture": arch.vae, "weights": "seed:0"}, "stages.*.parallel.precision": precision}
-    overrides |= {
-        "stages.*.parallel.gradient_checkpointing": checkpointing,
-        "conditions.max_text_tokens": 512 if arch.config.get("image_dim") else 24,
-    }
-    overrides |= {"conditions.clip_encoder": {"architecture": "nano-openclip", "weights": "seed:0"}, "latents.video.width": 128}
+    overrides |= {"stages.*.parallel.gradient_checkpointing": checkpointing, "latents.video.width": 128}
+    overrides |= {"latents.first_frame": arch.kind == "i2v", "latents.first_frame_clip": CLIP if arch.config.get("image_dim") else None}
     recipe = recipe_by_name("nano", overrides)
-    stage, dtype = recipe.stages[0], getattr(torch, precision)
-    model = load_transformer(stage.backbone, None, dtype)
-    if checkpointing:
-        model.enable_gradient_checkpointing()
-    patches, image_width = reference_patches(recipe)
-    try:
-        teacher = Teacher(model, stage.reference, stage.lora, image_width, 0).to(dtype).train()
-    except ValueError as refused:
-        if "attends to an image of its own" not in str(refused):
-            raise
-        pytest.skip("the reference adapter does not hook on a backbone that reads an image of its own")
-    for parameter in (p for n, p in teacher.named_parameters() if n.endswith(".gate")):
-        torch.nn.init.constant_(parameter, 0.1)
-    size, config = latent_size(recipe.latents), model.config
-    tokens = video_tokens(recipe.latents)
-    given = {
-        "hidden_states": torch.randn(1, config.in_channels, *size, dtype=dtype),
-        "timestep": torch.rand(1, tokens, dtype=dtype) if arch.kind == "ti2v" else torch.rand(1, dtype=dtype),
-        "encoder_hidden_states": torch.randn(1, recipe.conditions.max_text_tokens, config.text_dim, dtype=dtype),
-        "return_dict": False,
-    }
-    if config.image_dim is not None:
-        given["encoder_hidden_states_image"] = torch.randn(1, first_frame_tokens(recipe), config.image_dim, dtype=dtype)
-    reference = torch.randn(1, patches, image_width, dtype=dtype), torch.ones(1, patches, dtype=torch.bool)
+    return recipe, *teacher_and_inputs(recipe, recipe.stages[0], checkpointing, getattr(torch, precision))
 
-    def run() -> torch.Tensor:
-        teacher.give_reference(teacher.resampler(*reference), torch.ones(1))
-        return model(**given)[0]
 
-    return recipe, (teacher, run), given
+def flops_of(teacher: Teacher, inputs: Any) -> tuple[int, int]:
+    """FLOPs of a forward pass and of a training step, by torch's counter."""
+    with FlopCounterMode(display=False) as forward:
+        teacher(*inputs)
+    with FlopCounterMode(display=False) as step:
+        teacher(*inputs).pow(2).mean().backward()
+    return forward.get_total_flops(), step.get_total_flops()
 
 
 @pytest.mark.parametrize(("name", "checkpointing"), [*((name, False) for name in KINDS), ("nano-i2v", True), ("nano-ti2v", True)])
 def test_flops_of_every_kind_by_torchs_counter(name, checkpointing):
-    recipe, (_, run), _ = of_kind(name, checkpointing=checkpointing)
-    with FlopCounterMode(display=False) as forward:
-        run()
-    with FlopCounterMode(display=False) as step:
-        run().pow(2).mean().backward()
+    recipe, teacher, inputs = of_kind(name, checkpointing=checkpointing)
+    forward, step = flops_of(teacher, inputs)
     planned = plan_recipe(recipe, "x").stages[0].flops
-    assert planned.forward == pytest.approx(forward.get_total_flops(), rel=0.01)
-    assert planned.total == pytest.approx(step.get_total_flops(), rel=0.03)
+    assert planned.forward == pytest.approx(forward, rel=0.01)
+    assert planned.total == pytest.approx(step, rel=0.03)
     assert planned.vace == 0
+
+
+def of_injection(name: str, space: str, **more: Any) -> RecipeSpec:
+    stages = {"stages.*.reference.injection": name, "stages.*.reference.space": space, "stages.*.objective.words_weight": 0.0}
+    wanted = {"conditions.class_tokens": True, "conditions.clip_encoder": CLIP, "latents.references": "white"}
+    return recipe_by_name("nano", stages | wanted | more)
+
+
+@pytest.mark.parametrize("space", ["own", "words"])
+@pytest.mark.parametrize("injection", ["ip_adapter", "dual_path"])
+def test_flops_of_the_other_injections_by_torchs_counter(injection, space):
+    """What the reference costs, apart from the rest."""
+    recipe = of_injection(injection, space, **{"stages.*.reference.vace_blocks": False})
+    teacher, inputs = teacher_and_inputs(recipe, recipe.stages[0], False)
+    forward, step = flops_of(teacher, inputs)
+    planned = plan_recipe(recipe, "x").stages[0].flops
+    assert planned.forward == pytest.approx(forward, rel=0.002)
+    assert planned.total == pytest.approx(step, rel=0.03)
+
+
+def test_what_is_not_counted_is_said():
+    plan = plan_recipe(of_injection("reference_net", "own"), "x")
+    assert "not counted  FLOPs and activations of the injection reference_net" in render(plan) and plan.stages[0].flops.reference == 0
+    assert max(map(len, render(plan).splitlines())) <= 150
+    assert "FLOPs and activations of the injection" in json.dumps(plan.as_dict())
+    assert "not counted" not in render(plan_recipe(recipe_by_name("nano"), "x"))
 
 
 @pytest.mark.parametrize(("name", "precision"), [*((name, "float32") for name in KINDS), ("nano-i2v", "bfloat16"), ("nano-ti2v", "bfloat16")])
@@ -287,8 +299,8 @@ def test_activations_of_every_kind_by_autograds_saved_tensors(name, precision):
     """As below: by the difference that more frames make."""
     kept, inside = [], []
     for frames in (5, 13):
-        recipe, (teacher, run), _ = of_kind(name, frames=frames, precision=precision)
-        kept.append(saved_bytes(teacher, run))
+        recipe, teacher, inputs = of_kind(name, frames=frames, precision=precision)
+        kept.append(saved_bytes(teacher, partial(teacher, *inputs)))
         tokens, config = video_tokens(recipe.latents), architecture(name).config
         on_cpu = 6 * tokens * dit_width(config) if precision == "bfloat16" else 0
         inside.append((block_activations(recipe.stages[0], tokens)[0] + on_cpu) * config["num_layers"])

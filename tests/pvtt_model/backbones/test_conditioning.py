@@ -10,7 +10,9 @@ import torch
 from pvtt_model.backbones.conditioning import answered, context_channels, kind_of, velocity
 from pvtt_model.backbones.dit import load_transformer
 from pvtt_model.backbones.experts import level_range
-from pvtt_model.objectives.rectified_flow import answered_weights, sample_sigma
+from pvtt_model.objectives.noise_levels import sample_sigma
+from pvtt_model.objectives.rectified_flow import answered_weights
+from pvtt_model.reference.features import ReferenceFeatures
 from pvtt_model.specs import BackboneSpec, LoraSpec, ReferenceSpec
 from pvtt_model.training.teacher import build_teacher
 
@@ -43,7 +45,7 @@ def test_a_fresh_teacher_is_the_base_to_the_bit_and_its_adapter_learns(name: str
     inputs = given(base, kind)
     pictures = torch.randn(2, 5, teacher.resampler.proj_in.in_features, generator=torch.Generator().manual_seed(1))
     sigma = inputs["timestep_B"] / 1000
-    rest = (pictures, torch.ones(2, 5, dtype=torch.bool), torch.ones(2), inputs["image_BNC"])
+    rest = (ReferenceFeatures(pictures, torch.ones(2, 5, dtype=torch.bool)), torch.ones(2), inputs["image_BNC"])
     out = teacher(inputs["noisy_BCFHW"], sigma, inputs["text_BLD"], inputs["control_BMFHW"], *rest)
     with torch.no_grad():
         plain = velocity(base, kind, inputs.pop("noisy_BCFHW"), sigma * 1000.0, **{k: v for k, v in inputs.items() if k != "timestep_B"})

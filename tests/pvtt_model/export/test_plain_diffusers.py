@@ -15,7 +15,6 @@ from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanVACEPipeline
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from pvtt_model.backbones.architectures import ARCHITECTURES
 from pvtt_model.backbones.dit import load_transformer
 from pvtt_model.export.lora_file import lora_bytes, read_lora
 from pvtt_model.export.release import write_release
@@ -24,6 +23,9 @@ from pvtt_model.specs import BackboneSpec
 from pvtt_model.training.teacher import Teacher
 from pvtt_model.training.trained_tensors import split_trainable
 
+#: Wan2.1's shape, for the pipeline counts a VAE's scale by its stages; nano-s has 32 latent channels.
+VAE: dict[str, Any] = {"base_dim": 8, "z_dim": 32, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 1, "temperal_downsample": [False, True, True]}
+VAE |= {"latents_mean": [0.0] * 32, "latents_std": [1.0] * 32}
 SEEDS = {"latents.vae.weights": "seed:0", "stages.*.backbone.architecture": "nano-s", "stages.*.backbone.weights": "seed:7"}
 LORAS: dict[str, dict[str, Any]] = {
     "lora": {"rank": 4, "alpha": 6, "dropout": 0.0, "targets": ["attn1", "attn2.to_k", "attn2.to_v", "ffn"], "rank_pattern": {"ffn": 2}},
@@ -69,7 +71,7 @@ assert not any(name.partition(".")[0] in ("pvtt_model", "infra", "tasks") for na
 def pipeline(transformer) -> WanVACEPipeline:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        vae = AutoencoderKLWan(**ARCHITECTURES["nano-vae"].config).eval()
+        vae = AutoencoderKLWan(**VAE).eval()
     scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
     pipe = WanVACEPipeline(tokenizer=None, text_encoder=None, transformer=transformer, vae=vae, scheduler=scheduler)
     pipe.set_progress_bar_config(disable=True)

@@ -108,5 +108,5 @@ def test_attached_twice_or_fused_is_refused():
         attach_reference_net(transformer)
     fused = base()
     fused.blocks[1].attn1.fused_projections = True
-    with pytest.raises(ValueError, match="block 1 attends to an image of its own, or has fused projections"):
+    with pytest.raises(ValueError, match="block 1 has fused projections. Call unfuse_qkv_projections\(\)"):
         attach_reference_net(fused)
