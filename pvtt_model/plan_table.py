@@ -76,13 +76,9 @@ def _trained_rows(name: str) -> Iterator[list[str]]:
     like = _alike(name)
     ranks: dict[int, Trained] = {}
     for label, spec in injections().items():
-        try:
-            counted = trained_parameters(like, spec, _lora(RANKS[0]), *widths)
-            for rank in RANKS[1:]:
-                ranks[rank] = ranks.get(rank) or trained_parameters(like, spec, _lora(rank), *widths)
-        except ValueError:
-            yield [name, label, *["not possible"] * 3, *[""] * len(RANKS)]
-            continue
+        counted = trained_parameters(like, spec, _lora(RANKS[0]), *widths)
+        for rank in RANKS[1:]:
+            ranks[rank] = ranks.get(rank) or trained_parameters(like, spec, _lora(rank), *widths)
         totals = [counted.total, *(counted.total - counted.lora + ranks[rank].lora for rank in RANKS[1:])]
         yield [name, label, *map(_count, (counted.reference_encoder, counted.reference_kv, counted.lora, *totals))]
 
