@@ -27,7 +27,7 @@ class Level(NamedTuple):
 
     mean: float
     std: float
-    count: int
+    count: int  # type: ignore[assignment]  # a tuple has a method of that name; the files have the field
 
 
 class Curve(NamedTuple):
@@ -55,7 +55,7 @@ class Compared(NamedTuple):
     low: float
     high: float
     loss: float | None
-    count: int
+    count: int  # type: ignore[assignment]  # as of Level
     reference: float | None
     allowed: float | None  # the distance from the reference that is still 'right'
     verdict: Verdict
@@ -136,8 +136,8 @@ def loss_by_level(report: Mapping[str, Any], path: str | Path, *, title: str = "
     for (name, compared), colour in zip(report["compared"].items(), ("#b45309", "#1d4ed8"), strict=False):
         there = [c for c in compared if c["verdict"] != "no data"]
         middle = [(c["low"] + c["high"]) / 2 for c in there]
-        band = [[c["reference"] + sign * c["allowed"] for c in there] for sign in (-1, 1)]
-        axes.fill_between(middle, *band, color=colour, alpha=0.08, linewidth=0)
+        low, high = ([c["reference"] + sign * c["allowed"] for c in there] for sign in (-1, 1))
+        axes.fill_between(middle, low, high, color=colour, alpha=0.08, linewidth=0)
         axes.plot(middle, [c["loss"] for c in there], color=colour, marker="o", label=name)
     axes.set_xlim(0, 1)
     axes.set_xlabel("noise level sigma: 0 is data, 1 is noise")

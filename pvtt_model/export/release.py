@@ -79,8 +79,9 @@ def write_release(
             files[name] = Path(path).read_bytes()
     for name, path in (other_expert or {}).items():
         assert other_stage is not None
-        theirs, its = read_tensors(path), other_stage["lora"]
-        data = lora_bytes(theirs, int(its["rank"]), int(its["alpha"])) if name == LORA else Path(path).read_bytes()
+        theirs, data = read_tensors(path), Path(path).read_bytes()
+        if name == LORA:
+            data = lora_bytes(trained_layers(theirs, LoraSpec.model_validate(other_stage["lora"])), "diffusers")
         files[f"{other_stage['backbone']['expert']}_noise.{name}"] = data
     files[LINEAGE] = _json(lineage)
     if contact_sheet is not None:

@@ -73,8 +73,9 @@ def sample_sigma(
     u = torch.rand(batch, generator=generator)
     if whole and sampling == "uniform":
         return shift_sigma(u, shift)
-    ends = tuple(end / (shift - (shift - 1) * end) for end in (low, high))  # before the shift
-    drawn = {"uniform": _uniform, "logit_normal": _logit_normal, "mode": _mode}[sampling](u.double(), *ends, (logit_mean, logit_std), mode_scale)
+    first, last = (end / (shift - (shift - 1) * end) for end in (low, high))  # before the shift
+    draw = {"uniform": _uniform, "logit_normal": _logit_normal, "mode": _mode}[sampling]
+    drawn = draw(u.double(), first, last, (logit_mean, logit_std), mode_scale)
     return shift_sigma(drawn, shift).clamp(low, high).float()  # the clamp is for the last bit
 
 

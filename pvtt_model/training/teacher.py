@@ -29,6 +29,8 @@ class Teacher(nn.Module):
     do nothing until they are trained. kind: None takes what the transformer's class and channels tell; TI2V-5B's 'ti2v' has to be said.
     """
 
+    reconstructed_B2C: Tensor  # of the last forward pass, where objectives.reference_reconstruction.attach_probe was here
+
     def __init__(
         self,
         transformer: nn.Module,

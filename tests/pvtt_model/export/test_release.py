@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from pvtt_model.backbones.architectures import ARCHITECTURES
 from pvtt_model.evaluation.gate import judge
 from pvtt_model.evaluation.report import EditScores, Score, aggregate
+from pvtt_model.export.lora_file import read_lora
 from pvtt_model.export.release import load_adapter, load_lora, write_release
 from pvtt_model.plan_parameters import dit_width
 from pvtt_model.recipes import NANO, recipe_by_name
@@ -72,6 +73,19 @@ def test_a_release_reads_back_and_repeats(inputs, tmp_path) -> None:
     index = json.loads((tmp_path / "one" / "model_index.json").read_text())
     assert index["lora"]["rank"] == RANK and index["base_model"]["architecture"] == "nano-m" and index["lora"]["modules"] == 4
     assert "model_index.json" not in index["files"] and len(index["files"]["README.md"]["sha256"]) == 64
+
+
+def test_the_other_expert_stands_beside_with_its_own_ranks(inputs, tmp_path) -> None:
+    stage = inputs["recipe"]["stages"][-1]
+    other = stage | {"lora": stage["lora"] | {"rank": 2, "alpha": 6}, "backbone": stage["backbone"] | {"expert": "high"}}
+    save_file(lora_tensors(2), tmp_path / "other.safetensors")
+    files = {"pytorch_lora_weights.safetensors": tmp_path / "other.safetensors", "reference_adapter.safetensors": inputs["adapter"]}
+    write_release(tmp_path / "r", **inputs, other_expert=files, other_stage=other)
+    _, layers = read_lora(tmp_path / "r" / "high_noise.pytorch_lora_weights.safetensors")
+    assert {(layer.rank, layer.alpha) for layer in layers.values()} == {(2, 6)}
+    assert (tmp_path / "r" / "high_noise.reference_adapter.safetensors").read_bytes() == inputs["adapter"].read_bytes()
+    with pytest.raises(ValueError, match="differ from the recipe's"):
+        write_release(tmp_path / "r2", **inputs, other_expert=files, other_stage=stage)
 
 
 def test_the_card_says_what_is_known(inputs, tmp_path) -> None:
