@@ -24,12 +24,12 @@ class Said(nn.Module):
 def judged(vace_blocks: bool, gate: float) -> dict[str, float]:
     torch.set_num_threads(1)
     bench = Bench("full" if vace_blocks else "no_vace", 0)
-    bench.teacher.resampler = Said()
+    bench.teacher.resampler = bench.teacher.injection.parts["resampler"] = Said()
     for name, p in bench.teacher.named_parameters():
         if name.endswith(".gate"):
             torch.nn.init.constant_(p, gate / 10)
     pictures = bench.references
-    bench.references = lambda seed, step, products: (pictures(seed, step, products)[0], bench.embed([p.words for p in products]))
+    bench.references = lambda seed, step, products: (pictures(seed, step, products)[0], {"patches_PC": bench.embed([p.words for p in products])})
     return bench.judged(20)
 
 

@@ -152,7 +152,8 @@ def test_more_references_and_wide_frames(tmp_path: Path) -> None:
     assert decode(tmp_path / lines[0]["video_path"]).shape == (9, 3, 64, 112)
 
 
-def test_odd_sizes_leave_no_manifest(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="Crop to"):
-        write_world(NanoWorldSpec(num_clips=1, num_eval=2, width=63), tmp_path)
+def test_a_world_that_could_not_be_written_leaves_no_manifest(tmp_path: Path) -> None:
+    (tmp_path / "references").write_text("a file where the folder has to be")
+    with pytest.raises(FileExistsError):
+        write_world(NanoWorldSpec(num_clips=1, num_eval=2), tmp_path)
     assert not (tmp_path / "manifest.jsonl").exists()
