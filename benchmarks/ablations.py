@@ -47,7 +47,9 @@ ARMS: dict[str, Arm] = {
     "ip_adapter": Arm("injection", "the class token and one linear layer; words' space", {"reference.injection": "ip_adapter"}),
     "dual_path": Arm("injection", "patch tokens and CLIP's, two paths; words' space", {"reference.injection": "dual_path"}),
     "plus_own": Arm("injection", "ip_adapter_plus in a space of its own, no words' loss: IP-Adapter's start", OWN),
-    "reference_net": Arm("injection", "a copy of half the blocks, K and V joined; no tokens, so no words", OWN | {"reference.injection": "reference_net"}),
+    "reference_net": Arm(
+        "injection", "a copy of half the blocks, K and V joined; no tokens, so no words", OWN | {"reference.injection": "reference_net"}
+    ),
     "every_second": Arm("injection", "ip_adapter_plus on every second main block", {"reference.every_nth_layer": 2}),
     "no_lora": Arm("low rank", "the adapter alone is trained", {"train.trained": ["adapter"]}),
     "lora_64": Arm("low rank", "LoRA of rank 64", {"lora.rank": 64, "lora.alpha": 64}),
@@ -198,7 +200,16 @@ def run_arm(bench: Bench, arm: str, seed: int, steps: int, edits: int) -> dict[s
         reference, wrong = (bench.rows(place, ("clips", "conditions")) for place in (pair.reference, pair.wrong))
         rows.append(
             edit_clip(
-                teacher.eval(), vae, template, reference, empty, stage.edit, recipe.latents, conditions.max_text_tokens, wrong=wrong, product_hidden=True
+                teacher.eval(),
+                vae,
+                template,
+                reference,
+                empty,
+                stage.edit,
+                recipe.latents,
+                conditions.max_text_tokens,
+                wrong=wrong,
+                product_hidden=True,
             )
         )
     record["edit_s"] = (time.process_time() - began) / len(rows)
@@ -265,7 +276,9 @@ def page(records: list[dict[str, Any]]) -> str:
     for group in dict.fromkeys(arm.group for arm in ARMS.values()):
         rows = [r for name, arm in ARMS.items() if arm.group == group and (r := _row(name, arm, records))]
         if rows:
-            text += f"\n## {group or 'held against'}\n\n| {' | '.join(head)} |\n|{'---|' * len(head)}\n" + "".join(f"| {' | '.join(r)} |\n" for r in rows)
+            text += f"\n## {group or 'held against'}\n\n| {' | '.join(head)} |\n|{'---|' * len(head)}\n" + "".join(
+                f"| {' | '.join(r)} |\n" for r in rows
+            )
     return text
 
 
