@@ -267,9 +267,9 @@ def page(records: list[dict[str, Any]]) -> str:
     text = (
         "# Ablations\n\nMade by `PYTHONPATH=. python benchmarks/ablations.py`: the nano world's stage `base` (nano-m), "
         f"{one['steps']} steps of 16, one thing changed at a time; {one['edits']} edits of unseen products by 4 flow-Euler steps. Right: the product "
-        "that `nano-judge` finds among 20 in the raw edit is the reference's; wrong one shown: with another product's pictures that product is found. "
-        "In product: PSNR to the right edit. Background: raw, outside the mask, blended. Times are CPU seconds of one core, of a step of 16 clips and "
-        "of an edit with its wrong-reference twin. Mean and deviation over the seeds. One edit is "
+        "that `nano-judge` finds among 20 in the raw edit is the reference's; wrong one shown: with another's pictures that one is found. "
+        "In product: PSNR to the right edit. Background: raw, outside the mask, blended. Times are CPU seconds of one core, of a step of 16 "
+        "clips and of an edit with its wrong-reference twin. Mean and deviation over the seeds. One edit is "
         f"{1 / one['edits']:.3f} of the first two columns: a difference of one deviation or less says nothing.\n\n"
         "These are small models on procedural clips. They tell whether a choice works and what it costs here, not which is best on real products.\n"
     )
