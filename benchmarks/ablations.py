@@ -6,7 +6,7 @@ The flow `curate` makes the shards once (recipe nano, with the class tokens, CLI
 Then each arm and seed is the recipe's stage `base` with one thing changed, through the pipeline's own functions in one process on one
 core: training.loop.train from a fresh adapter, editing.edit.edit_clip on held-out clips whose right edit is known, and the report's metrics.
 A seed draws the adapter's start, the order of the clips, noise, levels and dropouts; data, the edits' noise and the judge's candidates are the
-same for all. What is done stays in WORK/results.jsonl: a second run goes on where the first stopped, and the table is of what is there.
+same for all. What is done stays in docs/ablations.jsonl: a second run goes on where the first stopped, and the table is of what is there.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from typing import Any, NamedTuple
 
 os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", TOKENIZERS_PARALLELISM="false")
 
-DOC, UNTRAINED, PLAIN, STAGE = Path("docs/ablations.md"), "untrained", "plain", "base"
+DOC, RESULTS = Path("docs/ablations.md"), Path("docs/ablations.jsonl")
+UNTRAINED, PLAIN, STAGE = "untrained", "plain", "base"
 #: What the shards hold beside the recipe's own, for the injections that read it.
 DATA: dict[str, Any] = {
     "conditions.class_tokens": True,
@@ -236,9 +237,8 @@ def judged(rows: list[dict[str, Any]], spec: Any, judge: Any, gallery: Any) -> d
     return {name: statistics.mean(values) for name, values in found.items()}
 
 
-def read_results(work: Path) -> dict[tuple[str, int, int, int], dict[str, Any]]:
-    path = work / "results.jsonl"
-    records = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+def read_results() -> dict[tuple[str, int, int, int], dict[str, Any]]:
+    records = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
     return {(r["arm"], r["seed"], r["steps"], r["edits"]): r for r in records}
 
 
@@ -251,11 +251,11 @@ def work_off(work: Path, todo: list[tuple[str, int]], steps: int, edits: int) ->
 def some(work: str, todo: list[tuple[str, int]], steps: int, edits: int) -> None:
     bench = Bench(Path(work))
     for arm, seed in todo:
-        if (arm, seed, steps, edits) in read_results(Path(work)):
+        if (arm, seed, steps, edits) in read_results():
             continue
         began = time.monotonic()
         record = run_arm(bench, arm, seed, steps, edits)
-        with (Path(work) / "results.jsonl").open("a") as file:
+        with RESULTS.open("a") as file:
             file.write(json.dumps(record | {"wall_s": round(time.monotonic() - began, 1)}) + "\n")
         print(f"{arm:15} seed {seed}: right {record['right']:.3f}, {record['in_mask_db']:.2f} dB, {time.monotonic() - began:.0f} s", flush=True)
 
@@ -307,12 +307,12 @@ def main() -> None:
     work = asked.work.resolve()
     if not asked.table:
         prepare(work)
-        there = read_results(work)
+        there = read_results()
         runs = [(arm, seed) for seed in asked.seeds for arm in asked.only if seed == asked.seeds[0] or arm != UNTRAINED]
         todo = [run for run in runs if (*run, asked.steps, asked.edits) not in there]
         with ThreadPoolExecutor(asked.jobs) as pool:
             list(pool.map(lambda i: work_off(work, todo[i :: asked.jobs], asked.steps, asked.edits), range(asked.jobs)))
-    records = [r for (_, _, steps, edits), r in read_results(work).items() if (steps, edits) == (asked.steps, asked.edits)]
+    records = [r for (_, _, steps, edits), r in read_results().items() if (steps, edits) == (asked.steps, asked.edits)]
     DOC.write_text(page(records))
     print(f"{len(records)} runs in {DOC}")
 
