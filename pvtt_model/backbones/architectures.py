@@ -12,6 +12,8 @@ from pvtt_model.backbones.wan_configs import LARGE, MIDDLE, SMALL, WAN21_VAE, WA
 
 Family = Literal["dit", "vae", "text", "image", "clip", "video", "sam2"]
 Kind = Literal["vace", "t2v", "i2v", "ti2v"]
+#: The diffusers pipeline that loads a backbone of the kind as it is trained here: TI2V-5B with its first frame given.
+PIPELINES: dict[Kind, str] = {"vace": "WanVACEPipeline", "t2v": "WanPipeline", "i2v": "WanImageToVideoPipeline", "ti2v": "WanImageToVideoPipeline"}
 Expert = Literal["high", "low"]
 
 
@@ -219,6 +221,11 @@ _FILES: dict[Family, tuple[str, ...]] = {
     "video": ("*.pt",),
     "sam2": ("sam2*.safetensors", "sam2*.pt"),  # published as .pt: read by hash, tensors only
 }
+
+
+def pipeline_of(name: str) -> str:
+    """The diffusers pipeline of a backbone."""
+    return PIPELINES[architecture(name, "dit").kind or "vace"]
 
 
 def files_wanted(name: str, expert: Expert | None = None) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from pvtt_model.backbones.architectures import pipeline_of
 from pvtt_model.evaluation.gate import Verdict
 from pvtt_model.evaluation.report import Report
 from pvtt_model.evaluation.report_markdown import counts_line, escape_cell, metric_table
@@ -28,13 +29,13 @@ def model_card(
     parts = [
         _front_matter(base, random=bool(random_parts(recipe))),
         f"# {escape_cell(recipe['name'])}: product replacement in video",
-        "A LoRA and a reference adapter for a VACE video model: they put the product of a reference picture in the place of the masked product "
-        "of a video and keep the rest. Made by PVTT (Product Video Template Transfer)"
+        f"A LoRA and a reference adapter for a video model ({pipeline_of(base['architecture'])}): they put the product of a reference picture in the "
+        "place of the masked product of a video and keep the rest. Made by PVTT (Product Video Template Transfer)"
         f" on {created}.",
         _warnings(recipe, reports, verdicts),
         "## Base model",
-        f"`{base['architecture']}`, weights `{base['weights']}`, revision `{base.get('revision') or 'none'}`. Frozen; only the "
-        f"{_low_rank(last['lora'])}; {lora_parameters:,} parameters) and the reference adapter were trained.",
+        f"`{base['architecture']}`, weights `{base['weights']}`, revision `{base.get('revision') or 'none'}`. Trained on it: the "
+        f"{_low_rank(last['lora'])}; {lora_parameters:,} parameters) and the reference adapter{_own_share(last)}.",
         _own_weights(last),
         "## How it was trained",
         _training(recipe, stages),
@@ -51,6 +52,12 @@ def model_card(
         f"`lineage.json` names every artifact back to the clips.\n\n```json\n{_short(lineage)}\n```",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _own_share(last: dict[str, Any]) -> str:
+    named = {"vace": ", and VACE's blocks themselves", "all": ", and the whole of it"}
+    own = [said for part, said in named.items() if part in last["train"].get("trained", ())]
+    return own[-1] if own else "; the base itself is frozen"
 
 
 def _own_weights(last: dict[str, Any]) -> str:
@@ -181,12 +188,13 @@ _DORA_ELSEWHERE = "Other tools do not read this DoRA: `pvtt export path/to/this/
 
 
 def _use(base: dict[str, Any], recipe: dict[str, Any]) -> str:
+    pipeline = pipeline_of(base["architecture"])
     published, hub = base["weights"].startswith("hf://"), base["weights"].removeprefix("hf://")
     if published:
         revision = f", revision={json.dumps(base.get('revision'))}" if base.get("revision") else ""
         dora = recipe["stages"][-1]["lora"].get("kind") == "dora"
         parts = [
-            f"```python\nfrom diffusers import WanVACEPipeline\n\npipe = WanVACEPipeline.from_pretrained({json.dumps(hub)}{revision})\n"
+            f"```python\nfrom diffusers import {pipeline}\n\npipe = {pipeline}.from_pretrained({json.dumps(hub)}{revision})\n"
             'pipe.load_lora_weights("path/to/this/folder")  # the LoRA alone: without the reference adapter it was not evaluated\n```',
             _DORA_ELSEWHERE if dora else _OTHER_TOOLS,
         ]

@@ -22,6 +22,7 @@ from typing import Any
 import diffusers
 import torch
 
+from pvtt_model.backbones.architectures import pipeline_of
 from pvtt_model.evaluation.gate import Verdict
 from pvtt_model.evaluation.report import Report
 from pvtt_model.export.lora_file import lora_bytes, read_lora, read_tensors, trained_layers
@@ -146,7 +147,7 @@ def _index(
 ) -> dict[str, Any]:
     last = recipe["stages"][-1]
     return {
-        "_class_name": "WanVACEPipeline",
+        "_class_name": pipeline_of(last["backbone"]["architecture"]),
         "_diffusers_version": diffusers.__version__,
         "kind": "reference adapter and LoRA",
         "recipe": recipe["name"],
