@@ -109,7 +109,7 @@ def test_batches_of_training_are_of_one_size(curated: Any) -> None:
         shown.append(tuple(args[0].shape))
         return torch.zeros_like(args[0])
 
-    engine: Any = SimpleNamespace(device=torch.device("cpu"), forward=forward)
+    engine: Any = SimpleNamespace(device=torch.device("cpu"), forward=forward, teacher=SimpleNamespace(kind="vace", reads_image=False))
     stage = stage.model_copy(update={"objective": stage.objective.model_copy(update={"words_weight": 0.0})})
     used = []
     for step in range(5):
