@@ -103,12 +103,9 @@ def test_backbones_of_other_kinds_by_hand():
     assert round(frozen_parameters("wan2.2-ti2v-5b")[0] / 1e9, 1) == 5.0
 
 
-def test_the_page_of_parameters_is_what_the_command_prints():
-    """Of one backbone here; of all in the slow suite. `python -m pvtt_model.plan_table > docs/parameters.md` makes it anew."""
+def test_the_page_of_parameters_names_every_backbone():
+    """What it says of them is in the slow suite. `python -m pvtt_model.plan_table > docs/parameters.md` makes it anew."""
     page = PARAMETERS.read_text().splitlines()
-    lines = table(["wan2.1-vace-1.3b"]).splitlines()
-    assert [line for line in lines if line not in page] == []
-    assert [line for line in page if "wan2.1-vace-1.3b" in line] == [line for line in lines if "wan2.1-vace-1.3b" in line]
     assert [name for name in published() if not any(line.startswith(f"| {name} |") for line in page)] == []
 
 

@@ -103,6 +103,7 @@ def test_a_text_encoder_trains_and_is_packed_as_the_loaders_want_it(tmp_path: Pa
     assert loaded.embed(["a red mug"], 24)[0].shape[1] == 96
 
 
+@pytest.mark.slow
 def test_an_image_encoder_trains(tmp_path: Path) -> None:
     score = train_image_encoder("nano-dinov2", 2, 1, 1e-3, tmp_path, nothing, init_values=1.0)
     assert set(score) == {"top1_of_20", "queries", "all_attributes", "worst_attribute"} and (tmp_path / "model.safetensors").is_file()

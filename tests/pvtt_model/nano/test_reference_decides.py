@@ -47,7 +47,7 @@ def test_what_the_tokens_say_is_drawn():
     assert found["right_psnr_db"] > found["none_psnr_db"] + 1.0
 
 
-@pytest.mark.parametrize(("vace_blocks", "gate"), [(True, 0.0), (False, 2.0)])
+@pytest.mark.parametrize(("vace_blocks", "gate"), [(True, 0.0), pytest.param(False, 2.0, marks=pytest.mark.slow)])
 def test_a_disconnected_adapter_is_seen(vace_blocks, gate):
     """The test above would fail: with the gates shut, and with only the main blocks hooked."""
     assert judged(vace_blocks, gate)["right"] <= 0.2
