@@ -1,6 +1,6 @@
 """What each choice of the teacher earns, in the nano world: one command that trains, edits and judges every arm and writes docs/ablations.md.
 
-    PYTHONPATH=. .venv/bin/python benchmarks/ablations.py [--only ARM ..] [--seeds 0 1 2] [--jobs 2] [--steps 120] [--edits 60] [--work FOLDER]
+    PYTHONPATH=. .venv/bin/python benchmarks/ablations.py [--only ARM ..] [--seeds 0 1 2] [--jobs 2] [--steps 120] [--edits 40] [--work FOLDER]
 
 The flow `curate` makes the shards once (recipe nano, with the class tokens, CLIP tokens and reference latents that some injections read).
 Then each arm and seed is the recipe's stage `base` with one thing changed, through the pipeline's own functions in one process on one
@@ -269,7 +269,7 @@ def page(records: list[dict[str, Any]]) -> str:
         f"{one['steps']} steps of 16, one thing changed at a time; {one['edits']} edits of unseen products by 4 flow-Euler steps. Right: the product "
         "that `nano-judge` finds among 20 in the raw edit is the reference's; wrong one shown: with another's pictures that one is found. "
         "In product: PSNR to the right edit. Background: raw, outside the mask, blended. Times are CPU seconds of one core, of a step of 16 "
-        "clips and of an edit with its wrong-reference twin. Mean and deviation over the seeds. One edit is "
+        "clips and of an edit with its wrong-reference twin. Mean and deviation over the seeds; of one seed there is none. One edit is "
         f"{1 / one['edits']:.3f} of the first two columns: a difference of one deviation or less says nothing.\n\n"
         "These are small models on procedural clips. They tell whether a choice works and what it costs here, not which is best on real products.\n"
     )
@@ -300,7 +300,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=2, help="processes, a core each")
     parser.add_argument("--steps", type=int, default=120)
-    parser.add_argument("--edits", type=int, default=60)
+    parser.add_argument("--edits", type=int, default=40)
     parser.add_argument("--work", type=Path, default=Path(".pvtt/ablations"))
     parser.add_argument("--table", action="store_true", help="write the page of what is there, and train nothing")
     asked = parser.parse_args()
