@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -15,9 +14,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from cli.plan import plain_failures
 from infra.probes import without_secrets
 from infra.settings import Settings, settings
-from infra.store import StoreRefused
 from infra.uris import is_remote, localise
 from pvtt_model.preflight.check import Check, failures, warnings
 from pvtt_model.recipes import parse_override, recipe_by_name
@@ -36,7 +35,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="The same as JSON.")] = False,
 ) -> None:
     """Check GPU, weights, disk, store, memory, settings, software and clips. Exit status 0: all well; 1: a check failed; 2: wrong arguments."""
-    with _plain_failures():
+    with plain_failures():
         if overrides and recipe is None:
             raise ValueError("--set changes a recipe, and none was named. Add --recipe.")
         where = settings(store)
@@ -183,12 +182,3 @@ def _show(found: list[Check]) -> None:
         table.add_row(escape(c.name), f"[{colour}]{c.status}[/{colour}]", escape(c.what), escape(c.got), escape(c.cure))
     console = Console()
     (console if console.is_terminal else Console(width=220)).print(table)
-
-
-@contextmanager
-def _plain_failures() -> Iterator[None]:
-    try:
-        yield
-    except (ValueError, OSError, StoreRefused) as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(2) from None

@@ -26,7 +26,7 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="The same as JSON.")] = False,
 ) -> None:
     """Print what would run: artifacts that exist, steps, parameters, memory, FLOPs, bytes. Needs no weights and no GPU."""
-    with _plain_failures():
+    with plain_failures():
         chosen = recipe_by_name(recipe, dict(parse_override(text) for text in overrides or []))
         artifacts = ArtifactStore.open(settings(store).store)
         from pvtt_model.plan import plan_recipe  # torch and diffusers take seconds: only once the recipe is known to be valid
@@ -56,7 +56,8 @@ def _fingerprint(recipe: RecipeSpec, clips: str | None) -> str:
 
 
 @contextmanager
-def _plain_failures() -> Iterator[None]:
+def plain_failures() -> Iterator[None]:
+    """Inside, wrong settings, files and stores end the command with their message and status 2."""
     try:
         yield
     except (ValueError, OSError, StoreRefused) as error:

@@ -98,8 +98,7 @@ def read_pictures(
     vae: VideoAutoencoder,
 ) -> PictureFeatures:
     """What the teacher reads of a product's pictures, of the tensors of its conditions row. The pictures' latents are made here, at the size (H, W)
-    of
-    the clip that is edited: the product's own clip may have another."""
+    of the clip that is edited: the product's own clip may have another."""
     reads = each_of(teacher)[0].injection.kind
     if "latents_NCHW" not in READS[reads]:
         return pictures_of(conditions, reads)

@@ -28,16 +28,9 @@ from pvtt_model.evaluation.report import Report
 from pvtt_model.export.lora_file import lora_bytes, read_lora, read_tensors, trained_layers
 from pvtt_model.export.model_card import model_card
 from pvtt_model.specs import LoraSpec
-from pvtt_model.training.trained_tensors import BACKBONE
+from pvtt_model.training.trained_tensors import ADAPTER, BACKBONE, LORA
 
-ADAPTER, LORA, INDEX, LINEAGE, CARD, SHEET = (
-    "reference_adapter.safetensors",
-    "pytorch_lora_weights.safetensors",
-    "model_index.json",
-    "lineage.json",
-    "README.md",
-    "contact_sheet.png",
-)
+INDEX, LINEAGE, CARD, SHEET = "model_index.json", "lineage.json", "README.md", "contact_sheet.png"
 
 
 def write_release(
