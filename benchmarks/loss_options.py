@@ -26,7 +26,7 @@ from pvtt_model.nano.shipped import shipped_folder
 from pvtt_model.objectives.identity import LossModels
 from pvtt_model.objectives.reference_reconstruction import attach_probe
 from pvtt_model.recipes import recipe_by_name
-from pvtt_model.training import loop
+from pvtt_model.training import step_loss
 
 ARMS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -61,7 +61,7 @@ class Arm:
         """Seconds."""
         started = time.perf_counter()
         draws = [(number * self.batch + i, (number * self.batch + i) % len(self.samples)) for i in range(self.batch)]
-        loss = loop._loss(self.stage, self.engine, self.samples, self.empty, self.max_text_tokens, draws, self.models)
+        loss = step_loss.micro_batch_loss(self.stage, self.engine, self.samples, self.empty, self.max_text_tokens, draws, self.models)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()

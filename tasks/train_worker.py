@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -31,37 +29,8 @@ from pvtt_model.training.teacher import build_teacher, load_trainable, load_trai
 from pvtt_model.training.trained_tensors import part_of
 from tasks.preflight import store_folder
 from tasks.shard_work import image_of, vae_of, weights_of
+from tasks.train_hooks import StoreHooks
 from tasks.train_payload import TrainPayload
-
-#: Progress is for people: a message a step would take as long as a small step.
-SAY_EVERY_S = 0.5
-
-
-class _StoreHooks:
-    """Step checkpoints into the store, progress onto the board."""
-
-    def __init__(self, checkpoints: StepCheckpoints, reporter: Reporter, keep: int) -> None:
-        self.checkpoints, self.reporter, self.keep = checkpoints, reporter, keep
-        self.said_s = 0.0
-        self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-
-    def on_step(self, record: dict[str, float]) -> None:
-        now = time.monotonic()
-        if self.rank == 0 and now - self.said_s >= SAY_EVERY_S:
-            self.said_s = now
-            self.reporter.say("step", record)
-
-    def save(self, step: int, folder: Path) -> None:
-        mine = self.checkpoints.upload(step, folder)
-        shutil.rmtree(folder)
-        gathered: list[list[StoredFile]] = [mine]
-        if self.world > 1:
-            gathered = [[] for _ in range(self.world)]
-            dist.all_gather_object(gathered, mine)
-        if self.rank == 0:
-            self.checkpoints.commit(step, [file for files in gathered for file in files])
-            self.checkpoints.prune(self.keep)
-            self.reporter.say("checkpoint", step)
 
 
 def train_worker(payload: TrainPayload, reporter: Reporter) -> None:
@@ -92,7 +61,7 @@ def train_worker(payload: TrainPayload, reporter: Reporter) -> None:
         resume = _resume(checkpoints, Path(work), [TRAINED, STATE, f"rank{rank}.safetensors"])
         if rank == 0:
             reporter.say("resumed_at", resume.step if resume else 0)
-        hooks = _StoreHooks(checkpoints, reporter, stage.train.keep_checkpoints)
+        hooks = StoreHooks(checkpoints, reporter, stage.train.keep_checkpoints)
         models = _loss_models(payload.recipe) if stage.objective.identity_weight else None
         train(stage, teacher, places, empty, payload.recipe.conditions.max_text_tokens, hooks, Path(work), resume, models)
 

@@ -25,7 +25,7 @@ from pvtt_model.evaluation.side_by_side import side_by_side
 from pvtt_model.nano.world import render_clip, render_reference
 from pvtt_model.recipes import recipe_by_name
 from pvtt_model.specs import BackboneSpec, NanoWorldSpec
-from pvtt_model.training import loop
+from pvtt_model.training import step_loss
 from pvtt_model.training.kept_samples import KeptSamples
 from pvtt_model.training.samples import Place
 from pvtt_model.training.schedule import samples_of
@@ -116,7 +116,7 @@ def test_batches_of_training_are_of_one_size(curated: Any) -> None:
         split = {"seed": 1, "num_samples": 5, "micro_batch": 2, "num_workers": 1, "grad_accum": 1, "buckets": kept.buckets}
         draws = samples_of(step, 0, 0, **split)
         used += [index for _, index in draws]
-        assert torch.isfinite(loop._loss(stage, engine, kept, torch.zeros(1, kept[0].text_LD.shape[1]), 24, draws))
+        assert torch.isfinite(step_loss.micro_batch_loss(stage, engine, kept, torch.zeros(1, kept[0].text_LD.shape[1]), 24, draws))
         width, height = kept.places[draws[0][1]].bucket or (0, 0)
         assert shown[-1] == (2, kept[0].x0_CFHW.shape[0], 2, height // 8, width // 8)
     assert sorted(used) == sorted([0, 1, 2, 3, 4] * 2) and len(set(shown)) == 2

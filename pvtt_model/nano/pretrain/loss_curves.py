@@ -27,8 +27,8 @@ from pvtt_model.nano.shipped import shipped_folder
 from pvtt_model.objectives.level_bins import LevelTally
 from pvtt_model.recipes import recipe_by_name
 from pvtt_model.specs import RecipeSpec, StageSpec
-from pvtt_model.training.loop import loss_levels
 from pvtt_model.training.samples import Sample
+from pvtt_model.training.step_loss import loss_levels
 from pvtt_model.training.teacher import Teacher
 
 CLIPS, PER_BIN, SEED, VIEWS = 128, 256, 31, 2

@@ -12,11 +12,12 @@ from pvtt_model.backbones.vae import load_vae
 from pvtt_model.curation.latents import pack_mask
 from pvtt_model.nano.shipped import FOLDER
 from pvtt_model.objectives.identity import LossModels, identity_loss, pixel_mask, pooled_reference, product_crop, shown_frames
+from pvtt_model.objectives.level_bins import level_record
 from pvtt_model.objectives.rectified_flow import data_estimate, interpolate
 from pvtt_model.recipes import recipe_by_name
 from pvtt_model.reference.features import PictureFeatures
 from pvtt_model.specs import ObjectiveSpec
-from pvtt_model.training import loop
+from pvtt_model.training import step_loss
 from pvtt_model.training.samples import Sample
 
 RECIPE = recipe_by_name("nano")
@@ -123,16 +124,16 @@ def test_the_loop_s_gradients(models, make_teacher, below):
     objective = ObjectiveSpec(identity_weight=1.0, reference_dropout=0.0, text_dropout=0.0, identity_below=below, sigma_low=0.2, sigma_high=0.25)
     stage = RECIPE.stages[0].model_copy(update={"objective": objective})
     silent = stage.model_copy(update={"objective": objective.model_copy(update={"identity_weight": 0.0})})
-    tally = loop.LevelTally()
+    tally = step_loss.LevelTally()
 
     def gradients(stage) -> dict[str, torch.Tensor]:
         teacher.zero_grad()
-        loop._loss(stage, Direct(teacher), [sample], torch.zeros(1, text), 8, [(0, 0)], models, tally).backward()
+        step_loss.micro_batch_loss(stage, Direct(teacher), [sample], torch.zeros(1, text), 8, [(0, 0)], models, tally).backward()
         return {n: p.grad.clone() for n, p in teacher.named_parameters() if p.grad is not None}
 
     without, with_it = gradients(silent), gradients(stage)
     changed = {n for n in with_it if not torch.equal(with_it[n], without[n])}
-    record = loop.level_record(tally.packed())
+    record = level_record(tally.packed())
     if below == 0.3:
         assert record["identity_loss"] > 0
         assert any("lora_" in n for n in changed) and any("_ref" in n for n in changed) and any("resampler" in n for n in changed)

@@ -9,7 +9,7 @@ import torch
 
 from pvtt_model.recipes import recipe_by_name
 from pvtt_model.reference.features import PictureFeatures
-from pvtt_model.training import kept_samples, loop
+from pvtt_model.training import kept_samples, step_loss
 from pvtt_model.training.loop import train
 from pvtt_model.training.samples import Place, Sample
 
@@ -63,7 +63,7 @@ def shown(monkeypatch):
             STAGE.model_copy(update={"objective": STAGE.objective.model_copy(update={"mask_weight": mask_weight, "words_weight": words_weight})}),
         )
         kept = kept_samples.KeptSamples([Place(str(i), None, None, i) for i in range(40)])
-        loss = loop._loss(stage, engine, kept, torch.zeros(1, 4), 4, draws)
+        loss = step_loss.micro_batch_loss(stage, engine, kept, torch.zeros(1, 4), 4, draws)
         ((noisy, _, _, control, *_),) = engine.shown
         return noisy, [int(c[0, 0, 0, 0]) for c in control], float(loss)
 
@@ -105,7 +105,7 @@ def test_a_variant_of_the_video_a_draw(monkeypatch):
 
         monkeypatch.setattr(kept_samples, "read_sample", read)
         engine = Recorder()
-        loop._loss(STAGE.model_copy(update={"objective": STAGE.objective.model_copy(update={"words_weight": 0.0})}), engine,
+        step_loss.micro_batch_loss(STAGE.model_copy(update={"objective": STAGE.objective.model_copy(update={"words_weight": 0.0})}), engine,
                    kept_samples.KeptSamples([Place(str(i), None, None, i) for i in range(40)]), torch.zeros(1, 4), 4, draws)  # fmt: skip
         ((noisy, sigma, _, control, *_),) = engine.shown
         return [(x, float(s), float(c[0, 0, 0, 0])) for x, s, c in zip(noisy, sigma, control, strict=True)]

@@ -12,7 +12,7 @@ from pvtt_model.objectives.level_weights import level_weights
 from pvtt_model.recipes import recipe_by_name
 from pvtt_model.reference.features import PictureFeatures
 from pvtt_model.specs import ObjectiveSpec
-from pvtt_model.training import loop
+from pvtt_model.training import step_loss
 from pvtt_model.training.loop import train
 from pvtt_model.training.samples import Place, Sample
 
@@ -55,7 +55,7 @@ SAMPLES = [clip(i) for i in range(8)]
 def shown(objective: ObjectiveSpec, draws: int) -> tuple[list[tuple[torch.Tensor, ...]], float, LevelTally]:
     engine, tally = Recorder(), LevelTally()
     stage = STAGE.model_copy(update={"objective": objective})
-    loss = loop._loss(stage, engine, SAMPLES, torch.zeros(1, 4), 4, [(d, d % 8) for d in range(draws)], tally=tally)
+    loss = step_loss.micro_batch_loss(stage, engine, SAMPLES, torch.zeros(1, 4), 4, [(d, d % 8) for d in range(draws)], tally=tally)
     return engine.shown, float(loss), tally
 
 
@@ -118,9 +118,9 @@ def test_the_bins_hold_the_plain_loss_of_every_draw():
 def test_levels_evenly_asked():
     """loss_levels asks every bin equally often, whatever the stage's own sampling; the same questions each time."""
     engine, stage = Recorder(), STAGE.model_copy(update={"objective": BEFORE})
-    tally = loop.loss_levels(stage, engine, SAMPLES, torch.zeros(1, 4), 4, 16)
+    tally = step_loss.loss_levels(stage, engine, SAMPLES, torch.zeros(1, 4), 4, 16)
     assert tally.counts.tolist() == [16.0] * 10
-    again = loop.loss_levels(stage, Recorder(), SAMPLES, torch.zeros(1, 4), 4, 16)
+    again = step_loss.loss_levels(stage, Recorder(), SAMPLES, torch.zeros(1, 4), 4, 16)
     assert torch.equal(tally.packed(), again.packed())
 
 
