@@ -114,7 +114,7 @@ def _load(chosen: Chosen) -> Editor:
     from tasks.shard_work import device, weights_of
 
     console.print(f"teacher: {chosen.trained} (recipe {chosen.spec.recipe}, {chosen.spec.backbone.architecture})")
-    return load_editor(chosen.spec, chosen.tensors(), trained=chosen.trained, weights=weights_of, device=device())
+    return load_editor(chosen.spec, chosen.tensors(), partner=chosen.partner_tensors(), trained=chosen.trained, weights=weights_of, device=device())
 
 
 def _edit(editor: Editor, request: EditRequest, out: Path, mode: Mode, how: dict[str, Any], progress: Progress) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from infra.artifact_store import ArtifactStore
 from pvtt_model.artifacts import Manifest, sha256_of_file
 from pvtt_model.recipes import recipe_by_name, set_by_path
-from pvtt_model.specs import EditorSpec
+from pvtt_model.specs import BackboneSpec, EditorSpec, LoraSpec, PartnerSpec, ReferenceSpec
 from pvtt_model.training.trained_tensors import ADAPTER, BACKBONE, LORA
 
 if TYPE_CHECKING:
@@ -29,11 +29,19 @@ class Chosen(NamedTuple):
     spec: EditorSpec
     files: dict[str, Path] | None
     trained: str
+    partner: dict[str, Path] | None = None  # of two experts the other one's files
 
     def tensors(self) -> dict[str, Tensor] | None:
-        from pvtt_model.training.teacher import load_trainable_files
+        return _loaded(self.files)
 
-        return None if self.files is None else load_trainable_files(self.files)
+    def partner_tensors(self) -> dict[str, Tensor] | None:
+        return _loaded(self.partner)
+
+
+def _loaded(files: dict[str, Path] | None) -> dict[str, Tensor] | None:
+    from pvtt_model.training.teacher import load_trainable_files
+
+    return load_trainable_files(files) if files else None
 
 
 def choose_teacher(store: ArtifactStore, release: str | None, checkpoint: str | None, recipe: str | None, untrained: bool) -> Chosen:
@@ -84,9 +92,26 @@ def _of_checkpoint(store: ArtifactStore, trained: Manifest, recipe: str | None, 
     values |= {part: specs[part][part] for part in ("latents", "conditions", "masks")}
     values["precision"] = trained.spec["parallel"]["precision"]
     values["edit"] = _edit_settings(store, trained, recipe)
+    partner = _partner_of(store, trained)
+    if partner is not None:
+        values["partner"] = {part: partner.spec[part] for part in ("backbone", "reference", "lora")}
+    elif values["backbone"].get("expert"):
+        own = BackboneSpec(**values["backbone"]), ReferenceSpec(**values["reference"]), LoraSpec(**values["lora"])
+        values["partner"] = PartnerSpec.published(*own).model_dump(mode="json")
     spec = EditorSpec.model_validate({"recipe": of or recipe or "of the store", "stage": str(trained.summary.get("stage", "last")), **values})
-    files = {file.name: store.local_path(file) for file in trained.files if file.name in (LORA, ADAPTER, BACKBONE)}
-    return Chosen(spec, files, name or trained.name)
+    said = (name or trained.name) + (f" with {partner.name}" if partner and not name else "")
+    return Chosen(spec, _files_of(store, trained), said, None if partner is None else _files_of(store, partner))
+
+
+def _files_of(store: ArtifactStore, trained: Manifest) -> dict[str, Path]:
+    return {file.name: store.local_path(file) for file in trained.files if file.name in (LORA, ADAPTER, BACKBONE)}
+
+
+def _partner_of(store: ArtifactStore, trained: Manifest) -> Manifest | None:
+    """Of two experts the other one's checkpoint, with which this one's edits were made; None where that was the published one, or there are none."""
+    made = [m for m in store.manifests("edits") if m.inputs and m.inputs[0] == trained.name]
+    names = [name for name in (made[-1].inputs[1:] if made else []) if name.startswith("checkpoints/")]
+    return store.manifest(names[0]) if names else None
 
 
 def _edit_settings(store: ArtifactStore, trained: Manifest, recipe: str | None) -> dict[str, Any]:
@@ -100,7 +125,7 @@ def _edit_settings(store: ArtifactStore, trained: Manifest, recipe: str | None) 
 
 def _of_folder(folder: Path, recipe: str | None) -> Chosen:
     """A release's folder names its recipe; what else it says must agree with it."""
-    from pvtt_model.export.release import trained_files
+    from pvtt_model.export.release import other_files, trained_files
 
     index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
     spec = EditorSpec.of(recipe_by_name(recipe or str(index["recipe"])))
@@ -108,4 +133,5 @@ def _of_folder(folder: Path, recipe: str | None) -> Chosen:
     ours = {"base_model": spec.backbone.architecture, "rank": spec.lora.rank, "width": spec.reference.width}
     if said != ours:
         raise ValueError(f"{folder} is of {said}; recipe '{spec.recipe}' has {ours}. Name the recipe that it was trained by: --recipe.")
-    return Chosen(spec, trained_files(folder), f"release {sha256_of_file(folder / INDEX)[:20]} of recipe {index['recipe']}")
+    other = other_files(folder, str(spec.partner.backbone.expert)) if spec.partner else None
+    return Chosen(spec, trained_files(folder), f"release {sha256_of_file(folder / INDEX)[:20]} of recipe {index['recipe']}", other)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pvtt_model.backbones.architectures import architecture, latent_grid
+from pvtt_model.backbones.architectures import architecture, clip_channels, latent_grid
 from pvtt_model.low_rank.nf4 import nf4_bytes
 from pvtt_model.plan_flops import PictureTokens, clip_tokens, latent_size
 from pvtt_model.plan_parameters import Parameters, dit_width
@@ -167,4 +167,4 @@ def picture_tokens(recipe: RecipeSpec) -> PictureTokens:
 
 
 def _clip_width(clip: ModelSpec | None) -> int:
-    return 0 if clip is None else int(architecture(clip.architecture, "clip").config["vision_cfg"]["width"])
+    return 0 if clip is None else clip_channels(clip.architecture)

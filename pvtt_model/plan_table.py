@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import get_args
 
-from pvtt_model.backbones.architectures import ARCHITECTURES, Architecture, architecture
+from pvtt_model.backbones.architectures import ARCHITECTURES, Architecture, architecture, clip_channels
 from pvtt_model.plan_parameters import Trained, dit_width, frozen_parameters, trained_parameters
 from pvtt_model.specs import LoraSpec, ReferenceSpec
 
@@ -72,7 +72,7 @@ def _frozen_row(name: str, arch: Architecture) -> list[str]:
 
 def _trained_rows(name: str) -> Iterator[list[str]]:
     """A row an injection. What LoRA counts hangs on no injection, so that of the other ranks is counted with the default one."""
-    widths = (int(architecture(IMAGE_ENCODER, "image").config["width"]), int(architecture(CLIP_ENCODER, "clip").config["vision_cfg"]["width"]))
+    widths = (int(architecture(IMAGE_ENCODER, "image").config["width"]), clip_channels(CLIP_ENCODER))
     like = _alike(name)
     ranks: dict[int, Trained] = {}
     for label, spec in injections().items():

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from pvtt_model.backbones.architectures import Family, architecture, latent_grid, refuse_wrong_expert
+from pvtt_model.backbones.architectures import Family, architecture, clip_channels, latent_grid, refuse_wrong_expert
 from pvtt_model.nano.shipped import shipped
 from pvtt_model.specs import (
     BackboneSpec,
@@ -313,7 +313,7 @@ def _check_kind(latents: LatentSpec, stage: StageSpec) -> None:
     if arch.config.get("image_dim"):
         if latents.first_frame_clip is None:
             raise ValueError(f"stage '{stage.name}': backbone '{name}' reads the first frame's CLIP tokens. Set latents.first_frame_clip to a CLIP.")
-        width = _clip_width(latents.first_frame_clip.architecture)
+        width = clip_channels(latents.first_frame_clip.architecture)
         if width != arch.config["image_dim"]:
             raise ValueError(
                 f"stage '{stage.name}': backbone '{name}' reads CLIP tokens of width {arch.config['image_dim']}; "
@@ -321,10 +321,6 @@ def _check_kind(latents: LatentSpec, stage: StageSpec) -> None:
             )
     if "vace" in stage.train.trained and arch.kind != "vace":
         raise ValueError(f"stage '{stage.name}': train.trained names 'vace', but backbone '{name}' has no VACE blocks. Name 'all', or leave it out.")
-
-
-def _clip_width(name: str) -> int:
-    return int(architecture(name, "clip").config["vision_cfg"]["width"])
 
 
 def parse_override(text: str) -> tuple[str, Any]:

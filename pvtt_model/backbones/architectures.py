@@ -193,6 +193,11 @@ def latent_grid(vae: str) -> tuple[int, int, int]:
     return int(config["z_dim"]), int(config["scale_factor_temporal"]), int(config["scale_factor_spatial"])
 
 
+def clip_channels(clip: str) -> int:
+    """Channels of a CLIP's image tokens."""
+    return int(architecture(clip, "clip").config["vision_cfg"]["width"])
+
+
 def refuse_wrong_expert(name: str, expert: Expert | None) -> None:
     """Raises ValueError where a backbone of two experts is named without one, or one that has none with one."""
     boundary = architecture(name, "dit").boundary

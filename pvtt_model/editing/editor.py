@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load
 from torch import Tensor
 
+from pvtt_model.backbones.architectures import architecture
 from pvtt_model.backbones.clip import ClipModel, load_clip
 from pvtt_model.backbones.image import ImageEncoder, load_image_encoder
 from pvtt_model.backbones.sam2 import load_sam2
@@ -24,9 +25,10 @@ from pvtt_model.curation.latents import vace_contexts
 from pvtt_model.curation.providers import MaskModels
 from pvtt_model.curation.variants import stored_context
 from pvtt_model.editing.edit import edit_inputs, read_pictures
-from pvtt_model.editing.sample import EditInputs, latent_mask, sample_variants
+from pvtt_model.editing.sample import EditInputs, Experts, each_of, latent_mask, sample_variants
 from pvtt_model.nano.shipped import shipped_folder
-from pvtt_model.specs import EditorSpec, EditSpec, ModelSpec
+from pvtt_model.reference.features import PictureFeatures
+from pvtt_model.specs import EditorSpec, EditSpec, ModelSpec, PartnerSpec
 from pvtt_model.training.teacher import Teacher, build_teacher, load_trainable
 from pvtt_model.training.trained_tensors import part_of
 
@@ -51,7 +53,7 @@ class Editor:
     """Everything that is loaded. trained: what the adapter is, e.g. 'releases/3f..' or 'untrained', for the record."""
 
     spec: EditorSpec
-    teacher: Teacher
+    teacher: Teacher | Experts
     vae: VideoAutoencoder
     text: TextEncoder
     image: ImageEncoder
@@ -62,7 +64,7 @@ class Editor:
 
     @property
     def device(self) -> torch.device:
-        return next(self.teacher.parameters()).device
+        return next(each_of(self.teacher)[0].parameters()).device
 
     def conditions(self, references: Sequence[bytes], prompt: str, product_words: str | None = None) -> dict[str, Tensor]:
         """The tensors of a conditions row, as curation makes it: text_LD, reference_NPC and what else the spec asks for."""
@@ -82,12 +84,13 @@ class Editor:
         (tokens,) = self.text.embed([prompt], self.spec.conditions.max_text_tokens)
         return tokens.to(DTYPES[self.spec.conditions.dtype]).cpu()
 
-    def inputs(
-        self, frames_TCHW: Tensor, mask_THW: Tensor, conditions: Mapping[str, Tensor], references: Sequence[bytes], empty_text_LD: Tensor
-    ) -> EditInputs:
-        """Of frames at the model's size (uint8) and the widened mask, through the VAE and the storage's precision as in training. references: the
-        pictures that `conditions` are of."""
-        spec, size = self.spec.latents, (frames_TCHW.shape[-2], frames_TCHW.shape[-1])
+    def pictures(self, conditions: Mapping[str, Tensor], references: Sequence[bytes], size: tuple[int, int]) -> PictureFeatures:
+        """What the teacher reads of the pictures that `conditions` are of, for frames of `size` (H, W): once an edit, whatever its windows."""
+        return read_pictures(self.teacher, conditions, references, size, self.spec.latents, self.vae)
+
+    def inputs(self, frames_TCHW: Tensor, mask_THW: Tensor, text_LD: Tensor, pictures: PictureFeatures, empty_text_LD: Tensor) -> EditInputs:
+        """Of frames at the model's size (uint8) and the widened mask, through the VAE and the storage's precision as in training."""
+        spec = self.spec.latents
         latents, (context,) = vace_contexts(frames_TCHW, [mask_THW], spec, self.vae)
         tensors = {"latents_CFHW": latents, **stored_context({name: t.cpu() for name, t in context.items()}, 0)}
         if spec.first_frame:
@@ -95,9 +98,8 @@ class Editor:
         if self.first_frame_clip is not None:
             tensors[IMAGE] = first_tokens(self.first_frame_clip, frames_TCHW[0])
         stored = {name: (t if t.dtype == torch.uint8 else t.to(DTYPES[spec.dtype])).cpu() for name, t in tensors.items()}
-        pictures = read_pictures(self.teacher, conditions, references, size, spec, self.vae)
         made = latent_mask(mask_THW, self.vae.space_stride)
-        return edit_inputs(self.teacher, stored, conditions["text_LD"], empty_text_LD, made, pictures)
+        return edit_inputs(self.teacher, stored, text_LD, empty_text_LD, made, pictures)
 
     def sample(self, inputs: EditInputs, edit: EditSpec, seed: int, on_step: Callable[[], None] | None = None) -> Tensor:
         """The edited frames at the model's size, uint8 T,C,H,W. Raises FloatingPointError where they are not finite."""
@@ -109,28 +111,30 @@ def load_editor(
     spec: EditorSpec,
     tensors: Mapping[str, Tensor] | None = None,
     *,
+    partner: Mapping[str, Tensor] | None = None,
     trained: str = "untrained",
     weights: Weights = local_folder,
     device: torch.device | str = "cpu",
 ) -> Editor:
     """The editor of `spec`. tensors: the trained ones by name (trained_tensors.join_trainable); None leaves adapter and LoRA at their start,
-    where the base answers. weights: where a frozen model's files are. Raises ValueError where tensors and spec do not fit."""
-    if spec.backbone.expert is not None:
-        raise ValueError(f"backbone '{spec.backbone.architecture}' is one of two experts, and the editor samples with one network. Edit in the flow.")
-    dtype = torch.bfloat16 if spec.precision == "bfloat16" else torch.float32
-    image_encoder, clip = spec.conditions.image_encoder.architecture, spec.conditions.clip_encoder
-    teacher = build_teacher(
-        spec.backbone,
-        spec.reference,
-        spec.lora,
-        image_encoder,
-        weights(spec.backbone),
-        dtype,
-        seed=0,
-        clip_encoder=clip.architecture if clip else None,
-    )
-    if tensors is not None:
-        load_trainable(teacher, tensors, parts={part_of(name) for name in tensors})
+    where the base answers. partner: the same of the other expert, where there are two. weights: where a frozen model's files
+    are. Raises ValueError where tensors and spec do not fit."""
+    clip = spec.conditions.clip_encoder
+
+    def network(of: EditorSpec | PartnerSpec, trained_tensors: Mapping[str, Tensor] | None) -> Teacher:
+        dtype = torch.bfloat16 if spec.precision == "bfloat16" else torch.float32
+        names = spec.conditions.image_encoder.architecture, clip.architecture if clip else None
+        made = build_teacher(of.backbone, of.reference, of.lora, names[0], weights(of.backbone), dtype, seed=0, clip_encoder=names[1])
+        if trained_tensors is not None:
+            load_trainable(made, trained_tensors, parts={part_of(name) for name in trained_tensors})
+        return made.to(device).eval()
+
+    teacher: Teacher | Experts = network(spec, tensors)
+    if spec.partner is not None:
+        boundary = architecture(spec.backbone.architecture, "dit").boundary
+        assert boundary is not None and isinstance(teacher, Teacher)
+        pair = (teacher, network(spec.partner, partner))
+        teacher = Experts(*(pair if spec.backbone.expert == "high" else pair[::-1]), boundary)
 
     def loaded(load_model: Callable[[Any, Path | None], Any]) -> Callable[[ModelSpec], Any]:
         return cache(lambda model: load_model(model, weights(model)).to(device))
@@ -138,7 +142,7 @@ def load_editor(
     image, clips, conditions = loaded(load_image_encoder), loaded(load_clip), spec.conditions
     return Editor(
         spec=spec,
-        teacher=teacher.to(device).eval(),
+        teacher=teacher,
         vae=loaded(load_vae)(spec.latents.vae),
         text=loaded(load_text_encoder)(conditions.text_encoder),
         image=image(conditions.image_encoder),

@@ -25,7 +25,7 @@ from pvtt_model.editing.collage import beside, pasted
 from pvtt_model.editing.editor import Editor
 from pvtt_model.editing.panels import panels
 from pvtt_model.editing.request import EditRequest, Opened, open_request
-from pvtt_model.editing.sample import EditInputs
+from pvtt_model.editing.sample import EditInputs, each_of
 from pvtt_model.editing.transition import transition_frames
 from pvtt_model.editing.video_edit import Progress, describe, made_whole, write_report
 from pvtt_model.specs import EditSpec
@@ -110,8 +110,9 @@ def first_frame_inputs(editor: Editor, request: EditRequest, opened: Opened, fir
     frames = torch.cat([first_CHW[None], grey])
     made = torch.ones(num_frames, *first_CHW.shape[-2:], dtype=torch.bool)
     made[0] = False
-    inputs = editor.inputs(frames, made, conditions, opened.references, editor.text_LD(request.negative_prompt))
-    return inputs if editor.teacher.kind == "vace" else inputs._replace(source_CFHW=None, made_FHW=None)
+    pictures = editor.pictures(conditions, opened.references, (frames.shape[-2], frames.shape[-1]))
+    inputs = editor.inputs(frames, made, conditions["text_LD"], pictures, editor.text_LD(request.negative_prompt))
+    return inputs if each_of(editor.teacher)[0].kind == "vace" else inputs._replace(source_CFHW=None, made_FHW=None)
 
 
 def _written(folder: Path, opened: Opened, frames_TCHW: Tensor, first_CHW: Tensor, editor: Editor, crf: int) -> dict[str, str]:

@@ -28,8 +28,10 @@ from pvtt_model.editing.composite import composite_at_source, match_colours
 from pvtt_model.editing.editor import Editor
 from pvtt_model.editing.panels import panels
 from pvtt_model.editing.request import EditRequest, Opened, open_request, sha256_of
+from pvtt_model.editing.sample import each_of
 from pvtt_model.editing.windows import Window, joined, plan_windows
 from pvtt_model.evaluation.psnr import CAP_DB
+from pvtt_model.reference.features import PictureFeatures
 from pvtt_model.specs import EditSpec
 from pvtt_model.training.schedule import seed_of
 
@@ -56,7 +58,7 @@ def edit_video(
     FloatingPointError where sampling diverges, and as open_request.
     """
     begun, edit = time.monotonic(), edit or editor.spec.edit
-    kind = getattr(editor.teacher, "kind", "vace")
+    kind = each_of(editor.teacher)[0].kind
     if kind != "vace":
         raise ValueError(f"masked editing is VACE's; the backbone '{editor.spec.backbone.architecture}' is of kind {kind}. Use the first-frame mode.")
     with made_whole(Path(out), force) as folder:
@@ -90,6 +92,7 @@ class _Windows:
         self.matches: list[dict[str, Any]] = []
         self._progress, self._done, self._all = progress, 0, count * edit.num_steps
         self._error, self._pixels, self.model_s = 0.0, 0, 0.0
+        self._pictures: PictureFeatures | None = None
         self._size = opened.facts.height, opened.facts.width
 
     def make(self, window: Window, before: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
@@ -101,7 +104,9 @@ class _Windows:
             shown, made = torch.cat([before["matched"][: window.given], source[window.given :]]), wide.clone()
             made[: window.given] = False
         begun = time.monotonic()
-        inputs = self.editor.inputs(shown, made, self.conditions, self.opened.references, self.empty_LD)
+        if self._pictures is None:
+            self._pictures = self.editor.pictures(self.conditions, self.opened.references, (source.shape[-2], source.shape[-1]))
+        inputs = self.editor.inputs(shown, made, self.conditions["text_LD"], self._pictures, self.empty_LD)
         raw = self.editor.sample(inputs, self.edit, seed_of(self.edit.seed, f"frames from {window.start}"), self._step)
         self.model_s += time.monotonic() - begun
         new = slice(window.given, None)

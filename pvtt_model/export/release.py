@@ -117,6 +117,12 @@ def trained_files(folder: str | Path) -> dict[str, Path]:
     return {name: checked_file(Path(folder), name) for name in (LORA, ADAPTER, BACKBONE) if name in read_index(folder)["files"]}
 
 
+def other_files(folder: str | Path, expert: str) -> dict[str, Path]:
+    """The same of the expert ('high' or 'low') that the last stage did not train; none where it is as published."""
+    named = {name: f"{expert}_noise.{name}" for name in (LORA, ADAPTER, BACKBONE)}
+    return {name: checked_file(Path(folder), file) for name, file in named.items() if file in read_index(folder)["files"]}
+
+
 def read_index(folder: str | Path) -> dict[str, Any]:
     """model_index.json of a release. Raises ValueError where the folder is none."""
     path = Path(folder) / INDEX

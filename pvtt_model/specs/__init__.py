@@ -4,7 +4,7 @@ from pvtt_model.specs.base import Added, Execution, Positive, Share, Spec
 from pvtt_model.specs.clips import ClipSpec, NanoWorldSpec
 from pvtt_model.specs.conditions import AugmentSpec, ConditionSpec
 from pvtt_model.specs.editing import EditSpec
-from pvtt_model.specs.editor import EditorSpec
+from pvtt_model.specs.editor import EditorSpec, PartnerSpec
 from pvtt_model.specs.evaluation import EvalSpec, GateSpec, Threshold
 from pvtt_model.specs.latents import LatentSpec, VideoAugmentSpec
 from pvtt_model.specs.lora import LORA_ALIASES, LORA_TARGETS, LoraSpec
@@ -39,6 +39,7 @@ __all__ = [
     "ObjectiveSpec",
     "OptimSpec",
     "ParallelSpec",
+    "PartnerSpec",
     "Positive",
     "RecipeSpec",
     "ReferenceSpec",

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pvtt_model.backbones.architectures import Kind, architecture
+from pvtt_model.backbones.architectures import Kind, architecture, clip_channels
 from pvtt_model.backbones.conditioning import kind_of, velocity
 from pvtt_model.backbones.dit import load_transformer
 from pvtt_model.low_rank.attach import attach_low_rank
@@ -124,7 +124,7 @@ def build_teacher(
     image_encoder, clip_encoder: names of the architectures whose tokens the injection reads. dtype: of all but LoRA, which peft keeps in float32.
     """
     image_width = architecture(image_encoder, "image").config["width"]
-    clip_width = None if clip_encoder is None else architecture(clip_encoder, "clip").config["vision_cfg"]["width"]
+    clip_width = None if clip_encoder is None else clip_channels(clip_encoder)
     teacher = Teacher(
         load_transformer(backbone, folder, dtype), reference, lora, image_width, seed, trained, architecture(backbone.architecture).kind,
         clip_width=clip_width,
