@@ -319,6 +319,8 @@ def _check_kind(latents: LatentSpec, stage: StageSpec) -> None:
                 f"stage '{stage.name}': backbone '{name}' reads CLIP tokens of width {arch.config['image_dim']}; "
                 f"'{latents.first_frame_clip.architecture}' makes {width}. Set latents.first_frame_clip to the one that it was trained with."
             )
+    if stage.reference.vace_blocks and arch.kind != "vace":
+        raise ValueError(f"stage '{stage.name}': reference.vace_blocks is true, but backbone '{name}' has no VACE blocks. Set it to false.")
     if "vace" in stage.train.trained and arch.kind != "vace":
         raise ValueError(f"stage '{stage.name}': train.trained names 'vace', but backbone '{name}' has no VACE blocks. Name 'all', or leave it out.")
 

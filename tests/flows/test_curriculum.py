@@ -34,7 +34,7 @@ def run_flows(home: Path, *runs: tuple[str, dict[str, Any]]) -> list[dict[str, A
     env |= {"PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90", "OMP_WAIT_POLICY": "PASSIVE"}
     env.pop("PREFECT_API_URL", None)
     env.pop("PVTT_STORE", None)
-    done = subprocess.run([sys.executable, str(RUNNER), json.dumps(runs)], env=env, capture_output=True, text=True, timeout=900)
+    done = subprocess.run([sys.executable, str(RUNNER), json.dumps(runs)], env=env, capture_output=True, text=True, timeout=900 * len(runs))
     answers = [json.loads(line.removeprefix("ANSWER ")) for line in done.stdout.splitlines() if line.startswith("ANSWER ")]
     assert len(answers) == len(runs), (done.stdout + done.stderr)[-4000:]
     return answers

@@ -30,6 +30,7 @@ def of_kind(architecture: str, *experts: str, **more: Any) -> dict[str, Any]:
         own = json.loads(json.dumps(stage)) | {"name": expert or stage["name"]}
         own["backbone"] |= {"architecture": architecture, "weights": "seed:0", "sha256": None, "expert": expert}
         own["edit"]["background"] = "generated"
+        own["reference"]["vace_blocks"] = False
         stages.append(own)
     return asked | {"stages": stages} | more
 

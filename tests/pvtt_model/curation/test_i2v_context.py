@@ -81,7 +81,10 @@ def test_a_row_keeps_it_and_a_batch_has_it(tmp_path: Any, vae: VideoAutoencoder)
         other.context("i2v")
 
 
-I2V = {"stages.*.backbone.architecture": "nano-i2v", "stages.*.backbone.weights": "seed:0", "stages.*.backbone.sha256": None}
+I2V = {
+    "stages.*.backbone.architecture": "nano-i2v", "stages.*.backbone.weights": "seed:0", "stages.*.backbone.sha256": None,
+    "stages.*.reference.vace_blocks": False,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -92,6 +95,10 @@ I2V = {"stages.*.backbone.architecture": "nano-i2v", "stages.*.backbone.weights"
         ({"latents.first_frame_clip": CLIP.model_dump()}, "first_frame_clip is set and first_frame is not"),
         ({"latents.first_frame": True, "latents.first_frame_clip": {"architecture": "openclip-vit-h14", "weights": "/x"}}, "width 96; .* makes 1280"),
         ({"latents.first_frame": True, "latents.first_frame_clip": CLIP.model_dump(), "stages.*.train.trained": ["vace"]}, "has no VACE blocks"),
+        (
+            {"latents.first_frame": True, "latents.first_frame_clip": CLIP.model_dump(), "stages.*.reference.vace_blocks": True},
+            "reference.vace_blocks is true, but backbone 'nano-i2v' has no VACE blocks. Set it to false",
+        ),
     ],
 )
 def test_recipes_that_lack_what_the_backbone_starts_from_are_refused(more: dict[str, Any], message: str) -> None:
