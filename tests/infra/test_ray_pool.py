@@ -58,7 +58,7 @@ def test_an_error_is_raised_as_it_is_after_the_others_have_ended(here: Settings)
 
 def test_no_more_are_at_work_than_there_are_cores(here: Settings, tmp_path: Path) -> None:
     counts = map_on_ray(ray_work.at_work, [(str(tmp_path), i) for i in range(8)], name="at work", settings=here)
-    assert max(counts) == 2
+    assert max(counts) <= 2  # on a loaded machine the second may come when the first has done all
 
 
 def test_the_next_map_begins_with_the_same_processes_and_no_more(here: Settings) -> None:

@@ -109,6 +109,7 @@ def test_an_image_encoder_trains(tmp_path: Path) -> None:
     assert set(score) == {"top1_of_20", "queries", "all_attributes", "worst_attribute"} and (tmp_path / "model.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_the_vae_trains(tmp_path: Path) -> None:
     score = train_vae(0, 1, tmp_path, nothing)
     assert score["psnr_db"] > 0 and len(json.loads((tmp_path / "config.json").read_text())["latents_std"]) == 32
