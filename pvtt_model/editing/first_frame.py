@@ -52,6 +52,10 @@ def edit_from_first_frame(
     product on white 'beside' the cleaned frame. As many frames are made as the model takes, at most the video's. Raises as edit_video.
     """
     begun, edit = time.monotonic(), edit or editor.spec.edit
+    if each_of(editor.teacher)[0].kind == "t2v":
+        raise ValueError(
+            f"backbone '{editor.spec.backbone.architecture}' is t2v: it takes no frame and no mask, so it edits nothing. Use another teacher."
+        )
     with made_whole(Path(out), force) as folder:
         opened = open_request(request, editor.spec, editor.masks)
         first = first_frame(editor, request, opened, collage)
