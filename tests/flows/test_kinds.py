@@ -75,7 +75,9 @@ def test_edited_with_the_release(ran: Any, kind: str, how: str, tmp_path: Path) 
     mask = torch.zeros(48, 64, dtype=torch.bool)
     mask[16:32, 20:40] = True
     (tmp_path / "m.png").write_bytes(png_bytes(mask))
-    (tmp_path / "r.png").write_bytes(png_bytes(torch.full((3, 16, 16), 90, dtype=torch.uint8)))
+    product = torch.full((3, 24, 24), 255, dtype=torch.uint8)
+    product[:, 6:18, 8:16] = torch.tensor([200, 40, 40], dtype=torch.uint8).view(3, 1, 1)
+    (tmp_path / "r.png").write_bytes(png_bytes(product))
     args: list[object] = ["edit", "--video", tmp_path / "v.mp4", "--reference", tmp_path / "r.png", "--mask", tmp_path / "m.png"]
     args += ["--mode", "first-frame", "--steps", 2, "--out", tmp_path / "out", "--store", store.store.uri]
     if how == "store":
