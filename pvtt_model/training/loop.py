@@ -22,7 +22,7 @@ from pvtt_model.objectives.identity import LossModels
 from pvtt_model.objectives.level_bins import LevelTally, level_record
 from pvtt_model.objectives.reference_reconstruction import attach_probe
 from pvtt_model.specs import StageSpec
-from pvtt_model.training.deepspeed_engine import Engine
+from pvtt_model.training.engine import Engine, build_engine
 from pvtt_model.training.kept_samples import KeptSamples
 from pvtt_model.training.records import STATE, TRAINED
 from pvtt_model.training.samples import Place
@@ -81,7 +81,7 @@ def train(
     if stage.parallel.gradient_checkpointing:
         teacher.transformer.enable_gradient_checkpointing()  # type: ignore[operator]
     teacher.train()
-    engine = Engine(teacher, stage.parallel, stage.optim, first_step=len(records), steps=stage.train.steps)
+    engine = build_engine(teacher, stage.parallel, stage.optim, first_step=len(records), steps=stage.train.steps)
     if resume is not None:
         engine.load_rank(resume.folder / f"rank{rank}.safetensors")
     samples = KeptSamples(places, injection=stage.reference.injection)
