@@ -70,9 +70,13 @@ class ParallelSpec(Spec):
         """Whether every worker holds all of the optimizer's state."""
         return self.sharding == 0
 
+    def label(self) -> str:
+        """The strategy in a word: ZeRO-2, FSDP2, DDP, one process."""
+        return {"deepspeed": f"ZeRO-{self.zero_stage}", "fsdp2": "FSDP2", "ddp": "DDP", "one": "one process"}[self.strategy]
+
     def as_run(self) -> ParallelSpec:
         """With run_workers in num_workers' place, and grad_accum in proportion. Raises ValueError where it does not divide."""
-        if self.run_workers in (None, self.num_workers):
+        if self.run_workers is None or self.run_workers == self.num_workers:
             return self.model_copy(update={"run_workers": None})
         of_step = self.num_workers * self.grad_accum
         if of_step % self.run_workers:

@@ -21,4 +21,4 @@ class DdpEngine(TorchEngine):
         ensure_group()
         module = super().laid_out()
         ids = [self.device] if self.device.type == "cuda" else None
-        return DistributedDataParallel(module, device_ids=ids, broadcast_buffers=False, static_graph=True)
+        return DistributedDataParallel(module, device_ids=ids, forward_sync_buffers=False, static_graph=True)

@@ -139,21 +139,22 @@ def _refuse_unknown(masters: Sequence[Master], stored: Mapping[tuple[str, str], 
             )
 
 
-def gathered(masters: Sequence[Master], values: Sequence[Tensor], parameters: Mapping[str, nn.Parameter], device: torch.device) -> Iterator[Any]:
+def gathered(
+    masters: Sequence[Master], values: Sequence[Tensor], parameters: Mapping[str, nn.Parameter], device: torch.device, replicated: bool
+) -> Iterator[tuple[str, Tensor]]:
     """(name, whole float32 tensor on the CPU) of each parameter, put together of `values`, which lie as the masters do. Every rank must call it.
 
-    Each number is held by one rank and is nought elsewhere, so the sum over the ranks is exact. For masters that every rank holds whole there is
-    nothing to put together: see Engine.replicated.
+    A number is held by one rank and is nought elsewhere, so the sum over the ranks is exact; `replicated`: every rank holds all, and none is asked.
     """
     mine: dict[str, list[tuple[Piece, Tensor]]] = {}
     for master, value in zip(masters, values, strict=True):
         for piece in master.pieces:
             mine.setdefault(piece.name, []).append((piece, value))
     for name, parameter in parameters.items():
-        shape = getattr(parameter, "ds_shape", parameter.shape)
+        shape = torch.Size(getattr(parameter, "ds_shape", parameter.shape))  # ZeRO-3 leaves a parameter without any
         full = torch.zeros(shape.numel(), device=device)
         for piece, value in mine.get(name, []):
             full[piece.start : piece.start + piece.count] = value.detach().flatten()[piece.at : piece.at + piece.count].float()
-        if dist.is_initialized() and dist.get_world_size() > 1:
+        if not replicated and dist.get_world_size() > 1:
             dist.all_reduce(full)
         yield name, full.view(shape).cpu()
