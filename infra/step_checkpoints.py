@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from infra.store.base import ObjectMissing, ObjectStore
 from pvtt_model.artifacts import Planned, StoredFile, sha256_of_file
+
+Names = Sequence[str] | Callable[[Sequence[str]], Sequence[str]]
 
 log = logging.getLogger(__name__)
 
@@ -42,9 +44,10 @@ class StepCheckpoints:
         found = [info.key for info in self.store.list(self.prefix) if info.key.endswith("/commit.json")]
         return sorted(int(key.removeprefix(self.prefix).split("/")[0]) for key in found)
 
-    def fetch_last(self, folder: Path, names: Sequence[str], at_most: int | None = None) -> tuple[int, Path] | None:
+    def fetch_last(self, folder: Path, names: Names, at_most: int | None = None) -> tuple[int, Path] | None:
         """(step, folder) of the newest checkpoint (of step `at_most` or before) whose files `names` arrive with their recorded SHA-256.
 
+        names: of the files, or what chooses them among those there.
         None where there is none. A damaged checkpoint is said aloud and the one before is used.
         """
         for step in reversed(self.steps()):
@@ -65,13 +68,13 @@ class StepCheckpoints:
     def _folder(self, step: int) -> str:
         return f"{self.prefix}{step:06d}/"
 
-    def _fetch(self, step: int, folder: Path, names: Sequence[str]) -> Path:
+    def _fetch(self, step: int, folder: Path, names: Names) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         record = json.loads(self.store.get_bytes(f"{self._folder(step)}commit.json"))
         files = {f["name"]: StoredFile(**f) for f in record["files"]}
-        for name in names:
+        for name in names(list(files)) if callable(names) else names:
             if name not in files:
-                raise ValueError(f"it has no {name}, only {sorted(files)}; it was written by another number of workers")
+                raise ValueError(f"it has no {name}, only {sorted(files)}")
             path = folder / name
             self.store.get_file(files[name].key, path)
             got = sha256_of_file(path)

@@ -35,7 +35,8 @@ class StagePlan:
     workers: int
     micro_batch: int
     grad_accum: int
-    zero_stage: int
+    zero_stage: int  # parallel.sharding: of FSDP2 3, of DDP 0
+    strategy: str
     checkpointing: bool
     precision: str
     gpu_memory_gib: float
@@ -122,7 +123,7 @@ def planned_chain(recipe: RecipeSpec, fingerprint: str) -> list[tuple[str | None
 def _stage(recipe: RecipeSpec, stage: StageSpec, tokens: int) -> StagePlan:
     picture = picture_tokens(recipe)
     parameters = count_parameters(stage, picture.image_width, clip_width(recipe))
-    parallel = stage.parallel
+    parallel = stage.parallel.as_run()
     return StagePlan(
         name=stage.name,
         backbone=stage.backbone.architecture + (f" ({stage.backbone.expert} expert)" if stage.backbone.expert else ""),
@@ -132,7 +133,8 @@ def _stage(recipe: RecipeSpec, stage: StageSpec, tokens: int) -> StagePlan:
         workers=parallel.num_workers,
         micro_batch=parallel.micro_batch,
         grad_accum=parallel.grad_accum,
-        zero_stage=parallel.zero_stage,
+        zero_stage=parallel.sharding,
+        strategy=parallel.label(),
         checkpointing=parallel.gradient_checkpointing,
         precision=parallel.precision,
         gpu_memory_gib=parallel.gpu_memory_gib,

@@ -1,6 +1,6 @@
 """Memory of one GPU by part, and bytes of the data set. Estimates by formula; `pvtt plan` prints them, a run measures.
 
-ZeRO (arXiv:1910.02054) divides by the number of workers n: the optimizer from stage 1, gradients from stage 2, weights at 3.
+ZeRO (arXiv:1910.02054) divides by the number of workers n: the optimizer from stage 1, gradients from stage 2, weights at 3; FSDP2 all of them.
 Not counted: the CUDA context and NCCL (about 1 GiB), fragmentation, the batch itself.
 """
 
@@ -37,30 +37,38 @@ class Memory:
 
 
 def gpu_memory(stage: StageSpec, parameters: Parameters, tokens: int) -> Memory:
-    """Memory of one worker. With w bytes a number (bfloat16 2), n workers:
+    """Memory of one worker. With w bytes a number (bfloat16 2), n workers, and parallel.sharding for ZeRO's numbers:
 
-    weights: w (frozen + trained), / n at ZeRO-3; on the host with offload_params at ZeRO-3. With lora.quantize the blocks' linear weights
-    take 0.516 bytes each instead (pvtt_model/low_rank/nf4.py).
-    gradients: w trained, / n from ZeRO-2. Frozen weights have none.
-    optimizer: AdamW's two moments and the float32 master, 12 trained, / n from ZeRO-1 (8 at ZeRO-0 in float32, without
-    a master); on the host with offload_optimizer.
-    buffers: two buckets of at most 50 M elements from ZeRO-1; at ZeRO-3 also the gathered weights, at most 1e9 elements.
+    weights: w (frozen + trained), / n at 3; on the host with offload_params at ZeRO-3. With lora.quantize the blocks' linear weights
+    take 0.516 bytes each instead (pvtt_model/low_rank/nf4.py). FSDP2 keeps of what is trained the float32 masters alone.
+    gradients: w trained, / n from 2. Frozen weights have none. DDP and one process keep a float32 sum beside them, FSDP2 both in float32.
+    optimizer: AdamW's two moments and the float32 master, 12 trained, / n from 1 (8 at 0 in float32, without a master); on the host with
+    offload_optimizer, and on the disk with offload_to='nvme'. train.ema_decay adds 4.
+    buffers: ZeRO's two buckets of at most 50 M elements, and at ZeRO-3 the gathered weights, at most 1e9 elements; of DDP one more copy of the
+    gradients; of FSDP2 two gathered blocks, and what stands outside of the blocks.
     activations: micro_batch x (with checkpointing the input of every block, and one block's inside; else every block's inside); of the
     main blocks, and of VACE's where they read the reference (counted as main ones: too much, as they carry no LoRA).
     """
-    parallel = stage.parallel
-    w, n, zero = BYTES[parallel.precision], parallel.num_workers, parallel.zero_stage
+    parallel = stage.parallel.as_run()
+    w, n, cut, zero = BYTES[parallel.precision], parallel.num_workers, parallel.sharding, parallel.strategy == "deepspeed"
     everything, trained = parameters.frozen + parameters.trained, parameters.trained
     packed = parameters.block_linear if stage.lora.quantize else 0
-    weights = (w * (everything - packed) + nf4_bytes(packed)) // (n if zero == 3 else 1)
-    gradients = w * trained // (n if zero >= 2 else 1)
-    optimizer = (8 if zero == 0 and w == 4 else 12) * trained // (n if zero >= 1 else 1)
-    buffers = (2 * w * min(BUCKET, trained) if zero else 0) + (w * min(MAX_LIVE, everything) if zero == 3 else 0)
+    kept_weights = everything - (trained if parallel.strategy == "fsdp2" else 0)
+    weights = (w * (kept_weights - packed) + nf4_bytes(packed)) // (n if cut == 3 else 1)
+    gradients = {"deepspeed": w, "fsdp2": 8}.get(parallel.strategy, w + 4) * trained // (n if cut >= 2 else 1)
+    optimizer = (8 if cut == 0 and w == 4 else 12) * trained // (n if cut >= 1 else 1)
+    optimizer += 4 * trained // (n if cut >= 1 else 1) if stage.train.ema_decay is not None else 0
+    buffers = (2 * w * min(BUCKET, trained) if zero and cut else 0) + (w * min(MAX_LIVE, everything) if zero and cut == 3 else 0)
+    if parallel.strategy == "ddp":
+        buffers = w * trained
+    if parallel.strategy == "fsdp2":
+        outside = max(0, parameters.frozen - parameters.block_linear) + parameters.reference_encoder
+        buffers = w * (2 * parameters.largest_block + outside)
     host = 0
-    if parallel.offload_optimizer and zero:
-        optimizer, host = 0, host + optimizer
-    if parallel.offload_params and zero == 3:
-        weights, host = 0, host + weights
+    if parallel.offload_optimizer and cut:
+        optimizer, host = 0, host + (optimizer if parallel.offload_to == "cpu" else 0)
+    if parallel.offload_params and cut == 3:
+        weights, host = 0, host + (weights if parallel.offload_to == "cpu" else 0)
     config = architecture(stage.backbone.architecture, "dit").config
     layers = config["num_layers"] + (len(config.get("vace_layers", ())) if stage.reference.vace_blocks else 0)
     inside, entry = block_activations(stage, tokens)

@@ -16,7 +16,7 @@ from pvtt_model.artifacts import ArtifactRef, Manifest, Planned, StoredFile
 from pvtt_model.chain import checkpoint_artifact
 from pvtt_model.preflight.check import as_lines, refuse
 from pvtt_model.specs import DataSpec, RecipeSpec, StageSpec, VideoSpec
-from pvtt_model.training.records import STATE, TRAINED, summary_of
+from pvtt_model.training.records import STATE, TRAINED, released_file, summary_of
 from pvtt_model.training.trained_tensors import ADAPTER, BACKBONE, LORA, split_trainable
 from tasks.clip_table import Curated, attach_json, clip_places
 from tasks.edit_work import ClipPlace
@@ -73,6 +73,7 @@ def place_ref(place: ClipPlace, fact: dict[str, Any], video: VideoSpec) -> Place
 def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, stage_name: str, data: Curated, previous: ArtifactRef | None) -> Manifest:
     where, index = settings(store.store.uri), stage_index(recipe, stage_name)
     stage = recipe.stages[index]
+    stage = stage.model_copy(update={"parallel": stage.parallel.as_run()})
     start_only_where_it_can_end(stage, where)
     usable = clip_places(store, data)
     chosen = select_pairs(usable, stage.data, stage_name)
@@ -115,6 +116,7 @@ def _train(payload: TrainPayload, steps: StepCheckpoints, stage_name: str, where
     from infra.ray_launch import start_ray, train_on_ray
 
     stage = payload.recipe.stages[payload.stage_index]
+    parallel = stage.parallel.as_run()
     said: dict[str, Any] = {}
     progress = Progress(f"progress-train-{stage_name}", f"training {stage_name}")
     with tempfile.TemporaryDirectory() as folder:
@@ -136,8 +138,8 @@ def _train(payload: TrainPayload, steps: StepCheckpoints, stage_name: str, where
 
     start_ray(where)
     train_on_ray(
-        "tasks.train_worker:train_worker", payload, name=payload.planned.version, settings=where, num_workers=stage.parallel.num_workers,
-        use_gpu=stage.parallel.accelerator == "gpu", max_restarts=stage.train.max_worker_restarts, on_progress=on_progress,
+        "tasks.train_worker:train_worker", payload, name=payload.planned.version, settings=where, num_workers=parallel.num_workers,
+        use_gpu=parallel.accelerator == "gpu", max_restarts=stage.train.max_worker_restarts, on_progress=on_progress,
     )  # fmt: skip
     return said
 
@@ -162,11 +164,12 @@ def _commit(
     stage = recipe.stages[index]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        found = steps.fetch_last(folder, [TRAINED, STATE])
+        released = released_file(stage.train)
+        found = steps.fetch_last(folder, [released, STATE])
         if found is None or found[0] != stage.train.steps:
             raise RuntimeError(f"training ended without its last checkpoint: wanted step {stage.train.steps}, found {found and found[0]}. Run again.")
         records = json.loads((found[1] / STATE).read_text())["records"]
-        trained = load_file(found[1] / TRAINED)
+        trained = load_file(found[1] / released)
         broken = [key for key, tensor in trained.items() if not np.isfinite(tensor).all()]
         if broken:
             raise FloatingPointError(f"stage '{stage.name}' ended with {len(broken)} tensors that are not finite, e.g. {broken[0]}. Lower optim.lr.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 from infra.artifact_store import ArtifactStore
 from infra.ray_launch import Reporter
 from infra.settings import Settings, settings
-from infra.step_checkpoints import StepCheckpoints
+from infra.step_checkpoints import Names, StepCheckpoints
 from pvtt_model.artifacts import StoredFile
 from pvtt_model.data.tensor_rows import TensorRows
 from pvtt_model.objectives.identity import LossModels
@@ -23,7 +24,7 @@ from pvtt_model.preflight.stage import worker_checks
 from pvtt_model.preflight.weights import files_checks
 from pvtt_model.specs import RecipeSpec, StageSpec
 from pvtt_model.training.loop import Resume, train
-from pvtt_model.training.records import STATE, TRAINED
+from pvtt_model.training.records import EMA, STATE, TRAINED, rank_files_for
 from pvtt_model.training.samples import Place, Shard
 from pvtt_model.training.teacher import build_teacher, load_trainable, load_trainable_files
 from pvtt_model.training.trained_tensors import part_of
@@ -38,6 +39,7 @@ def train_worker(payload: TrainPayload, reporter: Reporter) -> None:
     where = settings(payload.store)
     store = ArtifactStore.open(payload.store, where.cache)
     stage = payload.recipe.stages[payload.stage_index]
+    stage = stage.model_copy(update={"parallel": stage.parallel.as_run()})
     checkpoints = StepCheckpoints(store.store, payload.planned)
     rank = dist.get_rank() if dist.is_initialized() else 0
     reporter.say(f"rank{rank}", "loading")
@@ -58,7 +60,7 @@ def train_worker(payload: TrainPayload, reporter: Reporter) -> None:
     places = [Place(p.clip_key, shards[p.latents.key], shards[p.conditions.key], p.row, p.bucket) for p in payload.places]
     empty = load_file(store.local_path(payload.empty_text))["text_LD"].float()
     with tempfile.TemporaryDirectory(dir=_scratch(where.scratch)) as work:
-        resume = _resume(checkpoints, Path(work), [TRAINED, STATE, f"rank{rank}.safetensors"])
+        resume = _resume(checkpoints, Path(work), lambda there: _files_to_resume(stage, rank, there))
         if rank == 0:
             reporter.say("resumed_at", resume.step if resume else 0)
         hooks = StoreHooks(checkpoints, reporter, stage.train.keep_checkpoints)
@@ -104,7 +106,14 @@ def _shard(store: ArtifactStore, file: StoredFile, read: str) -> Shard:
     return lambda: TensorRows(ranged, file.bytes, f"{file.key} in {store.store.uri}", check=True)
 
 
-def _resume(checkpoints: StepCheckpoints, folder: Path, names: list[str]) -> Resume | None:
+def _files_to_resume(stage: StageSpec, rank: int, there: Sequence[str]) -> list[str]:
+    """Of a step checkpoint's files those that this rank reads, also where another number of workers wrote it."""
+    parallel = stage.parallel
+    average = [EMA] if stage.train.ema_decay is not None else []
+    return [TRAINED, STATE, *average, *rank_files_for(rank, parallel.num_workers, there, parallel.replicated)]
+
+
+def _resume(checkpoints: StepCheckpoints, folder: Path, names: Names) -> Resume | None:
     """The newest step checkpoint that is whole for every rank."""
     found = checkpoints.fetch_last(folder, names)
     while dist.is_initialized():

@@ -24,10 +24,10 @@ class Wanted(NamedTuple):
     maybe_there: bool = False  # some of it may be written already: too little room is then a warning
 
 
-def step_checkpoint_bytes(trained: int, workers: int, zero_stage: int) -> int:
-    """Bytes of one step checkpoint of `trained` parameters: they in float32, and for each rank the float32 master and AdamW's two moments of its
-    share (the whole at ZeRO-0). 16 a parameter, more at ZeRO-0."""
-    return trained * (4 + 12 * (1 if zero_stage else workers))
+def step_checkpoint_bytes(trained: int, average: bool = False) -> int:
+    """Bytes of one step checkpoint of `trained` parameters: they in float32, the float32 masters and AdamW's two moments, 16 each, once over all
+    ranks; 4 more where an average is kept (train.ema_decay)."""
+    return trained * (16 + 4 * average)
 
 
 def disk_checks(wanted: Sequence[Wanted]) -> list[Check]:

@@ -131,13 +131,14 @@ def _moves(recipe: RecipeSpec, stage: StageSpec, room: Room) -> Iterator[Change]
         yield {"parallel.gradient_checkpointing": True}
     if p.micro_batch > 1:
         yield {"parallel.micro_batch": 1, "parallel.grad_accum": p.grad_accum * p.micro_batch}
-    if p.zero_stage < 3 and p.num_workers > 1:
-        yield {"parallel.zero_stage": 3}
+    if p.sharding < 3 and p.num_workers > 1:
+        yield {"parallel.zero_stage": 3} if p.strategy == "deepspeed" else {"parallel.strategy": "fsdp2"}
     if p.accelerator == "gpu":
+        zero: Change = {} if p.strategy == "deepspeed" else {"parallel.strategy": "deepspeed"}
         if not p.offload_optimizer:
-            yield {"parallel.offload_optimizer": True} | ({} if p.zero_stage else {"parallel.zero_stage": 1})
+            yield {"parallel.offload_optimizer": True} | zero | ({} if p.zero_stage else {"parallel.zero_stage": 1})
         if not p.offload_params:
-            yield {"parallel.offload_params": True, "parallel.zero_stage": 3}
+            yield {"parallel.offload_params": True, "parallel.zero_stage": 3} | zero
     for fewer in (p.num_workers // 2, p.num_workers // 4, 1):  # the machine's memory holds the model once a worker
         if 0 < fewer < p.num_workers and p.num_workers % fewer == 0 and room.host is not None:
             yield {"parallel.num_workers": fewer, "parallel.grad_accum": p.grad_accum * (p.num_workers // fewer)}

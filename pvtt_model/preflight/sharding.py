@@ -16,7 +16,7 @@ def sharding_checks(stage: StageSpec, versions_known: bool = True) -> list[Check
     ZeRO-3 with LoRA and gradient checkpointing, a known trap elsewhere (recomputed tensors of shape [0] against [N]), trains with the pinned
     DeepSpeed and torch to ZeRO-2's losses (tests/pvtt_model/preflight/test_zero3_trap.py); with other versions it is warned of.
     """
-    name, p = f"settings {stage.name}", stage.parallel
+    name, p = f"settings {stage.name}", stage.parallel.as_run()
     at = f"--set stages.{stage.name}.parallel"
     found = []
     if p.offload_params and p.zero_stage != 3:
@@ -28,21 +28,26 @@ def sharding_checks(stage: StageSpec, versions_known: bool = True) -> list[Check
     if (p.offload_params or p.offload_optimizer) and p.accelerator == "cpu":
         cure = f"{at}.offload_optimizer=false {at}.offload_params=false."
         found.append(Check(name, "warn", "offloading from a GPU", "a CPU training: it is the same memory", cure))
-    if p.zero_stage and p.num_workers == 1:
-        got = f"ZeRO-{p.zero_stage} on 1 worker: nothing is shared, its buffers cost"
-        cure = f"{at}.zero_stage=0 where the optimizer need not be offloaded, or more workers."
+    if p.strategy == "ddp" and p.num_workers == 1:
+        found.append(Check(name, "warn", "more than one worker to average over", "DDP on 1 worker", f"{at}.strategy=one."))
+    if p.sharding and p.num_workers == 1:
+        got = f"{p.label()} on 1 worker: nothing is shared, its buffers cost"
+        alone = f"{at}.zero_stage=0" if p.strategy == "deepspeed" else f"{at}.strategy=one"
+        cure = f"{alone} where the optimizer need not be offloaded, or more workers."
         found.append(Check(name, "skipped" if p.offload_optimizer or p.offload_params else "warn", "more than one worker to share among", got, cure))
-    if p.zero_stage == 3 and p.gradient_checkpointing and not versions_known:
+    if p.offload_to == "nvme" and p.nvme_folder is None:
+        found.append(Check(name, "fail", "a folder on an NVMe disk for offload_to=nvme", "nvme_folder is not set", f"{at}.nvme_folder=/a/folder."))
+    if p.strategy == "deepspeed" and p.zero_stage == 3 and p.gradient_checkpointing and not versions_known:
         got = "another DeepSpeed or torch, with which recomputed weights may be empty"
         cure = f"make install, or {at}.gradient_checkpointing=false, or {at}.zero_stage=2."
         found.append(Check(name, "warn", "ZeRO-3 with LoRA and checkpointing on the versions it was tested with", got, cure))
     found += _batches(stage, name)
-    arithmetic = f"{p.micro_batch} x {p.num_workers} workers x {p.grad_accum} accumulated = {p.global_batch}, ZeRO-{p.zero_stage}"
+    arithmetic = f"{p.micro_batch} x {p.num_workers} workers x {p.grad_accum} accumulated = {p.global_batch}, {p.label()}"
     return found or [Check(name, "ok", "ZeRO, offload and batch agree", arithmetic)]
 
 
 def _batches(stage: StageSpec, name: str) -> list[Check]:
-    p, data = stage.parallel, stage.data
+    p, data = stage.parallel.as_run(), stage.data
     if data.max_pairs is not None and data.max_pairs < data.min_pairs:
         cure = f"--set stages.{stage.name}.data.min_pairs={data.max_pairs}."
         return [Check(name, "fail", "min_pairs of at most max_pairs", f"{data.min_pairs} and {data.max_pairs}", cure)]

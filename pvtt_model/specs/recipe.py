@@ -60,11 +60,11 @@ class StageSpec(Spec):
 
     @model_validator(mode="after")
     def _weights_are_whole(self) -> StageSpec:
-        if self.parallel.zero_stage == 3 and (self.lora.kind == "dora" or self.lora.quantize):
+        if self.parallel.sharding == 3 and (self.lora.kind == "dora" or self.lora.quantize):
             what = "lora.kind='dora'" if self.lora.kind == "dora" else f"lora.quantize='{self.lora.quantize}'"
             raise ValueError(
-                f"stage '{self.name}': {what} reads whole base weights in every step, and parallel.zero_stage 3 has cut them apart. "
-                "Set parallel.zero_stage=2 (a 4-bit base is a quarter of its bfloat16 size on every GPU), or take plain LoRA."
+                f"stage '{self.name}': {what} reads whole base weights in every step, and {self.parallel.label()} has cut them apart. "
+                "Set parallel.strategy=deepspeed parallel.zero_stage=2 (a 4-bit base is a quarter of its bfloat16 size), or take plain LoRA."
             )
         return self
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from pvtt_model.specs.base import Added, Execution, Positive, Spec
 
@@ -19,12 +19,29 @@ class OptimSpec(Spec):
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     grad_clip: Annotated[float, Field(gt=0)] = 1.0
+    fused: bool = Added(False, description="torch's fused AdamW, one kernel for all parameters: fewer passes over memory, other last bits")
 
 
 class ParallelSpec(Spec):
-    """Workers and sharding. global batch = micro_batch x num_workers x grad_accum."""
+    """Workers and sharding. global batch = micro_batch x num_workers x grad_accum.
+
+    What decides a step's samples and the order of its sums is the artifact's identity: num_workers, grad_accum, micro_batch, strategy. How many
+    workers there are just now is not: `run_workers` others see the same micro-batches of every step, num_workers x grad_accum of them, and differ
+    from the recipe's number by the order of sums alone. So a run on a shrunken spot cluster goes on with the same artifact, and its manifest says how
+    many workers trained which steps.
+    """
 
     num_workers: Positive = 8
+    run_workers: Positive | None = Execution(
+        None,
+        description="train on so many workers instead of num_workers, with grad_accum in proportion: the same global batch of the same samples, "
+        "the same artifact, within 1e-4 of the same losses in float32; a training may be resumed so. It must divide num_workers x grad_accum",
+    )
+    strategy: Literal["deepspeed", "fsdp2", "ddp", "one"] = Added(
+        "deepspeed",
+        description="deepspeed: ZeRO by zero_stage, with offload; fsdp2: torch's fully_shard, everything cut among the workers as at ZeRO-3; "
+        "ddp: everything on every worker; one: a plain process",
+    )
     accelerator: Literal["cpu", "gpu"] = "gpu"
     gpu_memory_gib: Annotated[float, Field(gt=0)] = Execution(80.0)
     zero_stage: Literal[0, 1, 2, 3] = 3
@@ -34,10 +51,59 @@ class ParallelSpec(Spec):
     grad_accum: Positive = 4
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     gradient_checkpointing: bool = True
+    offload_to: Literal["cpu", "nvme"] = Added(
+        "cpu", description="where offload_optimizer and offload_params put things; nvme: files, at ZeRO-3 alone"
+    )
+    nvme_folder: str | None = Execution(None, description="a folder on a local NVMe disk of every node, for offload_to='nvme'")
 
     @property
     def global_batch(self) -> int:
         return self.micro_batch * self.num_workers * self.grad_accum
+
+    @property
+    def sharding(self) -> int:
+        """What is cut among the workers, in ZeRO's numbers: 1 optimizer, 2 and gradients, 3 and weights; 0 nothing."""
+        return {"deepspeed": self.zero_stage, "fsdp2": 3, "ddp": 0, "one": 0}[self.strategy]
+
+    @property
+    def replicated(self) -> bool:
+        """Whether every worker holds all of the optimizer's state."""
+        return self.sharding == 0
+
+    def label(self) -> str:
+        """The strategy in a word: ZeRO-2, FSDP2, DDP, one process."""
+        return {"deepspeed": f"ZeRO-{self.zero_stage}", "fsdp2": "FSDP2", "ddp": "DDP", "one": "one process"}[self.strategy]
+
+    def as_run(self) -> ParallelSpec:
+        """With run_workers in num_workers' place, and grad_accum in proportion. Raises ValueError where it does not divide."""
+        if self.run_workers is None or self.run_workers == self.num_workers:
+            return self.model_copy(update={"run_workers": None})
+        of_step = self.num_workers * self.grad_accum
+        if of_step % self.run_workers:
+            fit = [n for n in range(1, of_step + 1) if of_step % n == 0]
+            raise ValueError(
+                f"parallel.run_workers is {self.run_workers}, and a step has {of_step} micro-batches ({self.num_workers} workers x {self.grad_accum} "
+                f"accumulated). Set it to one of {fit}."
+            )
+        return self.model_copy(update={"num_workers": self.run_workers, "grad_accum": of_step // self.run_workers, "run_workers": None})
+
+    @model_validator(mode="after")
+    def _strategy_can(self) -> ParallelSpec:
+        self.as_run()
+        workers = self.run_workers or self.num_workers
+        if self.strategy == "one" and workers != 1:
+            raise ValueError(f"parallel.strategy 'one' is one process, and there are {workers} workers. Take ddp, fsdp2 or deepspeed, or one worker.")
+        offloads = [name for name in ("offload_optimizer", "offload_params") if getattr(self, name)]
+        if offloads and self.strategy != "deepspeed":
+            raise ValueError(
+                f"parallel.{offloads[0]} is DeepSpeed's, and parallel.strategy is '{self.strategy}'. Set strategy='deepspeed', or it to false."
+            )
+        if self.offload_to == "nvme" and (self.zero_stage != 3 or not offloads):
+            raise ValueError(
+                f"parallel.offload_to 'nvme' wants zero_stage 3 and offload_optimizer or offload_params, got zero_stage {self.zero_stage}"
+                f" and {offloads or 'neither'}. Set them, or offload_to='cpu'."
+            )
+        return self
 
 
 class TrainSpec(Spec):
@@ -52,7 +118,19 @@ class TrainSpec(Spec):
     )
     checkpoint_every_steps: Positive = Execution(500)
     keep_checkpoints: Positive = Execution(3)
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = Added(
+        None, description="keep an exponential moving average of the trained tensors, e.g. 0.999; its start is warmed up (training/ema.py)"
+    )
+    release_ema: bool = Added(
+        False, description="the artifact holds the average in the last values' place: edits, later stages and the release have it"
+    )
     max_worker_restarts: Annotated[int, Field(ge=0)] = Execution(3)
+
+    @model_validator(mode="after")
+    def _average_to_release(self) -> TrainSpec:
+        if self.release_ema and self.ema_decay is None:
+            raise ValueError("train.release_ema is set, and train.ema_decay is none: there is no average. Set ema_decay, e.g. 0.999.")
+        return self
 
     @field_validator("trained")
     @classmethod

@@ -1,24 +1,22 @@
 """The only file that knows DeepSpeed: ZeRO 0 to 3 round the teacher, and its state as safetensors.
 
 DeepSpeed's own checkpoints are pickles; here a step's state is three kinds of file that load without running code: the trained
-tensors (rank 0), each rank's share of the optimizer (float32 partition, moments), and a few numbers in JSON. Trainable state only.
+tensors (rank 0), each rank's share of the optimizer (pieces.py), and a few numbers in JSON. Trainable state only.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
-from pathlib import Path
 from typing import Any
 
 import deepspeed
 import torch
-import torch.distributed as dist
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pvtt_model.specs import OptimSpec, ParallelSpec
-from pvtt_model.training.schedule import lr_at
+from pvtt_model.training.engine import StatefulEngine, adamw_of
+from pvtt_model.training.pieces import Master, Piece, whole
+from pvtt_model.training.process_group import ensure_group
 from pvtt_model.training.teacher import Teacher
 
 #: On CPU DeepSpeed compiles a shared-memory all-reduce at the first start, under a lock file that a killed process leaves behind for the next
@@ -53,24 +51,18 @@ def deepspeed_config(parallel: ParallelSpec, optim: OptimSpec) -> dict[str, Any]
     }
 
 
-def _alone() -> None:
-    """Outside a launcher (a notebook, a script): the process group of one and the LOCAL_RANK that DeepSpeed insists on."""
-    os.environ.setdefault("LOCAL_RANK", "0")
-    if not dist.is_initialized():
-        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", store=dist.HashStore(), rank=0, world_size=1)
-
-
-class Engine:
-    """A teacher under DeepSpeed: forward, backward, step, and the state of both."""
+class DeepSpeedEngine(StatefulEngine):
+    """strategy 'deepspeed': a teacher under ZeRO 0 to 3."""
 
     def __init__(self, teacher: Teacher, parallel: ParallelSpec, optim: OptimSpec, first_step: int, steps: int) -> None:
-        _alone()
+        ensure_group()
         self.teacher = teacher
         self.zero_stage = parallel.zero_stage
+        self.replicated = parallel.replicated
         trainable = self.trainable = [p for p in teacher.parameters() if p.requires_grad]
         self._plain_norm: float | None = None
-        adamw = torch.optim.AdamW(trainable, lr=optim.lr, betas=(optim.beta1, optim.beta2), weight_decay=optim.weight_decay)
-        self.engine, *_ = deepspeed.initialize(model=teacher, model_parameters=trainable, optimizer=adamw, config=deepspeed_config(parallel, optim))
+        config = deepspeed_config(parallel, optim)
+        self.engine, *_ = deepspeed.initialize(model=teacher, model_parameters=trainable, optimizer=adamw_of(trainable, optim), config=config)
         self.optim, self.steps = optim, steps
         self.set_lr(first_step)
 
@@ -79,26 +71,25 @@ class Engine:
         return torch.device(self.engine.device)
 
     @property
-    def adamw(self) -> torch.optim.Optimizer:
+    def adamw(self) -> torch.optim.Optimizer:  # type: ignore[override]
         """The torch optimizer inside, which holds this rank's partition."""
         outer = self.engine.optimizer
         return getattr(outer, "optimizer", outer)
 
-    def _masters(self) -> list[tuple[str, Tensor]]:
-        """What AdamW steps on, named group.index: the parameters, or this rank's float32 partitions of them.
-
-        Between steps ZeRO-3 leaves the param_groups empty and keeps its partitions beside them.
-        """
-        if self.zero_stage == 3:
-            return [(f"0.{i}", p) for i, p in enumerate(self.engine.optimizer.fp32_partitioned_groups_flat)]
-        return [(f"{g}.{i}", p) for g, group in enumerate(self.adamw.param_groups) for i, p in enumerate(group["params"])]
-
-    def set_lr(self, step: int) -> float:
-        """The rate of step `step`, set on the optimizer."""
-        lr = lr_at(step, self.optim, self.steps)
-        for group in self.adamw.param_groups:
-            group["lr"] = lr
-        return lr
+    def masters(self) -> list[Master]:
+        """The parameters at ZeRO-0 (in bfloat16 their float32 copies), else this rank's flat partitions of them."""
+        named, outer = {id(p): name for name, p in self.teacher.named_parameters()}, self.engine.optimizer
+        match self.zero_stage:
+            case 0 if outer is self.adamw:
+                return [whole(named[id(p)], p) for group in self.adamw.param_groups for p in group["params"]]
+            case 0:
+                pairs = zip(outer.fp16_groups, self.adamw.param_groups, strict=True)
+                return [whole(named[id(p)], m) for own, group in pairs for p, m in zip(own, group["params"], strict=True)]
+            case 3:
+                flats = zip(outer.fp32_partitioned_groups_flat, outer.fp16_groups, strict=True)
+                return [Master(flat, tuple(_zero3_pieces(group, named))) for flat, group in flats]
+        flats = zip(outer.single_partition_of_fp32_groups, outer.bit16_groups, strict=True)
+        return [Master(flat, tuple(_zero2_pieces(group, named))) for flat, group in flats]
 
     def forward(self, *args: Any) -> Tensor:
         return self.engine(*args)
@@ -112,47 +103,31 @@ class Engine:
         self.engine.step()  # steps at the accumulation's boundary only
 
     def grad_norm(self) -> float:
-        """Norm before clipping of the step just taken, over all ranks."""
         norm = self.engine.get_global_grad_norm()
         norm = self._plain_norm if norm is None else norm
         return float(norm) if norm is not None else float("nan")
 
-    def rank_state(self) -> dict[str, Tensor]:
-        """This rank's share of the optimizer, as named tensors."""
-        tensors: dict[str, Tensor] = {}
-        for name, p in self._masters():
-            tensors[f"{name}.param"] = p.detach().cpu().contiguous().clone()
-            for key, value in self.adamw.state.get(p, {}).items():
-                tensors[f"{name}.state.{key}"] = torch.as_tensor(value).detach().cpu().contiguous().clone()
-        return tensors
-
     def trained(self, teacher: nn.Module) -> dict[str, Tensor]:
-        """The trained tensors, whole, on the CPU; every rank must call it (ZeRO-3 gathers)."""
+        """ZeRO-3 gathers them."""
         named = {n: p for n, p in teacher.named_parameters() if p.requires_grad}
         gather = deepspeed.zero.GatheredParameters(list(named.values())) if self.zero_stage == 3 else contextlib.nullcontext()
         with gather:
             return {n: p.detach().float().cpu().contiguous().clone() for n, p in named.items()}
 
-    def save_rank(self, path: Path) -> None:
-        save_file(self.rank_state(), path)
 
-    def load_rank(self, path: Path) -> None:
-        """Restore this rank's share. Raises ValueError where it is of another layout (world size, ZeRO stage, rank or targets)."""
-        saved = load_file(path)
-        masters = dict(self._masters())
-        unlike = {n: (saved[f"{n}.param"].shape if f"{n}.param" in saved else None, p.shape) for n, p in masters.items()}
-        unlike = {n: shapes for n, shapes in unlike.items() if shapes[0] != shapes[1]}
-        extra = sorted({key.split(".param")[0] for key in saved if key.endswith(".param")} - set(masters))
-        if unlike or extra:
-            raise ValueError(
-                f"{path.name} does not fit this run: partitions saved and here {unlike}, not known here {extra}. "
-                "Resume with the same num_workers, zero_stage and LoRA settings."
-            )
-        with torch.no_grad():
-            for name, p in masters.items():
-                p.copy_(saved[f"{name}.param"])
-                state = self.adamw.state[p]
-                for key, value in saved.items():
-                    if key.startswith(f"{name}.state."):
-                        part = key.removeprefix(f"{name}.state.")
-                        state[part] = value.clone() if part == "step" else value.to(p.device, p.dtype, copy=True)
+def _zero2_pieces(group: list[Any], named: dict[int, str]) -> list[Piece]:
+    """ZeRO-1 and 2: the group's parameters one after the other, cut into a part a rank wherever that falls."""
+    mapped = [(named[id(p)], p._hp_mapping) for p in group if p._hp_mapping is not None]
+    return [Piece(name, m.lp_fragment_address.start, m.lp_fragment_address.numel, m.hp_fragment_address.start) for name, m in mapped]
+
+
+def _zero3_pieces(group: list[Any], named: dict[int, str]) -> list[Piece]:
+    """ZeRO-3: each parameter laid flat and cut into equal parts, the last ones padded; a rank's parts one after the other."""
+    pieces, at = [], 0
+    for p in group:
+        size = p.partition_numel()
+        start = size * torch.distributed.get_rank()
+        if start < p.ds_numel:
+            pieces.append(Piece(named[id(p)], start, min(size, p.ds_numel - start), at))
+        at += size
+    return pieces

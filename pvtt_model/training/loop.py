@@ -22,9 +22,10 @@ from pvtt_model.objectives.identity import LossModels
 from pvtt_model.objectives.level_bins import LevelTally, level_record
 from pvtt_model.objectives.reference_reconstruction import attach_probe
 from pvtt_model.specs import StageSpec
-from pvtt_model.training.deepspeed_engine import Engine
+from pvtt_model.training.ema import Ema
+from pvtt_model.training.engine import Engine, build_engine
 from pvtt_model.training.kept_samples import KeptSamples
-from pvtt_model.training.records import STATE, TRAINED
+from pvtt_model.training.records import EMA, STATE, TRAINED, rank_file
 from pvtt_model.training.samples import Place
 from pvtt_model.training.schedule import samples_of
 from pvtt_model.training.step_loss import micro_batch_loss
@@ -42,7 +43,8 @@ class Hooks(Protocol):
 
 
 class Resume(NamedTuple):
-    """The state after `step` steps: a folder with trained.safetensors, state.json and this rank's rankR.safetensors."""
+    """The state after `step` steps: a folder with trained.safetensors, state.json, ema.safetensors where an average is kept, and the ranks' files
+    that records.rank_files_for names."""
 
     step: int
     folder: Path
@@ -68,6 +70,7 @@ def train(
     if not places:
         raise ValueError(f"stage '{stage.name}' has no samples. Look at the masks' table: every clip was refused or held out.")
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    stage = stage.model_copy(update={"parallel": stage.parallel.as_run()})
     if world != stage.parallel.num_workers:
         raise ValueError(f"stage '{stage.name}' wants {stage.parallel.num_workers} workers, got {world}. Set parallel.num_workers={world}.")
     if stage.objective.identity_weight and models is None:
@@ -81,15 +84,18 @@ def train(
     if stage.parallel.gradient_checkpointing:
         teacher.transformer.enable_gradient_checkpointing()  # type: ignore[operator]
     teacher.train()
-    engine = Engine(teacher, stage.parallel, stage.optim, first_step=len(records), steps=stage.train.steps)
+    engine = build_engine(teacher, stage.parallel, stage.optim, first_step=len(records), steps=stage.train.steps)
     if resume is not None:
-        engine.load_rank(resume.folder / f"rank{rank}.safetensors")
+        engine.load_rank(resume.folder / rank_file(rank))
+    ema = Ema(engine, stage.train.ema_decay, resume.folder / EMA if resume else None) if stage.train.ema_decay is not None else None
     samples = KeptSamples(places, injection=stage.reference.injection)
     for step in range(len(records), stage.train.steps):
         records.append(_step(stage, engine, samples, empty_text_LD, max_text_tokens, step, rank, world, models))
+        if ema is not None:
+            ema.update(step)
         hooks.on_step(records[-1])
         if (step + 1) % stage.train.checkpoint_every_steps == 0 or step + 1 == stage.train.steps:
-            hooks.save(step + 1, _write_state(engine, teacher, records, work / f"step{step + 1:06d}-rank{rank}", rank))
+            hooks.save(step + 1, _write_state(engine, teacher, records, work / f"step{step + 1:06d}-rank{rank}", rank, ema))
     return records
 
 
@@ -128,15 +134,19 @@ def _step(
         "lr": lr,
         "grad_norm": norm if math.isfinite(norm) else -1.0,
         "samples_per_s": stage.parallel.global_batch / seconds,
+        "workers": world,
         **level_record(packed),
     }
 
 
-def _write_state(engine: Engine, teacher: Teacher, records: list[dict[str, float]], folder: Path, rank: int) -> Path:
+def _write_state(engine: Engine, teacher: Teacher, records: list[dict[str, float]], folder: Path, rank: int, ema: Ema | None) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     trained = engine.trained(teacher)
-    engine.save_rank(folder / f"rank{rank}.safetensors")
+    averages = ema.tensors() if ema is not None else None
+    engine.save_rank(folder / rank_file(rank))
     if rank == 0:
         save_file(trained, folder / TRAINED)
+        if averages is not None:
+            save_file(averages, folder / EMA)
         (folder / STATE).write_text(json.dumps({"step": len(records), "records": records}))
     return folder

@@ -17,7 +17,7 @@ from pvtt_model.objectives.rectified_flow import answered_weights, data_estimate
 from pvtt_model.objectives.reference_reconstruction import reconstruction_loss
 from pvtt_model.objectives.words import words_loss
 from pvtt_model.specs import StageSpec
-from pvtt_model.training.deepspeed_engine import Engine
+from pvtt_model.training.engine import Engine
 from pvtt_model.training.kept_samples import KeptSamples
 from pvtt_model.training.samples import Batch, Sample, collate
 from pvtt_model.training.schedule import seed_of
