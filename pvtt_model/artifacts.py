@@ -21,7 +21,7 @@ Kind = Literal["clips", "masks", "latents", "conditions", "cards", "checkpoints"
 #: Raised by whoever changes what a producer writes for the same spec and inputs: old artifacts then no longer match.
 #: One table instead of a constant a module, so that `pvtt plan` and a run that reuses everything import no torch.
 REVISIONS: dict[Kind, int] = {
-    "clips": 4,
+    "clips": 5,
     "masks": 3,
     "latents": 4,
     "conditions": 5,

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
-from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, NamedTuple
-
-import orjson
 
 from infra.artifact_store import ArtifactStore
 from infra.settings import settings
 from pvtt_model.artifacts import ArtifactRef, Manifest
 from tasks.edit_work import ClipPlace
+from tasks.pieces import find_unit, reasons, rows_beside, whole_facts
+from tasks.tables import read_json
 from tasks.ui import Progress
-
-TABLE = "table.json"
 
 
 class Curated(NamedTuple):
@@ -29,57 +23,9 @@ class Curated(NamedTuple):
     conditions: ArtifactRef
 
 
-def read_json(store: ArtifactStore, manifest: Manifest, name: str = TABLE) -> Any:
-    """A JSON file of an artifact, hash checked; the caller's to sort and to add to, not its rows to change: five steps read the same tables."""
-    file = manifest.file(name)
-    if file.sha256 not in _TABLES:  # a number of more than 64 bits comes back as a float
-        _remember(file.sha256, orjson.loads(store.local_path(file).read_bytes()))
-    _TABLES.move_to_end(file.sha256)
-    value = _TABLES[file.sha256]
-    return list(value) if isinstance(value, list) else value
-
-
-#: By content, what was read or written last: a version's four tables and those of the version before.
-_TABLES: OrderedDict[str, Any] = OrderedDict()
-MOST_TABLES = 8
-
-
-def _remember(sha256: str, value: Any) -> None:
-    _TABLES[sha256] = value
-    while len(_TABLES) > MOST_TABLES:
-        _TABLES.popitem(last=False)
-
-
-def attach_json(store: ArtifactStore, planned: Any, name: str, value: Any) -> Any:
-    """A JSON file attached to a planned artifact, a list with a line a row; returns its StoredFile. The rows are not the caller's any more."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "value.json"
-        is_table = isinstance(value, list)
-        with path.open("wb") as out:
-            out.writelines(_lines(value) if is_table else (_dumped(value),))
-        file = store.attach(planned, name, path)
-        if is_table:  # it is read by the next step
-            _remember(file.sha256, list(value))
-        return file
-
-
-def _lines(rows: list[Any]) -> Iterator[bytes]:
-    """JSON of a list, a line a row."""
-    for i, row in enumerate(rows):
-        yield (b",\n " if i else b"[") + _dumped(row)
-    yield b"]" if rows else b"[]"
-
-
-def _dumped(value: Any) -> bytes:
-    try:
-        return orjson.dumps(value)
-    except TypeError:  # a number of more than 64 bits, which a manifest may hold
-        return json.dumps(value).encode()
-
-
 def map_units(store: ArtifactStore, function: Any, units: list[Any], *, kind: str, what: str, num_gpus: float = 0) -> list[Any]:
     """Every unit's record: found ones at once, the others made on Ray; with progress in clips, and how many were refused so far."""
-    found = {i: store.find_derived(kind, unit.key) for i, unit in enumerate(units)}
+    found = {i: find_unit(store, kind, unit.key) for i, unit in enumerate(units)}
     missing = [i for i, record in found.items() if record is None]
     clips = {unit.key: getattr(unit, "clips", 1) for unit in units}
     progress = Progress(f"progress-{kind}", what, "clips")
@@ -124,14 +70,14 @@ def clip_places(store: ArtifactStore, curated: Curated) -> dict[str, tuple[ClipP
     """clip_key -> (where its rows lie, its facts: split, product_id, prompt, quality, ...) of every clip usable in all artifacts."""
     manifests = [store.manifest(ref) for ref in curated]
     shards = [m.shards() for m in manifests]
-    usable: dict[str, dict[str, Any]] = {}
-    for row in read_json(store, manifests[1]):
-        usable[row["clip_key"]] = row
-    refused = {row["clip_key"] for m in manifests[1:] for row in read_json(store, m) if not row["usable"]}
+    refused = {row["clip_key"] for m in manifests[1:] for row in reasons(store, m) if not row["usable"]}
+    facts = [fact for fact in read_json(store, manifests[0]) if fact["clip_key"] not in refused]
+    quality: dict[str, Any] = {}
+    for rows in rows_beside(store, manifests[1], facts):
+        quality |= {row["clip_key"]: row["quality"] for row in rows}
     places = {}
-    for fact in read_json(store, manifests[0]):
-        key, shard = fact["clip_key"], fact["shard"]
-        if key not in refused:
-            files = [by_kind[shard] for by_kind in shards]
-            places[key] = (ClipPlace(key, fact["row"], *files), fact | {"quality": usable[key]["quality"]})
+    for fact in whole_facts(store, manifests[0], facts):
+        key = fact["clip_key"]
+        files = [by_kind[fact["shard"]] for by_kind in shards]
+        places[key] = (ClipPlace(key, fact["row"], *files), fact | {"quality": quality[key]})
     return places

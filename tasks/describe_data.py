@@ -13,9 +13,10 @@ from pvtt_model.artifacts import ArtifactRef, Manifest, Planned
 from pvtt_model.backbones.weight_record import ENCODER_COLUMNS, ENCODERS, encoder_rows
 from pvtt_model.chain import card_artifact
 from pvtt_model.specs import RecipeSpec
-from tasks.clip_table import read_json
 from tasks.ingest_clips import DUPLICATES, REFUSALS
+from tasks.pieces import by_shard, reasons, rows_beside, whole_facts
 from tasks.policy import POLICY, produce
+from tasks.tables import read_json
 from tasks.ui import picture, show_markdown, table
 
 CARD, PAGE, SHEET = "data_card.json", "data_card.html", "contact_sheet.png"
@@ -36,9 +37,14 @@ def _make(store: ArtifactStore, planned: Planned, data: dict[str, ArtifactRef], 
     from pvtt_model.specs import VideoSpec
 
     manifests = {kind: store.manifest(ref) for kind, ref in data.items()}
-    facts = read_json(store, manifests["clips"])
-    masks = judged(read_json(store, manifests["masks"]), facts, recipe.masks)
-    later = {kind: read_json(store, manifests[kind]) for kind in ("latents", "conditions")}
+    brief = [fact for its in by_shard(read_json(store, manifests["clips"])).values() for fact in its]
+    facts = whole_facts(store, manifests["clips"], brief)
+    masks = judged([row for rows in rows_beside(store, manifests["masks"], brief) for row in rows], facts, recipe.masks)
+    no_latents = {row["clip_key"] for row in reasons(store, manifests["latents"]) if not row["usable"]}
+    later = {
+        "latents": [{"clip_key": fact["clip_key"], "usable": fact["clip_key"] not in no_latents} for fact in brief],
+        "conditions": [row for rows in rows_beside(store, manifests["conditions"], brief) for row in rows],
+    }
     stored = {kind: sum(shard.bytes for shard in m.shards()) for kind, m in manifests.items()}
     refusals, twins = (read_json(store, manifests["clips"], name) for name in (REFUSALS, DUPLICATES))
     video = VideoSpec.model_validate(manifests["latents"].spec["latents"]["video"])

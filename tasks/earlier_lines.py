@@ -12,10 +12,11 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from infra.artifact_store import ArtifactMissing, ArtifactStore
-from pvtt_model.artifacts import REVISIONS, SPLIT_REVISION, Manifest, StoredFile, digest
+from pvtt_model.artifacts import REVISIONS, SPLIT_REVISION, Manifest, digest
 from pvtt_model.data.refusals import PASSING
 from pvtt_model.specs import RecipeSpec
-from tasks.clip_table import read_json
+from tasks.pieces import Shard, shards_of
+from tasks.tables import read_json
 from tasks.twins import LEAKS
 
 Fact = dict[str, Any]
@@ -30,7 +31,7 @@ class Earlier(NamedTuple):
 
     facts: dict[str, list[InShard]]
     refusals: dict[str, list[Fact]]
-    shards: dict[str, StoredFile]
+    shards: dict[str, Shard]
     newest: Manifest | None  # of the versions used, the first that was looked through
 
     def knows(self, content: str) -> bool:
@@ -41,10 +42,12 @@ def earlier_lines(store: ArtifactStore, recipe: RecipeSpec, wanted: Collection[s
     """What finished versions of the same settings say of the lines of these contents."""
     left = set(wanted)
     found = Earlier({}, {}, {}, None)
-    for version in _versions(store)[:MOST_VERSIONS] if left else []:
-        facts, refusals, complete = _said(store, version, left, judged_by(recipe))
-        shards = {shard.sha256: shard for shard in version.shards()}
-        kept = _worth_keeping(facts, {sha256: shard.rows or 0 for sha256, shard in shards.items() if store.has(shard)})
+    for i, version in enumerate(_versions(store)[:MOST_VERSIONS] if left else []):
+        facts, refusals, complete = _said(store, version, left, judged_by(recipe), keep=i == 0)
+        shards = {its.sha256: its for its in shards_of(version)}
+        used = {sha256 for its in facts.values() for sha256, _ in its}
+        there = (sha256 for sha256 in used if all(map(store.has, (shards[sha256].shard, *shards[sha256].pieces))))
+        kept = _worth_keeping(facts, {sha256: shards[sha256].shard.rows or 0 for sha256 in there})
         taken = (kept.keys() | (refusals.keys() - facts.keys())) & complete
         found.facts.update({content: kept[content] for content in kept.keys() & taken})
         found.refusals.update({content: refusals[content] for content in refusals.keys() & taken})
@@ -67,7 +70,7 @@ def _versions(store: ArtifactStore) -> list[Manifest]:
 
 
 def _said(
-    store: ArtifactStore, version: Manifest, wanted: Collection[str], judged: str
+    store: ArtifactStore, version: Manifest, wanted: Collection[str], judged: str, keep: bool
 ) -> tuple[dict[str, list[InShard]], dict[str, list[Fact]], set[str]]:
     """The version's facts and its refusals after probing, by content, and of which contents that is all it found.
 
@@ -77,7 +80,7 @@ def _said(
     facts: dict[str, list[InShard]] = {}
     refusals: dict[str, list[Fact]] = {}
     shards = version.shards()
-    for fact in read_json(store, version) + leaked_facts(store, version):
+    for fact in read_json(store, version, keep=keep) + leaked_facts(store, version):
         if fact.get("content") in wanted and fact.get("judged_by") == judged:
             facts.setdefault(fact["content"], []).append((shards[fact["shard"]].sha256, fact))
     left_out = set()

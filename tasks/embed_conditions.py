@@ -14,9 +14,11 @@ from pvtt_model.artifacts import REVISIONS, ArtifactRef, Manifest, Planned, dige
 from pvtt_model.backbones.weight_record import ENCODER_COLUMNS, ENCODERS, agreed, encoder_rows
 from pvtt_model.chain import conditions_artifact
 from pvtt_model.specs import RecipeSpec
-from tasks.clip_table import TABLE, attach_json, first_clips, map_units, rows_of_clips
+from tasks.clip_table import first_clips, map_units, rows_of_clips
+from tasks.pieces import REASONS, files_of, with_reasons
 from tasks.policy import POLICY, produce
 from tasks.shard_work import Unit, condition_shard, empty_text
+from tasks.tables import attach_json
 from tasks.ui import picture, show_markdown, table
 
 EMPTY_TEXT, AUGMENTED = "empty_text.safetensors", "augmentations.png"
@@ -41,8 +43,8 @@ def _make(store: ArtifactStore, planned: Planned, clips: ArtifactRef, recipe: Re
     (empty,) = map_units(store, empty_text, [nothing], kind="conditions", what="embedding the empty prompt", num_gpus=gpus)
     encoders = agreed([record.summary for record in (*records, empty)], planned.name)
     rows = rows_of_clips(store, store.manifest(clips), records, "conditions")
-    files = [r.files[0].model_copy(update={"name": f"shard-{i:05d}.parquet"}) for i, r in enumerate(records)]
-    files += [attach_json(store, planned, TABLE, rows), empty.files[0].model_copy(update={"name": EMPTY_TEXT})]
+    files = files_of(records)
+    files += [attach_json(store, planned, REASONS, with_reasons(rows)), empty.files[0].model_copy(update={"name": EMPTY_TEXT})]
     if recipe.conditions.reference_variants > 1:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / AUGMENTED

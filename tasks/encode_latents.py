@@ -14,9 +14,11 @@ from pvtt_model.artifacts import REVISIONS, ArtifactRef, Manifest, Planned, Stor
 from pvtt_model.backbones.weight_record import ENCODER_COLUMNS, ENCODERS, agreed, encoder_rows
 from pvtt_model.chain import latents_artifact
 from pvtt_model.specs import RecipeSpec
-from tasks.clip_table import TABLE, attach_json, first_clips, map_units, read_json, rows_of_clips
+from tasks.clip_table import first_clips, map_units, rows_of_clips
+from tasks.pieces import REASONS, files_of, reasons, with_reasons
 from tasks.policy import POLICY, produce
 from tasks.shard_work import Unit, latent_shard
+from tasks.tables import attach_json
 from tasks.ui import picture, show_markdown, table
 
 VARIANTS = "variants.png"
@@ -43,8 +45,7 @@ def _make(store: ArtifactStore, planned: Planned, clips: ArtifactRef, masks: Art
     records = map_units(store, latent_shard, units, kind="latents", what="encoding latents", num_gpus=gpus)
     encoders = agreed([record.summary for record in records], planned.name)
     rows = rows_of_clips(store, store.manifest(clips), records, "latents")
-    files = [r.files[0].model_copy(update={"name": f"shard-{i:05d}.parquet"}) for i, r in enumerate(records)]
-    files.append(attach_json(store, planned, TABLE, rows))
+    files = [*files_of(records), attach_json(store, planned, REASONS, with_reasons(rows))]
     said: dict[str, Any] = {"usable": sum(r["usable"] for r in rows), "clips": len(rows), "bytes": sum(f.bytes for f in files)}
     said[ENCODERS] = encoders
     if recipe.latents.video_variants > 1:
@@ -76,7 +77,7 @@ def _variants(store: ArtifactStore, table: Manifest, pairs: list[tuple[StoredFil
 def _show(store: ArtifactStore, manifest: Manifest) -> None:
     said = manifest.summary
     shards = [{"shard": f.name, "rows": f.rows, "bytes": f.bytes, "sha256": f.sha256[:12]} for f in manifest.shards()]
-    rows = read_json(store, manifest)
+    rows = reasons(store, manifest)
     text = f"## Latents of {said['usable']} of {said['clips']} clips, {said['bytes'] / 1e6:.1f} MB\n\n"
     text += table(encoder_rows(said[ENCODERS]), ENCODER_COLUMNS) + "\n\n"
     text += table(shards, ["shard", "rows", "bytes", "sha256"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,11 @@ from pvtt_model.backbones.weight_record import ENCODER_COLUMNS, ENCODERS, agreed
 from pvtt_model.chain import masks_artifact
 from pvtt_model.curation.mask_risk import judged
 from pvtt_model.specs import RecipeSpec
-from tasks.clip_table import TABLE, attach_json, first_clips, map_units, read_json, rows_of_clips
+from tasks.clip_table import first_clips, map_units, rows_of_clips
+from tasks.pieces import REASONS, by_shard, files_of, rows_beside, with_reasons
 from tasks.policy import POLICY, produce
 from tasks.shard_work import Unit, mask_shard
+from tasks.tables import attach_json, read_json
 from tasks.ui import MOST_ROWS, picture, show_markdown, table
 
 OVERLAY = "overlay.png"
@@ -37,7 +41,7 @@ def _make(store: ArtifactStore, planned: Planned, clips: ArtifactRef, recipe: Re
     records = map_units(store, mask_shard, units, kind="masks", what="extracting masks", num_gpus=float(on_gpu))
     encoders = agreed([record.summary for record in records], planned.name)
     rows = rows_of_clips(store, store.manifest(clips), records, "masks")
-    files = [r.files[0].model_copy(update={"name": f"shard-{i:05d}.parquet"}) for i, r in enumerate(records)]
+    files = files_of(records)
     usable = sum(row["usable"] for row in rows)
     if not usable:
         text = table(rows, ["clip_key", "provenance", "area", "reason"])
@@ -45,9 +49,9 @@ def _make(store: ArtifactStore, planned: Planned, clips: ArtifactRef, recipe: Re
         raise ValueError(f"not one of {len(rows)} masks can be used.\n\n{text}")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / OVERLAY
-        _overlay(store, store.manifest(clips), files, recipe, path)
+        _overlay(store, store.manifest(clips), [r.files[0] for r in records], recipe, path)
         files.append(store.attach(planned, OVERLAY, path))
-    files.append(attach_json(store, planned, TABLE, rows))
+    files.append(attach_json(store, planned, REASONS, with_reasons(rows)))
     provenance = {p: sum(row["provenance"] == p for row in rows) for p in sorted({row["provenance"] for row in rows})}
     return store.commit(planned, files, {"usable": usable, "refused": len(rows) - usable, "provenance": provenance, ENCODERS: encoders})
 
@@ -84,14 +88,23 @@ def _overlay(store: ArtifactStore, clips: Manifest, masks: list[StoredFile], rec
 
 def _show(store: ArtifactStore, manifest: Manifest, clips: ArtifactRef, recipe: RecipeSpec) -> None:
     """The table with `risk` by the recipe's thresholds as they are now; the artifact holds the figures alone."""
-    said = manifest.summary
-    rows = judged(read_json(store, manifest), read_json(store, store.manifest(clips)), recipe.masks)
+    said, at_risk = manifest.summary, 0
+
+    def rows() -> Iterator[dict[str, Any]]:
+        nonlocal at_risk
+        facts = read_json(store, store.manifest(clips))
+        for its, of_shard in zip(rows_beside(store, manifest, facts), by_shard(facts).values(), strict=True):
+            for row in judged(its, of_shard, recipe.masks):
+                at_risk += bool(row["risks"])
+                yield row
+
+    first = heapq.nsmallest(MOST_ROWS, rows(), key=lambda row: (row["usable"], not row["risks"]))
     columns = ["clip_key", "usable", "provenance", "area", "area_max", "jitter_px", "gaps", "temporal_iou", "quality", "match", "agreement"]
     columns += ["compared_with", "risk", "reason"]
-    text = f"## {said['usable']} masks usable, {sum(bool(row['risks']) for row in rows)} of them at risk, {said['refused']} refused\n\n"
+    text = f"## {said['usable']} masks usable, {at_risk} of them at risk, {said['refused']} refused\n\n"
     text += picture(store.local_path(manifest.file(OVERLAY)), "masks", 700) + "\n\n"
     if said[ENCODERS]:
         text += table(encoder_rows(said[ENCODERS]), ENCODER_COLUMNS) + "\n\n"
-    rows.sort(key=lambda row: (row["usable"], not row["risks"]))
-    text += table([row | {"risk": "; ".join(row["risks"].values()) or None} for row in rows[:MOST_ROWS]], columns, len(rows))
+    shown = [row | {"risk": "; ".join(row["risks"].values()) or None} for row in first]
+    text += table(shown, columns, said["usable"] + said["refused"])
     show_markdown("masks", text, f"masks {manifest.version}")

@@ -12,10 +12,11 @@ from infra.artifact_store import ArtifactStore
 from pvtt_model.artifacts import REVISIONS, ArtifactRef, Manifest, Planned, digest
 from pvtt_model.chain import edits_artifact
 from pvtt_model.specs import RecipeSpec
-from tasks.clip_table import TABLE, Curated, attach_json, clip_places, map_units, read_json
+from tasks.clip_table import Curated, clip_places, map_units
 from tasks.edit_work import ClipPlace, EditUnit, make_edit
 from tasks.embed_conditions import EMPTY_TEXT
 from tasks.policy import POLICY, produce
+from tasks.tables import TABLE, attach_json, read_json
 from tasks.train_stage import CLIPS, stage_index, trained_files
 from tasks.ui import picture, show_markdown, table
 

@@ -15,18 +15,20 @@ from prefect import get_run_logger, task
 from infra.artifact_store import ArtifactStore
 from infra.settings import settings
 from infra.uris import is_remote, localise
-from pvtt_model.artifacts import REVISIONS, ArtifactRef, Manifest, Planned, StoredFile, digest
+from pvtt_model.artifacts import REVISIONS, ArtifactRef, Manifest, Planned, digest
 from pvtt_model.chain import clips_artifact
 from pvtt_model.data.manifest import CheckedLine, ManifestScan
 from pvtt_model.data.refusals import PASSING
 from pvtt_model.data.source import read_source
 from pvtt_model.specs import RecipeSpec
-from tasks.clip_table import TABLE, attach_json, map_units, read_json
+from tasks.clip_table import map_units
 from tasks.earlier_lines import LEAKED, REFUSALS, Earlier, decides, earlier_lines, judged_by, leaked_facts
+from tasks.pieces import HASHES, Shard, pieces_of, read_piece, shards_of, whole_facts
 from tasks.policy import POLICY, few_collections, produce
 from tasks.shard_work import Unit, ingest_chunk
+from tasks.tables import TABLE, attach_json, read_json
 from tasks.twins import LEAKS, find_twins, leaking
-from tasks.ui import show_markdown, table
+from tasks.ui import MOST_ROWS, show_markdown, table
 
 Fact = dict[str, Any]
 NANO = "nano"
@@ -113,9 +115,9 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, source: _S
     scan = source.scan()
     before = store.manifest(base) if base else None
     if before:
-        _same_frames(before, recipe)
+        _can_be_added_to(before, recipe)
     facts: list[Fact] = [dict(fact) for fact in read_json(store, before)] if before else []
-    files = list(before.shards()) if before else []
+    shards = shards_of(before) if before else []
     lines = _unjudged(scan, store, before, recipe) if before else list(scan.lines)
     content_of = {line.line: content for line, content in zip(scan.lines, scan.contents, strict=True)}
     contents = {line.line: content_of[line.line] for line in lines}
@@ -123,14 +125,14 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, source: _S
     here = set(contents.values())
     refusals += [r for r in read_json(store, before, REFUSALS) if "content" in r and r["content"] not in here] if before else []
     earlier = earlier_lines(store, recipe, here)
-    known = _listed_again(lines, contents, earlier, files)
+    known = _listed_again(lines, contents, earlier, shards)
     new = [line for line in lines if not earlier.knows(contents[line.line])]
     refusals += known.refusals
     size = recipe.clips.clips_per_shard
-    units = [_unit(store, recipe, new[i : i + size], len(files) + n) for n, i in enumerate(range(0, len(new), size))]
+    units = [_unit(store, recipe, new[i : i + size], len(shards) + n) for n, i in enumerate(range(0, len(new), size))]
     made: list[Fact] = []
     for unit, record in zip(units, map_units(store, ingest_chunk, units, kind="clips", what="probing clips"), strict=True):
-        files.append(record.files[0].model_copy(update={"name": f"shard-{unit.number:05d}.parquet"}))
+        shards.append(Shard(record.files[0], record.files[1:]))
         judged = {"judged_by": judged_by(recipe)}
         summary = record.summary
         made += [fact | judged | {"shard": unit.number, "row": row, "content": contents[fact["line"]]} for row, fact in enumerate(summary["clips"])]
@@ -150,7 +152,10 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, source: _S
     held_out = split_products(sorted({f["product_id"] for f in facts}), recipe.clips.eval_share, given, held_before)
     for fact in facts:
         fact["held_out"] = fact["product_id"] in held_out
-    twins = find_twins(facts, recipe.clips.near_duplicate_bits, *_known_twins(store, before, earlier.newest, recipe, facts))
+    files = [file for number, shard in enumerate(shards) for file in shard.files(number)]
+    hashes = {number: shard.pieces[1] for number, shard in enumerate(shards)}
+    known_twins = _known_twins(store, before, earlier.newest, recipe, facts)
+    twins = find_twins(facts, recipe.clips.near_duplicate_bits, *known_twins, lambda number: read_piece(store, hashes[number]))
     leaks = leaking(facts, twins)
     leaked = [fact for fact in facts if fact["clip_key"] in leaks]
     if before:  # what leaked there is refused here too, by the refusals taken over
@@ -188,12 +193,12 @@ class _ListedAgain(NamedTuple):
     refusals: list[Fact]
 
 
-def _listed_again(lines: Sequence[CheckedLine], contents: dict[int, str], earlier: Earlier, files: list[StoredFile]) -> _ListedAgain:
-    """Facts and refusals of the lines that an earlier version judged, those first that `earlier.newest` did; their shards are added to `files`."""
+def _listed_again(lines: Sequence[CheckedLine], contents: dict[int, str], earlier: Earlier, shards: list[Shard]) -> _ListedAgain:
+    """Facts and refusals of the lines that an earlier version judged, those first that `earlier.newest` did; their shards are added to `shards`."""
     facts: list[tuple[str, Fact]] = []  # with their shards
     refusals: list[Fact] = []
     order: list[str] = [shard.sha256 for shard in earlier.newest.shards()] if earlier.newest else []
-    place = {file.sha256: i for i, file in enumerate(files)}
+    place = {shard.sha256: i for i, shard in enumerate(shards)}
     for line in lines:
         content = contents[line.line]
         now = {"line": line.line, "source": line.source}
@@ -204,8 +209,8 @@ def _listed_again(lines: Sequence[CheckedLine], contents: dict[int, str], earlie
     used = dict.fromkeys(shard for shard, _ in facts)
     for sha256 in dict.fromkeys([*order, *used]):
         if sha256 in used and sha256 not in place:
-            place[sha256] = len(files)
-            files.append(earlier.shards[sha256].model_copy(update={"name": f"shard-{len(files):05d}.parquet"}))
+            place[sha256] = len(shards)
+            shards.append(earlier.shards[sha256])
     for shard, fact in facts:
         fact["shard"] = place[shard]
     return _ListedAgain([fact for _, fact in facts], refusals)
@@ -228,8 +233,10 @@ def _known_twins(
     return [p | {"source": source[p["clip_key"]], "twin_source": source[p["twin"]]} for p in pairs], covered
 
 
-def _same_frames(before: Manifest, recipe: RecipeSpec) -> None:
-    """The frames that the model sees were chosen when a clip was taken in. Raises ValueError where the recipe now wants others."""
+def _can_be_added_to(before: Manifest, recipe: RecipeSpec) -> None:
+    """The frames that the model sees were chosen when a clip was taken in. Raises ValueError where the recipe wants others, or for older code's."""
+    if not pieces_of(before, HASHES):
+        raise ValueError(f"{before.name} was made before tables lay in pieces. Ingest all clips anew (no base).")
     was, now = before.spec["video"], recipe.latents.video
     if was.get("fps") != now.fps or was["num_frames"] != now.num_frames:
         said = f"{was['num_frames']} frames at fps {was.get('fps')}; the recipe wants {now.num_frames} at {now.fps}"
@@ -246,10 +253,11 @@ def _unit(store: ArtifactStore, recipe: RecipeSpec, lines: list[CheckedLine], in
 def _show(store: ArtifactStore, manifest: Manifest) -> None:
     facts, refusals, said = read_json(store, manifest), read_json(store, manifest, REFUSALS), manifest.summary
     columns = ["clip_key", "product_id", "split", "held_out", "width", "height", "fps", "num_frames", "start_s", "prompt", "source"]
+    first = table(whole_facts(store, manifest, facts[:MOST_ROWS]), columns, len(facts))
     text = (
         f"## {said['accepted']} clips accepted, {said['refused']} refused\n\n"
         f"{said['products']} products; {said['held_out']} clips held out of training, {said['validation']} of them for validation.\n\n"
-        f"### Refused\n\n{table(refusals, ['line', 'kind', 'reason', 'source'])}\n\n### Accepted\n\n{table(facts, columns)}"
+        f"### Refused\n\n{table(refusals, ['line', 'kind', 'reason', 'source'])}\n\n### Accepted\n\n{first}"
     )
     twins = read_json(store, manifest, DUPLICATES)
     if twins:

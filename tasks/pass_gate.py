@@ -13,10 +13,10 @@ from infra.settings import settings
 from pvtt_model.artifacts import ArtifactRef, Manifest, Planned
 from pvtt_model.chain import gate_artifact
 from pvtt_model.specs import RecipeSpec
-from tasks.clip_table import attach_json
 from tasks.generate_edits import SHEET
 from tasks.policy import POLICY, produce
 from tasks.score_edits import PAGE, REPORT
+from tasks.tables import attach_json
 from tasks.train_stage import stage_index
 from tasks.ui import show_markdown
 

@@ -13,10 +13,12 @@ from infra.artifact_store import ArtifactStore
 from pvtt_model.artifacts import REVISIONS, ArtifactRef, Manifest, Planned, StoredFile, digest
 from pvtt_model.chain import report_artifact
 from pvtt_model.specs import EvalSpec, RecipeSpec
-from tasks.clip_table import map_units, read_json
+from tasks.clip_table import map_units
 from tasks.edit_work import ScoreUnit, score_one
 from tasks.generate_edits import SHEET
+from tasks.pieces import whole_facts
 from tasks.policy import POLICY, produce
+from tasks.tables import read_json
 from tasks.train_stage import stage_index
 from tasks.ui import show_markdown
 
@@ -69,7 +71,7 @@ def _gallery(store: ArtifactStore, edits: Manifest, clips: Manifest, spec: EvalS
 
     used = {row[key] for row in read_json(store, edits) for key in ("reference_key", "wrong_key")}
     facts = sorted(read_json(store, clips), key=lambda fact: fact["clip_key"])
-    facts = [f for f in facts if (f["held_out"] and f["split"] != "validation") or f["clip_key"] in used]
+    facts = whole_facts(store, clips, [f for f in facts if (f["held_out"] and f["split"] != "validation") or f["clip_key"] in used])
     chosen = gallery_rows([{"product_id": f["product_id"], "look_alikes": f.get("look_alikes"), "fact": f} for f in facts])
     shards = clips.shards()
     rows = []

@@ -23,10 +23,11 @@ from pvtt_model.data.refusals import Refusal
 from pvtt_model.data.shards import BYTES, SCHEMAS, iter_rows, write_shard
 from pvtt_model.nano.shipped import shipped_folder
 from pvtt_model.specs import BackboneSpec, ModelSpec, RecipeSpec
+from tasks.pieces import cut, find_unit
 
 Row = dict[str, Any]
 
-#: Of a clip, in the clips table: all later steps choose by them.
+#: What is said of a clip: all later steps choose by it.
 FACTS = (
     "clip_key", "product_id", "split", "prompt", "source", "width", "height", "fps", "num_frames", "line", "product_words", "look_alikes",
     "truth_product_id", "start_s", "frame_hashes", "truth_frame_hashes",
@@ -187,14 +188,16 @@ def _shard(unit: Unit, work: Callable[[list[Iterator[Row]]], tuple[Iterable[Row]
     """
     few_threads()
     store = opened(unit.store)
-    found = store.find_derived(unit.kind, unit.key)
+    found = find_unit(store, unit.kind, unit.key)
     if found is not None:
         return found
     rows, summary = work([iter_rows(store.local_path(file)) for file in unit.inputs])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{unit.kind}.parquet"
         count = write_shard(path, rows, SCHEMAS[unit.kind])
-        return store.record_derived(unit.kind, unit.key, [store.pool(path, f"shard-{unit.number:05d}.parquet", rows=count)], summary)
+        shard = store.pool(path, f"shard-{unit.number:05d}.parquet", rows=count)
+    brief, pieces = cut(store, unit.kind, unit.number, summary[unit.kind])
+    return store.record_derived(unit.kind, unit.key, [shard, *pieces], summary | {unit.kind: brief})
 
 
 def _recorded(used: dict[str, ModelSpec]) -> dict[str, WeightRecord]:

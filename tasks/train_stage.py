@@ -18,11 +18,12 @@ from pvtt_model.preflight.check import as_lines, refuse
 from pvtt_model.specs import DataSpec, RecipeSpec, StageSpec, VideoSpec
 from pvtt_model.training.records import STATE, TRAINED, released_file, summary_of
 from pvtt_model.training.trained_tensors import ADAPTER, BACKBONE, LORA, split_trainable
-from tasks.clip_table import Curated, attach_json, clip_places
+from tasks.clip_table import Curated, clip_places
 from tasks.edit_work import ClipPlace
 from tasks.embed_conditions import EMPTY_TEXT
 from tasks.policy import POLICY, produce
 from tasks.preflight import driver_checks
+from tasks.tables import attach_json
 from tasks.train_payload import PlaceRef, TrainPayload
 from tasks.ui import Progress, picture, show_markdown, table
 

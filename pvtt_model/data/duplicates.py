@@ -48,10 +48,7 @@ def near_pairs(hashes: Sequence[str | None], most_bits: float, new_from: int = 0
 
     unlike_cells: 1 asks of the steps alone. Every pair is compared: seconds for 10,000 new clips, and for 10 new clips among 300,000.
     """
-    known = [i for i, text in enumerate(hashes) if text is not None]
-    data = np.frombuffer(bytes.fromhex("".join(hashes[i] or "" for i in known)), np.uint8).reshape(-1, STEP_BYTES + COLOUR_BYTES)
-    words = np.ascontiguousarray(data[:, :STEP_BYTES]).view(np.uint64).reshape(-1, HASHES, 4)
-    colours = data[:, STEP_BYTES:].reshape(-1, FRAMES * 64, 3)
+    known, words, colours = _parsed(hashes)
     found = []
     first_new = int(np.searchsorted(np.array(known, np.int64), new_from))
     step = max(1, CHUNK_PAIRS // max(1, len(words)))
@@ -62,6 +59,30 @@ def near_pairs(hashes: Sequence[str | None], most_bits: float, new_from: int = 0
             if i < start + j and _unlike(colours[i], colours[start + j]) <= unlike_cells:
                 found.append((known[i], known[start + j], float(apart[j, i])))
     return sorted(found)
+
+
+def pairs_between(
+    hashes: Sequence[str | None], others: Sequence[str | None], most_bits: float, unlike_cells: float = UNLIKE_CELLS
+) -> list[tuple[int, int, float]]:
+    """(i, j, distance) of hashes[i] and others[j], at most `most_bits` apart; near_pairs() of both together, less those within each."""
+    known, words, colours = _parsed(hashes)
+    known_too, words_too, colours_too = _parsed(others)
+    found = []
+    step = max(1, CHUNK_PAIRS // max(1, len(words)))
+    for start in range(0, len(words_too), step):
+        apart = _distance(words_too[start : start + step], words)
+        for j, i in zip(*np.nonzero(apart <= most_bits), strict=True):
+            if _unlike(colours[i], colours_too[start + j]) <= unlike_cells:
+                found.append((known[i], known_too[start + j], float(apart[j, i])))
+    return sorted(found)
+
+
+def _parsed(hashes: Sequence[str | None]) -> tuple[list[int], np.ndarray, np.ndarray]:
+    """(which have a hash, their steps, their colours)."""
+    known = [i for i, text in enumerate(hashes) if text is not None]
+    data = np.frombuffer(bytes.fromhex("".join(hashes[i] or "" for i in known)), np.uint8).reshape(-1, STEP_BYTES + COLOUR_BYTES)
+    words = np.ascontiguousarray(data[:, :STEP_BYTES]).view(np.uint64).reshape(-1, HASHES, 4)
+    return known, words, data[:, STEP_BYTES:].reshape(-1, FRAMES * 64, 3)
 
 
 def _distance(new_NK4: np.ndarray, old_MK4: np.ndarray) -> np.ndarray:

@@ -31,9 +31,11 @@ from pvtt_model.training.samples import Place
 from pvtt_model.training.schedule import samples_of
 from pvtt_model.training.teacher import build_teacher
 from tasks import describe_data, embed_conditions, encode_latents, extract_masks
-from tasks.clip_table import Curated, attach_json, clip_places, read_json
+from tasks.clip_table import Curated, clip_places
 from tasks.ingest_clips import DUPLICATES, REFUSALS
+from tasks.pieces import reasons
 from tasks.shard_work import FACTS, vae_of
+from tasks.tables import attach_json
 from tasks.train_stage import place_ref, select_pairs
 
 SOURCES = [(96, 64), (64, 96), (96, 64), (64, 96), (64, 96), (96, 64), (64, 96)]  # width, height; the last two are held out
@@ -135,7 +137,7 @@ def test_the_card_counts_and_the_overlay_shows_whole_frames(curated: Any) -> Non
     assert card["buckets"] == {"48 x 64": 4, "64 x 48": 3} and card["usable"] == 7
     assert not any("bucket" in warning for warning in manifest.summary["warnings"]), "2:3 in 3:4 keeps eight ninths"
     masks = store.manifest(refs.masks)
-    assert all(row["usable"] for row in read_json(store, masks))
+    assert reasons(store, masks) == []
     with Image.open(store.local_path(masks.file(extract_masks.OVERLAY))) as sheet:
         pixels = np.array(sheet.convert("RGB"))
     tile_w, tile_h = 64 * 3, 48 * 3  # enlarged by a whole number

@@ -18,8 +18,8 @@ from pvtt_model.data.video_io import png_bytes, write_mp4
 from pvtt_model.nano.world import render_clip
 from pvtt_model.recipes import recipe_by_name
 from pvtt_model.specs import NanoWorldSpec, RecipeSpec
-from tasks.clip_table import TABLE, attach_json
 from tasks.shard_work import latent_shard
+from tasks.tables import TABLE, attach_json
 
 
 def rows(folder: Path, recipe: RecipeSpec, index: int, num_frames: int, split: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -66,9 +66,8 @@ def encoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_variants_are_counted_said_and_shown(encoded: Any) -> None:
     store, manifest, shown = encoded(recipe_by_name("nano", {"latents.video_variants": 2}))
-    table = task.read_json(store, manifest)
-    assert [row["videos"] for row in table] == [2, 1, 1] and all(row["usable"] for row in table)
-    assert [row["reason"] is None for row in table] == [True, False, True] and "the shot has 5 frames" in table[1]["reason"]
+    (fewer,) = task.reasons(store, manifest)
+    assert (fewer["clip_key"], fewer["videos"], fewer["usable"]) == ("clip-1", 1, True) and "the shot has 5 frames" in fewer["reason"]
     assert (manifest.summary["videos"], manifest.summary["fewer_videos"], manifest.summary["usable"]) == (4, 1, 3)
     assert "4 video variants; fewer than asked for of 1 clips" in shown and "| clip-1 | 1 |" in shown and "![variants](data:image" in shown
     with Image.open(store.local_path(manifest.file(task.VARIANTS))) as sheet:
@@ -78,6 +77,6 @@ def test_variants_are_counted_said_and_shown(encoded: Any) -> None:
 def test_without_video_variants_nothing_is_new_but_the_picture(encoded: Any) -> None:
     store, manifest, shown = encoded(recipe_by_name("nano"))
     assert set(manifest.summary) == {"usable", "clips", "bytes", "encoders"} and "video variants" not in shown and "![variants]" in shown
-    assert {frozenset(row) for row in task.read_json(store, manifest)} == {frozenset({"clip_key", "usable", "reason"})}
+    assert task.reasons(store, manifest) == []
     _, manifest, shown = encoded(recipe_by_name("nano", {"latents.variants": 1}))
     assert task.VARIANTS not in {file.name for file in manifest.files} and "![variants]" not in shown

@@ -21,7 +21,8 @@ from pvtt_model.chain import card_artifact, conditions_artifact, latents_artifac
 from pvtt_model.data.shards import SCHEMAS, read_rows, write_shard
 from pvtt_model.nano.shipped import index, shipped_folder
 from pvtt_model.recipes import recipe_by_name
-from tasks.clip_table import attach_json, read_json
+from tasks.pieces import rows_beside
+from tasks.tables import attach_json, read_json
 from tests.tasks.test_extract_masks import clip_row
 
 CAPTIONS = [{"text": "A cup by a window.", "source": "qwen2.5-vl-7b@abc1"}]
@@ -91,7 +92,7 @@ def test_every_artifact_says_what_encoded_it(house: House) -> None:
     assert said["image"]["files"] == {"model.safetensors": index()["dinov2"]["sha256"]}
     assert load(read_rows(house.store.local_path(latents.shards()[0]))[0]["tensors"])["references_NCFHW"].shape[2] == 1
     assert "clip_NPC" in load(read_rows(house.store.local_path(conditions.shards()[0]))[0]["tensors"])
-    table = read_json(house.store, conditions)
+    table = [row for rows in rows_beside(house.store, conditions, read_json(house.store, house.store.manifest(house.clips))) for row in rows]
     assert [(r["caption"], r["caption_source"], r["caption_fallback"]) for r in table] == [
         ("A cup by a window.", "qwen2.5-vl-7b@abc1", False), ("A cup.", "the manifest, which does not say", True),
     ]  # fmt: skip

@@ -17,8 +17,8 @@ from pvtt_model.data.video_io import png_bytes, write_mp4
 from pvtt_model.nano.world import render_clip, render_reference
 from pvtt_model.recipes import recipe_by_name
 from pvtt_model.specs import NanoWorldSpec
-from tasks.clip_table import TABLE, attach_json
 from tasks.shard_work import mask_shard
+from tasks.tables import TABLE, attach_json
 
 SAM2 = {"architecture": "nano-sam2", "weights": "seed:6"}
 WORLD = NanoWorldSpec(num_clips=2, num_frames=5)

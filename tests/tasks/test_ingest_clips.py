@@ -21,7 +21,8 @@ from pvtt_model.data.video_io import decode, png_bytes, write_mp4
 from pvtt_model.nano.world import render_clip, write_world
 from pvtt_model.recipes import NANO
 from pvtt_model.specs import NanoWorldSpec, RecipeSpec, VideoSpec
-from tasks.clip_table import read_json
+from tasks.pieces import HASHES, pieces_of, read_piece, whole_facts
+from tasks.tables import read_json
 
 WORLD = NanoWorldSpec(num_clips=6, num_validation=1, num_eval=3, look_alikes=2)
 
@@ -52,6 +53,10 @@ class House:
     def read(self, manifest: Manifest, name: str) -> Any:
         return read_json(self.store, manifest, name)
 
+    def facts(self, manifest: Manifest) -> list[dict[str, Any]]:
+        """All that is known of the clips in the table."""
+        return whole_facts(self.store, manifest, self.read(manifest, "table.json"))
+
     def copy_of(self, line: dict[str, Any], name: str, crf: int = 23, **metadata: Any) -> dict[str, Any]:
         """The same clip encoded anew, as a line of a product of its own."""
         index = self.lines.index(line)
@@ -72,7 +77,10 @@ def by_split(house: House, split: str) -> dict[str, Any]:
 def test_the_nano_world_loses_nothing(house: House) -> None:
     made = house.make()
     assert (made.summary["accepted"], made.summary["refused"], made.summary["near_duplicates"]) == (10, 0, 0)
-    assert all(len(fact["frame_hashes"]) == 1536 and fact["video_sha256"].startswith(fact["clip_key"]) for fact in house.read(made, "table.json"))
+    facts, (hashes,) = house.facts(made), pieces_of(made, HASHES).values()
+    seen = [read_piece(house.store, hashes)[fact["row"]] for fact in facts]
+    assert all(len(frames) == 1536 and sha256 == fact["video_sha256"] for fact, (sha256, frames, _) in zip(facts, seen, strict=True))
+    assert all(fact["video_sha256"].startswith(fact["clip_key"]) for fact in facts) and len(facts) == 10
 
 
 def test_a_training_clip_like_a_held_out_one_is_refused_and_its_twin_named(house: House) -> None:
@@ -188,7 +196,7 @@ def test_shots_become_clips_and_are_not_taken_in_twice(house: House) -> None:
     assert refused.summary["refused_by_kind"] == {"shot_cut": 1} and refused.summary["accepted"] == 10
     house.recipe = house.recipe.model_copy(update={"clips": house.recipe.clips.model_copy(update={"shots": "split"})})
     made = house.make()
-    facts = [fact for fact in house.read(made, "table.json") if fact["source"] == "three.mp4"]
+    facts = [fact for fact in house.facts(made) if fact["source"] == "three.mp4"]
     assert [fact["start_s"] for fact in facts] == [0.375, 1.375] and made.summary["refused_by_kind"] == {"too_short": 1}
     _every_step_sees_each_shot(house, made, facts)
     house.lines[-1] = house.lines[-1] | {"text_prompt": "Another prompt."}
@@ -259,7 +267,7 @@ def test_a_clip_put_first_or_taken_out_costs_itself_alone(house: House) -> None:
     assert {r["source"]: (r["kind"], r["line"]) for r in house.read(second, "refusals.json")} == {
         "bad.mp4": ("unreadable_video", 2), "leak.mp4": ("leaks_evaluation", len(house.lines)),
     }  # fmt: skip
-    facts = house.read(second, "table.json")
+    facts = house.facts(second)
     assert [f["line"] for f in facts] == [1, *range(3, len(house.lines))] and [f["source"] for f in facts][0] == added["video_path"]
     by_place = {(s, r["clip_key"]): i for s, shard in enumerate(second.shards()) for i, r in enumerate(read_rows(house.store.local_path(shard)))}
     assert all(by_place[f["shard"], f["clip_key"]] == f["row"] for f in facts)
