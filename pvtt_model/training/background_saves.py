@@ -23,22 +23,29 @@ LAST_WAIT_S = 60.0
 
 
 class BackgroundSaves:
-    """save(step, folder) is called in a thread, with this rank's files of the state after `step` steps in `folder`."""
+    """save(step, folder, pinned) is called in a thread, with this rank's files of the state after `step` steps in `folder`.
 
-    def __init__(self, save: Callable[[int, Path], None], work: Path) -> None:
-        self.save, self.work = save, work
+    waited_s: what training waited for the last checkpoint that was begun: for the one before it, and for the copy.
+    """
+
+    def __init__(self, save: Callable[[int, Path, bool], None], work: Path) -> None:
+        self.save, self.work, self.waited_s = save, work, 0.0
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
-    def start(self, step: int, files: Mapping[str, Mapping[str, Tensor]], records: Sequence[dict[str, Any]] | None) -> None:
-        """Begin to write `files` (name -> tensors, which nobody changes any more) and, where given, the records; first waits for the one before.
+    def start(
+        self, step: int, copy: Callable[[], Mapping[str, Mapping[str, Tensor]]], records: Sequence[dict[str, Any]] | None, pinned: bool = False
+    ) -> None:
+        """Begin a checkpoint: copy() gives its files (name -> tensors that nobody changes any more), to which the records come where given.
 
-        Raises what went wrong with the one before.
+        First waits for the one before. Raises what went wrong with that.
         """
+        began = time.perf_counter()
         self.finish()
-        told = None if records is None else list(records)
-        self._thread = threading.Thread(target=self._run, args=(step, files, told), name=f"checkpoint-{step}", daemon=True)
+        args = step, copy(), None if records is None else list(records), pinned
+        self._thread = threading.Thread(target=self._run, args=args, name=f"checkpoint-{step}", daemon=True)
         self._thread.start()
+        self.waited_s = time.perf_counter() - began
 
     def check(self) -> None:
         """Raises what went wrong with a checkpoint that has ended; waits for none."""
@@ -58,7 +65,7 @@ class BackgroundSaves:
         if self._thread is not None:
             self._thread.join(LAST_WAIT_S)
 
-    def _run(self, step: int, files: Mapping[str, Mapping[str, Tensor]], records: Sequence[dict[str, Any]] | None) -> None:
+    def _run(self, step: int, files: Mapping[str, Mapping[str, Tensor]], records: Sequence[dict[str, Any]] | None, pinned: bool) -> None:
         try:
             folder = self.work / f"step{step:06d}-{time.monotonic_ns()}"
             folder.mkdir(parents=True)
@@ -66,6 +73,6 @@ class BackgroundSaves:
                 save_file(dict(tensors), folder / name)
             if records is not None:
                 (folder / STATE).write_text(json.dumps({"step": step, "records": records}))
-            self.save(step, folder)
+            self.save(step, folder, pinned)
         except BaseException as error:
             self._error = error

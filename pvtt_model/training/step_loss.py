@@ -43,9 +43,9 @@ class MicroBatch(NamedTuple):
 def make_micro_batch(
     stage: StageSpec, kept: Sequence[Sample] | KeptSamples, empty_text_LD: Tensor, max_text_tokens: int, draws: list[tuple[int, int]]
 ) -> MicroBatch:
-    """Noise, level, dropped conditions and the variants hang on the draw's number alone. Draws no number from torch's own generator: a thread may call it.
+    """Noise, level, dropped conditions and the variants hang on the draw's number alone.
 
-    Options that draw more draw last, so that they change no draw of before.
+    A thread may call it: it draws nothing from torch's own generator. Options that draw more draw last, so that they change no draw of before.
     """
     objective, seed = stage.objective, stage.train.seed
     generators = [torch.Generator().manual_seed(seed_of(seed, "noise", draw)) for draw, _ in draws]
