@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import ray
 
+from infra import termination
 from infra.ray_pool import WorkerLost, forget_idle, map_on_actors
 from infra.settings import Settings
 
@@ -150,12 +151,33 @@ def _worker(config: dict[str, Any]) -> None:
     import ray.train
 
     module, _, name = config["function"].partition(":")
+    termination.training.set()
     try:
         getattr(importlib.import_module(module), name)(config["payload"], Reporter(config["board"]))
     except config["hopeless"] as error:
         ray.get(config["board"].say.remote(HOPELESS, f"{type(error).__name__}: {error}"))
         raise
+    finally:
+        termination.training.clear()
     ray.train.report({"done": 1})
+
+
+def _watched_torch_config(backend: str, timeout_s: int) -> Any:
+    """Ray's own, whose workers note a SIGTERM instead of dying of it."""
+    from ray.train.torch import TorchConfig
+    from ray.train.torch.config import _TorchBackend
+
+    class Backend(_TorchBackend):
+        def on_start(self, worker_group: Any, backend_config: Any) -> None:
+            worker_group.execute(termination.watch)
+            super().on_start(worker_group, backend_config)
+
+    class Config(TorchConfig):
+        @property
+        def backend_cls(self) -> Any:
+            return Backend
+
+    return Config(backend=backend, timeout_s=timeout_s)
 
 
 def train_on_ray(
@@ -170,6 +192,7 @@ def train_on_ray(
     on_progress: Callable[[dict[str, Any]], None],
     hopeless: tuple[type[Exception], ...] = (ValueError, FloatingPointError),
     poll_s: float = 1.0,
+    collective_timeout_s: int = 300,
 ) -> None:
     """function(payload, reporter) on `num_workers` workers in one torch process group (NCCL or gloo). Returns when all are done.
 
@@ -177,11 +200,13 @@ def train_on_ray(
 
     A killed worker makes Ray restart all of them, at most `max_restarts` times; the function resumes from what it saved itself. Ray's
     own run name is new each time (Ray would report a finished run of the same name as a success and train nothing): whether a
-    training is done is the store's to say. An error of a `hopeless` type is not tried again: it is raised here as ValueError. Raises
+    training is done is the store's to say. collective_timeout_s: what a rank waits for the others in one exchange.
+
+    An error of a `hopeless` type is not tried again: it is raised here as ValueError. Raises
     WorkerLost for everything else that Ray could not mend.
     """
     from ray.train import FailureConfig, RunConfig, ScalingConfig  # here: it loads torch, 7 s of CPU, and the board's process would too
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
 
     must_fit(num_workers, num_workers if use_gpu else 0, f"training {name}", settings)
     board = _Board.remote()  # type: ignore[attr-defined]
@@ -189,7 +214,7 @@ def train_on_ray(
     trainer = TorchTrainer(
         _worker,
         train_loop_config={"function": function, "payload": payload, "board": board, "hopeless": hopeless},
-        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo", timeout_s=300),
+        torch_config=_watched_torch_config("nccl" if use_gpu else "gloo", collective_timeout_s),
         scaling_config=ScalingConfig(num_workers=num_workers, use_gpu=use_gpu, resources_per_worker={"CPU": 1 if use_gpu else threads}),
         run_config=RunConfig(
             name=f"{name}-{uuid.uuid4().hex[:6]}", storage_path=str(_ray_folder(settings)), failure_config=FailureConfig(max_failures=max_restarts)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
 from infra.store.base import ObjectMissing, ObjectStore
@@ -34,9 +34,12 @@ class StepCheckpoints:
             stored.append(StoredFile(name=path.name, key=key, bytes=path.stat().st_size, sha256=sha256_of_file(path)))
         return stored
 
-    def commit(self, step: int, files: Sequence[StoredFile]) -> None:
-        """All ranks' files are there: the checkpoint exists. Made again after damage, the new one counts; the lease keeps writers apart."""
-        record = {"step": step, "files": [f.model_dump() for f in files]}
+    def commit(self, step: int, files: Sequence[StoredFile], pinned: bool = False) -> None:
+        """All ranks' files are there: the checkpoint exists. Made again after damage, the new one counts; the lease keeps writers apart.
+
+        pinned: `prune` leaves it.
+        """
+        record = {"step": step, "files": [f.model_dump() for f in files]} | ({"pinned": True} if pinned else {})
         self.store.put_bytes(f"{self._folder(step)}commit.json", json.dumps(record).encode())
 
     def steps(self) -> list[int]:
@@ -59,11 +62,30 @@ class StepCheckpoints:
                 log.warning("step checkpoint %d is refused (%s); trying the one before", step, error)
         return None
 
-    def prune(self, keep: int) -> None:
-        """Delete all but the newest `keep`; the commit goes first, so that half a checkpoint never counts."""
+    def fetch_first(self, folder: Path, names: Sequence[str], steps: Iterable[int]) -> tuple[int, Path] | None:
+        """As fetch_last, of these steps in this order: those that are committed."""
+        committed = set(self.steps())
+        for step in steps:
+            if step in committed:
+                try:
+                    return step, self._fetch(step, folder / f"step{step:06d}", names)
+                except (ValueError, ObjectMissing) as error:
+                    log.warning("step checkpoint %d is refused (%s); trying the next best", step, error)
+        return None
+
+    def prune(self, keep: int, also: Collection[int] = ()) -> None:
+        """Delete all but the newest `keep`, `also` and those pinned; the commit goes first, so that half a checkpoint never counts."""
         for step in self.steps()[:-keep]:
+            if step in also or self._is_pinned(step):
+                continue
             self.store.delete([f"{self._folder(step)}commit.json"])
             self.store.delete([info.key for info in self.store.list(self._folder(step))])
+
+    def _is_pinned(self, step: int) -> bool:
+        try:
+            return bool(json.loads(self.store.get_bytes(f"{self._folder(step)}commit.json")).get("pinned"))
+        except (ValueError, ObjectMissing):
+            return False
 
     def _folder(self, step: int) -> str:
         return f"{self.prefix}{step:06d}/"

@@ -16,6 +16,7 @@ class PlaceRef(NamedTuple):
     conditions: StoredFile
     row: int
     bucket: tuple[int, int]  # width and height of its frames
+    selected: bool = False  # one of the best, data.selected_share of what is seen
 
 
 class TrainPayload(NamedTuple):

@@ -12,11 +12,12 @@ from prefect import get_run_logger, task
 from infra.artifact_store import ArtifactStore
 from infra.settings import Settings, settings
 from infra.step_checkpoints import StepCheckpoints
+from infra.watchdog import who_hangs
 from pvtt_model.artifacts import ArtifactRef, Manifest, Planned, StoredFile
 from pvtt_model.chain import checkpoint_artifact
 from pvtt_model.preflight.check import as_lines, refuse
 from pvtt_model.specs import DataSpec, RecipeSpec, StageSpec, VideoSpec
-from pvtt_model.training.records import STATE, TRAINED, released_file, summary_of
+from pvtt_model.training.records import STATE, TRAINED, by_validation, released_file, summary_of
 from pvtt_model.training.trained_tensors import ADAPTER, BACKBONE, LORA, split_trainable
 from tasks.clip_table import Curated, clip_places
 from tasks.edit_work import ClipPlace
@@ -66,9 +67,15 @@ def select_pairs(places: dict[str, tuple[Any, dict[str, Any]]], data: DataSpec, 
     return [place for place, _ in train[: data.max_pairs]]
 
 
-def place_ref(place: ClipPlace, fact: dict[str, Any], video: VideoSpec) -> PlaceRef:
+def selected_keys(chosen: dict[str, dict[str, Any]], data: DataSpec) -> set[str]:
+    """Of the chosen clips (key -> fact) the best data.selected_pairs by the masks' quality score; none where nothing is selected."""
+    best = sorted(chosen, key=lambda key: (-chosen[key]["quality"], key))
+    return set(best[: data.selected_pairs or 0])
+
+
+def place_ref(place: ClipPlace, fact: dict[str, Any], video: VideoSpec, selected: bool = False) -> PlaceRef:
     """What a training worker is told of a clip; its bucket by the source's size, as when it was encoded."""
-    return PlaceRef(place.clip_key, place.latents, place.conditions, place.row, video.bucket_of(fact["width"], fact["height"]))
+    return PlaceRef(place.clip_key, place.latents, place.conditions, place.row, video.bucket_of(fact["width"], fact["height"]), selected)
 
 
 def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, stage_name: str, data: Curated, previous: ArtifactRef | None) -> Manifest:
@@ -78,6 +85,7 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, stage_name
     start_only_where_it_can_end(stage, where)
     usable = clip_places(store, data)
     chosen = select_pairs(usable, stage.data, stage_name)
+    selected = selected_keys({p.clip_key: usable[p.clip_key][1] for p in chosen}, stage.data)
     before = store.manifest(previous) if previous and stage.init_from == "previous" else None
     earlier = recipe.stages[index - 1]
     carried = trained_files(before) if before else None
@@ -88,7 +96,7 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, stage_name
         planned=planned,
         recipe=recipe,
         stage_index=index,
-        places=tuple(place_ref(p, usable[p.clip_key][1], recipe.latents.video) for p in chosen),
+        places=tuple(place_ref(p, usable[p.clip_key][1], recipe.latents.video, p.clip_key in selected) for p in chosen),
         empty_text=store.manifest(data.conditions).file(EMPTY_TEXT),
         init=carried,
         init_is_partial=any(getattr(earlier, part) != getattr(stage, part) for part in ("backbone", "reference", "lora")),
@@ -131,6 +139,10 @@ def _train(payload: TrainPayload, steps: StepCheckpoints, stage_name: str, where
     def on_progress(board: dict[str, Any]) -> None:
         if board.get("warnings") and "warnings" not in said:
             get_run_logger().warning("%s", board["warnings"])
+        hangs = who_hangs(board)
+        if hangs and hangs != said.get("hangs"):
+            said["hangs"] = hangs
+            get_run_logger().warning("stage %s: %s", stage_name, hangs)
         said.update(board)
         if "step" in board:
             record = board["step"]
@@ -141,6 +153,7 @@ def _train(payload: TrainPayload, steps: StepCheckpoints, stage_name: str, where
     train_on_ray(
         "tasks.train_worker:train_worker", payload, name=payload.planned.version, settings=where, num_workers=parallel.num_workers,
         use_gpu=parallel.accelerator == "gpu", max_restarts=stage.train.max_worker_restarts, on_progress=on_progress,
+        collective_timeout_s=max(300, int(stage.train.hang_timeout_s) + 60),
     )  # fmt: skip
     return said
 
@@ -165,12 +178,12 @@ def _commit(
     stage = recipe.stages[index]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        released = released_file(stage.train)
-        found = steps.fetch_last(folder, [released, STATE])
+        found = steps.fetch_last(folder, [released_file(stage.train), STATE])
         if found is None or found[0] != stage.train.steps:
             raise RuntimeError(f"training ended without its last checkpoint: wanted step {stage.train.steps}, found {found and found[0]}. Run again.")
         records = json.loads((found[1] / STATE).read_text())["records"]
-        trained = load_file(found[1] / released)
+        released = _released(steps, folder, found, records, stage)
+        trained = load_file(released[1] / released_file(stage.train))
         broken = [key for key, tensor in trained.items() if not np.isfinite(tensor).all()]
         if broken:
             raise FloatingPointError(f"stage '{stage.name}' ended with {len(broken)} tensors that are not finite, e.g. {broken[0]}. Lower optim.lr.")
@@ -197,9 +210,23 @@ def _commit(
         "pairs": len(clip_keys),
         "trained_parameters": counts,
         "resumed_at": said.get("resumed_at", 0),
+        **({"released_step": released[0]} if stage.train.release == "best" else {}),
         "carried_over": said.get("carried_over"),
     }
     return store.commit(planned, files, summary)
+
+
+def _released(steps: StepCheckpoints, folder: Path, last: tuple[int, Path], records: list[dict[str, Any]], stage: StageSpec) -> tuple[int, Path]:
+    """(step, folder) of the state that becomes the checkpoint: the last, or of the least validation loss; of damaged ones the next best."""
+    if stage.train.release == "last":
+        return last
+    found = steps.fetch_first(folder / "best", [released_file(stage.train)], by_validation(records))
+    if found is None:
+        raise RuntimeError(
+            f"stage '{stage.name}' is to release its best state by validation, and none of those validated is kept whole "
+            f"(validated after steps {sorted(by_validation(records))}). Validate in training, or set train.release='last'."
+        )
+    return found
 
 
 def _show(store: ArtifactStore, manifest: Manifest, stage_name: str) -> None:

@@ -24,6 +24,7 @@ from pvtt_model.preflight.stage import worker_checks
 from pvtt_model.preflight.weights import files_checks
 from pvtt_model.specs import RecipeSpec, StageSpec
 from pvtt_model.training.loop import Resume, train
+from pvtt_model.training.out_of_memory import DoesNotFit, is_out_of_memory, what_would_fit
 from pvtt_model.training.records import EMA, STATE, TRAINED, rank_files_for
 from pvtt_model.training.samples import Place, Shard
 from pvtt_model.training.teacher import build_teacher, load_trainable, load_trainable_files
@@ -57,15 +58,22 @@ def train_worker(payload: TrainPayload, reporter: Reporter) -> None:
         if rank == 0:
             reporter.say("carried_over", {name: len(keys) for name, keys in report.items()})
     shards = {file.key: _shard(store, file, stage.data.read) for p in payload.places for file in (p.latents, p.conditions)}
-    places = [Place(p.clip_key, shards[p.latents.key], shards[p.conditions.key], p.row, p.bucket) for p in payload.places]
+    places = [Place(p.clip_key, shards[p.latents.key], shards[p.conditions.key], p.row, p.bucket, p.selected) for p in payload.places]
     empty = load_file(store.local_path(payload.empty_text))["text_LD"].float()
     with tempfile.TemporaryDirectory(dir=_scratch(where.scratch)) as work:
         resume = _resume(checkpoints, Path(work), lambda there: _files_to_resume(stage, rank, there))
         if rank == 0:
             reporter.say("resumed_at", resume.step if resume else 0)
-        hooks = StoreHooks(checkpoints, reporter, stage.train.keep_checkpoints)
+        hooks = StoreHooks(checkpoints, reporter, stage.train)
         models = _loss_models(payload.recipe) if stage.objective.identity_weight else None
-        train(stage, teacher, places, empty, payload.recipe.conditions.max_text_tokens, hooks, Path(work), resume, models)
+        try:
+            train(stage, teacher, places, empty, payload.recipe.conditions.max_text_tokens, hooks, Path(work), resume, models)
+        except (MemoryError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                raise DoesNotFit(what_would_fit(error, payload.recipe, stage, here=int(os.environ.get("LOCAL_WORLD_SIZE", "1")))) from error
+            raise
+        finally:
+            hooks.close()
 
 
 def _loss_models(recipe: RecipeSpec) -> LossModels:

@@ -124,7 +124,24 @@ class TrainSpec(Spec):
     release_ema: bool = Added(
         False, description="the artifact holds the average in the last values' place: edits, later stages and the release have it"
     )
+    keep_every_epoch: bool = Execution(False, description="also a checkpoint at the end of every epoch, which stays")
+    release: Literal["last", "best"] = Added(
+        "last",
+        description="the state that becomes the stage's checkpoint: after the last step, or the one of the least validation loss",
+    )
+    on_bad_loss: Literal["stop", "skip"] = Added(
+        "stop",
+        description="a loss or gradient that is not finite, or a spike: stop the training, or leave the step out (no parameter changes) and go on",
+    )
+    spike_factor: Annotated[float, Field(gt=1)] | None = Added(
+        None, description="a loss above this many times the median of the last 50 steps is a spike; None: none is"
+    )
+    max_skipped: Annotated[int, Field(ge=0)] = Added(10, description="skipped steps in a row after which the training stops all the same")
     max_worker_restarts: Annotated[int, Field(ge=0)] = Execution(3)
+    hang_timeout_s: Annotated[float, Field(gt=0)] = Execution(
+        1800.0,
+        description="no rank gets any further for so long: it is said which hangs and in what, and all are started anew from the last checkpoint",
+    )
 
     @model_validator(mode="after")
     def _average_to_release(self) -> TrainSpec:
@@ -149,6 +166,19 @@ class DataSpec(Spec):
     min_pairs: Positive = 1
     max_pairs: Positive | None = None
     select: Literal["first", "best"] = Field(default="first", description="best: by the masks' quality score, highest first")
+    selected_pairs: Positive | None = Added(None, description="so many of the pairs, the best by the masks' quality score, are the selected ones")
+    selected_share: Annotated[float, Field(gt=0, lt=1)] | None = Added(
+        None, description="the selected pairs' part of what is seen; each of the others is seen too, at least once an epoch"
+    )
+    prefetch: Annotated[int, Field(ge=0)] = Execution(4, description="micro-batches read and collated ahead, each by a thread; 0: read when needed")
     read: Literal["cache", "ranges"] = Execution(
         "cache", description="cache: each worker fetches whole shards before it starts; ranges: one request a row, for data that no disk here holds"
     )
+
+    @model_validator(mode="after")
+    def _share_of_something(self) -> DataSpec:
+        if (self.selected_pairs is None) != (self.selected_share is None):
+            raise ValueError(
+                "data.selected_pairs and data.selected_share belong together: how many pairs are selected, and their part of what is seen."
+            )
+        return self

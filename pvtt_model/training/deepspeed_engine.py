@@ -7,6 +7,7 @@ tensors (rank 0), each rank's share of the optimizer (pieces.py), and a few numb
 from __future__ import annotations
 
 import contextlib
+import math
 from typing import Any
 
 import deepspeed
@@ -61,6 +62,7 @@ class DeepSpeedEngine(StatefulEngine):
         self.replicated = parallel.replicated
         trainable = self.trainable = [p for p in teacher.parameters() if p.requires_grad]
         self._plain_norm: float | None = None
+        self._dropped = False
         config = deepspeed_config(parallel, optim)
         self.engine, *_ = deepspeed.initialize(model=teacher, model_parameters=trainable, optimizer=adamw_of(trainable, optim), config=config)
         self.optim, self.steps = optim, steps
@@ -95,12 +97,40 @@ class DeepSpeedEngine(StatefulEngine):
         return self.engine(*args)
 
     def backward(self, loss: Tensor) -> None:
-        """One micro-batch; DeepSpeed divides by the accumulation."""
+        """One micro-batch; DeepSpeed divides by the accumulation. The last one of a step steps the optimizer, unless the gradients are not finite."""
         self.engine.backward(loss)
+        self._dropped = False
         if self.zero_stage == 0 and self.engine.is_gradient_accumulation_boundary():
             grads = [p.grad for p in self.trainable if p.grad is not None]
             self._plain_norm = float(torch.nn.utils.get_total_norm(grads)) if grads else None  # DeepSpeed keeps none without ZeRO and bf16
+            if self._plain_norm is not None and not math.isfinite(self._plain_norm):
+                return self._drop_plain()
         self.engine.step()  # steps at the accumulation's boundary only
+
+    def backward_and_drop(self, loss: Tensor) -> None:
+        """The last micro-batch of a step that is to change nothing: no parameter, no moment, no count of steps. Every rank must call it.
+
+        With ZeRO this is DeepSpeed's own way with gradients that are not finite, which it drops on all ranks; without, they are dropped here.
+        """
+        if self.zero_stage == 0:
+            self.engine.backward(loss)
+            return self._drop_plain()
+        self.backward(loss * math.nan)
+
+    def _drop_plain(self) -> None:
+        self._dropped = True
+        self.engine.set_gradient_accumulation_boundary(False)
+        self.engine.step()  # counts the micro-batch and does no more
+        self.engine.set_gradient_accumulation_boundary(None)
+        for p in self.trainable:
+            p.grad = None
+        if hasattr(self.engine.optimizer, "clear_hp_grads"):
+            self.engine.optimizer.clear_hp_grads()
+
+    @property
+    def dropped(self) -> bool:
+        """Whether the step just taken changed nothing; the same on every rank."""
+        return self._dropped or bool(getattr(self.engine.optimizer, "overflow", False))
 
     def grad_norm(self) -> float:
         norm = self.engine.get_global_grad_norm()

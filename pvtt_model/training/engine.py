@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pvtt_model.specs import OptimSpec, ParallelSpec
-from pvtt_model.training.pieces import Master, load_pieces, save_pieces
+from pvtt_model.training.pieces import Master, load_pieces, pieces_of
 from pvtt_model.training.schedule import lr_at
 from pvtt_model.training.teacher import Teacher
 
@@ -55,8 +55,17 @@ class Engine(Protocol):
         """What this rank's AdamW steps on."""
         ...
 
-    def save_rank(self, path: Path) -> None:
-        """This rank's share of masters and moments, by the parameters' names; see pieces.py."""
+    def backward_and_drop(self, loss: Tensor) -> None:
+        """The last micro-batch of a step that is to change nothing: no parameter, no moment, no count of steps. Every rank must call it."""
+        ...
+
+    @property
+    def dropped(self) -> bool:
+        """Whether the step just taken changed nothing, by backward_and_drop or as its gradient is not finite; the same on every rank."""
+        ...
+
+    def rank_state(self) -> dict[str, Tensor]:
+        """A copy of this rank's share of masters and moments, by the parameters' names; see pieces.py."""
         ...
 
     def load_rank(self, path: Path) -> None:
@@ -84,9 +93,9 @@ class StatefulEngine:
             group["lr"] = lr
         return lr
 
-    def save_rank(self, path: Path) -> None:
+    def rank_state(self) -> dict[str, Tensor]:
         idle = self.replicated and torch.distributed.is_initialized() and torch.distributed.get_rank() > 0
-        save_pieces([] if idle else self.masters(), self.adamw, path)
+        return pieces_of([] if idle else self.masters(), self.adamw)
 
     def load_rank(self, path: Path) -> None:
         load_pieces(self.masters(), self.adamw, sorted(path.parent.glob("rank*.safetensors")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 
 from pvtt_model.training.samples import Place, Sample, read_sample
@@ -22,6 +23,7 @@ class KeptSamples:
         self.buckets = tuple(sizes.index(place.bucket) for place in places)  # of each sample its bucket's number
         self.left_bytes = most_bytes
         self._kept: dict[int, Sample] = {}
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self.places)
@@ -32,7 +34,8 @@ class KeptSamples:
         if kept is None:
             kept = read_sample(self.places[index], self.injection)
             size = kept.num_bytes()
-            if size <= self.left_bytes:
-                self._kept[index] = kept
-                self.left_bytes -= size
+            with self._lock:  # threads read ahead; who reads a sample at the same time as another finds it kept
+                if index not in self._kept and size <= self.left_bytes:
+                    self._kept[index] = kept
+                    self.left_bytes -= size
         return kept

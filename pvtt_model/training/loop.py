@@ -15,31 +15,47 @@ from typing import NamedTuple, Protocol
 
 import torch
 import torch.distributed as dist
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from pvtt_model.objectives.identity import LossModels
 from pvtt_model.objectives.level_bins import LevelTally, level_record
 from pvtt_model.objectives.reference_reconstruction import attach_probe
 from pvtt_model.specs import StageSpec
+from pvtt_model.training.background_saves import BackgroundSaves
+from pvtt_model.training.bad_steps import answer, what_is_wrong
 from pvtt_model.training.ema import Ema
 from pvtt_model.training.engine import Engine, build_engine
-from pvtt_model.training.kept_samples import KeptSamples
-from pvtt_model.training.records import EMA, STATE, TRAINED, rank_file
+from pvtt_model.training.prefetch import Samples
+from pvtt_model.training.records import EMA, STATE, TRAINED, is_best, rank_file
 from pvtt_model.training.samples import Place
-from pvtt_model.training.schedule import samples_of
-from pvtt_model.training.step_loss import micro_batch_loss
+from pvtt_model.training.schedule import ends_epoch
+from pvtt_model.training.step_loss import loss_of
 from pvtt_model.training.teacher import Teacher, load_trainable
 
 
 class Hooks(Protocol):
-    """What the loop tells its surroundings."""
+    """What the loop tells its surroundings. A class of its own that derives from this one need only write what it wants to hear."""
+
+    def at(self, step: int, doing: str) -> None:
+        """Called by each rank as it goes on: in step `step` (from 0) it now begins 'micro-batch 2 of 4', 'step', 'validation', 'checkpoint'."""
 
     def on_step(self, record: dict[str, float]) -> None:
         """Called by every rank after every step, with the same record."""
 
-    def save(self, step: int, folder: Path) -> None:
-        """Called by every rank after every checkpoint_every_steps steps and after the last: this rank's files of the state after `step` steps."""
+    def save(self, step: int, folder: Path, pinned: bool) -> None:
+        """This rank's files of the state after `step` steps, called by every rank, in the same order, in a thread while training goes on.
+
+        pinned: it stays, however many come after it (an epoch's end). The best by validation so far is in the records.
+        """
+
+    def stop_asked(self) -> bool:
+        """Whether this rank's machine is about to be taken away: all save the state after this step, and stop."""
+        return False
+
+
+class Interrupted(RuntimeError):
+    """Training was asked to stop; the state was saved, and the next start goes on from it."""
 
 
 class Resume(NamedTuple):
@@ -61,11 +77,12 @@ def train(
     resume: Resume | None = None,
     models: LossModels | None = None,
 ) -> list[dict[str, float]]:
-    """Train `teacher` for stage.train.steps steps in all; returns one record a step: step, loss, lr, grad_norm, samples_per_s, and the loss by
-    noise level as level_bins.level_record has it.
+    """Train `teacher` for stage.train.steps steps in all; returns one record a step: step, loss, lr, grad_norm, samples_per_s, the seconds waited
+    for data and for the last checkpoint (data_wait_s, checkpoint_wait_s), `skipped` for a step left out, and the loss by noise level as
+    level_bins.level_record has it.
 
-    models: what objective.identity_weight looks through. Raises ValueError for no samples, FloatingPointError for a loss that is not finite,
-    naming the clips of the batch.
+    models: what objective.identity_weight looks through. Raises ValueError for no samples, FloatingPointError for a loss that is not finite
+    or a spike (by stage.train.on_bad_loss), naming the clips of the batch, Interrupted where a rank was asked to stop.
     """
     if not places:
         raise ValueError(f"stage '{stage.name}' has no samples. Look at the masks' table: every clip was refused or held out.")
@@ -88,65 +105,108 @@ def train(
     if resume is not None:
         engine.load_rank(resume.folder / rank_file(rank))
     ema = Ema(engine, stage.train.ema_decay, resume.folder / EMA if resume else None) if stage.train.ema_decay is not None else None
-    samples = KeptSamples(places, injection=stage.reference.injection)
-    for step in range(len(records), stage.train.steps):
-        records.append(_step(stage, engine, samples, empty_text_LD, max_text_tokens, step, rank, world, models))
-        if ema is not None:
-            ema.update(step)
-        hooks.on_step(records[-1])
-        if (step + 1) % stage.train.checkpoint_every_steps == 0 or step + 1 == stage.train.steps:
-            hooks.save(step + 1, _write_state(engine, teacher, records, work / f"step{step + 1:06d}-rank{rank}", rank, ema))
+    saves = BackgroundSaves(hooks.save, work)
+    data = Samples(stage, places, empty_text_LD, max_text_tokens, rank, world, engine.device, first_step=len(records))
+    try:
+        while len(records) < stage.train.steps:
+            waited_s, saves.waited_s = saves.waited_s, 0.0
+            records.append(_step(stage, engine, data, records, rank, world, hooks, models) | {"checkpoint_wait_s": waited_s})
+            if ema is not None and not records[-1].get("skipped"):
+                ema.update(len(records) - 1)
+            hooks.on_step(records[-1])
+            stop = _any_rank(hooks.stop_asked(), world, engine.device)
+            if stop or _is_due(stage, records, data.epoch_samples):
+                hooks.at(len(records) - 1, "checkpoint")
+                pinned = stage.train.keep_every_epoch and ends_epoch(len(records) - 1, data.epoch_samples, stage.parallel.global_batch)
+                saves.start(len(records), lambda: _files(engine, teacher, rank, ema), records if rank == 0 else None, pinned)
+            saves.check()
+            if stop:
+                saves.finish()
+                raise Interrupted(
+                    f"stage '{stage.name}' was asked to stop; the state after step {len(records)} is saved. Run again to go on from it."
+                )
+        hooks.at(len(records) - 1, "checkpoint")
+        saves.finish()
+    finally:
+        data.close()
+        saves.leave()
     return records
 
 
+def _is_due(stage: StageSpec, records: list[dict[str, float]], epoch_samples: int) -> bool:
+    """Whether the state after the last of the records is to be saved."""
+    done, spec = len(records), stage.train
+    if done % spec.checkpoint_every_steps == 0 or done == spec.steps:
+        return True
+    if spec.keep_every_epoch and ends_epoch(done - 1, epoch_samples, stage.parallel.global_batch):
+        return True
+    return spec.release == "best" and is_best(records)
+
+
+def _any_rank(here: bool, world: int, device: torch.device) -> bool:
+    if world == 1:
+        return here
+    told = torch.tensor([int(here)], device=device)
+    dist.all_reduce(told, op=dist.ReduceOp.MAX)
+    return bool(told.item())
+
+
 def _step(
-    stage: StageSpec, engine: Engine, kept: KeptSamples, empty_text_LD: Tensor, max_text_tokens: int, step: int, rank: int, world: int,
-    models: LossModels | None,
+    stage: StageSpec, engine: Engine, data: Samples, records: list[dict[str, float]], rank: int, world: int, hooks: Hooks, models: LossModels | None
 ) -> dict[str, float]:  # fmt: skip
-    started = time.perf_counter()
-    tally = LevelTally()
-    lr = engine.set_lr(step)
-    total = torch.zeros((), dtype=torch.float64)
-    for accum in range(stage.parallel.grad_accum):
-        draws = samples_of(
-            step, rank, accum, seed=stage.train.seed, num_samples=len(kept),
-            micro_batch=stage.parallel.micro_batch, num_workers=world, grad_accum=stage.parallel.grad_accum, buckets=kept.buckets,
-        )  # fmt: skip
-        loss = micro_batch_loss(stage, engine, kept, empty_text_LD, max_text_tokens, draws, models, tally)
-        if not torch.isfinite(loss):
-            clips = [kept.places[index].clip_key for _, index in draws]
-            raise FloatingPointError(f"loss is {float(loss)} in step {step} on clips {clips}. Look at these clips, or lower optim.lr ({lr:g}).")
-        engine.backward(loss)
-        total += loss.detach().double().cpu() / stage.parallel.grad_accum
+    """One step. All ranks know its loss before the last backward pass, in which the optimizer steps: there it is decided whether it may."""
+    step, started, waited_s = len(records), time.perf_counter(), 0.0
+    tally, lr, accums = LevelTally(), engine.set_lr(step), stage.parallel.grad_accum
+    total, seen, skipped = torch.zeros((), dtype=torch.float64), [], False
+    for accum in range(accums):
+        hooks.at(step, f"micro-batch {accum + 1} of {accums}")
+        made, micro_s = data.next()
+        waited_s += micro_s
+        loss = loss_of(stage, engine, made, models, tally)
+        here = loss.detach().double().cpu()
+        seen += [(data.clip_key(index), float(here)) for _, index in made.draws]
+        total += here / accums
+        if accum + 1 < accums:
+            engine.backward(loss)
+            continue
+        hooks.at(step, "the loss of all ranks")
+        total = _mean(total, world, engine.device)
+        wrong = what_is_wrong(float(total), records, stage.train)
+        if wrong is not None:
+            answer(stage.train, records, step, lr, wrong, seen)
+        hooks.at(step, "step")
+        (engine.backward if wrong is None else engine.backward_and_drop)(loss)
+        if wrong is None and engine.dropped:
+            answer(stage.train, records, step, lr, "the gradient is not finite", seen)
+        skipped = engine.dropped
     packed = tally.packed()
     if world > 1:
         packed_on = packed.to(engine.device)
         dist.all_reduce(packed_on)
         packed = packed_on.cpu()
-        total_on = total.to(engine.device)
-        dist.all_reduce(total_on)
-        total = total_on.cpu() / world
     seconds = time.perf_counter() - started
     norm = engine.grad_norm()
     return {
         "step": step,
         "loss": float(total),
         "lr": lr,
-        "grad_norm": norm if math.isfinite(norm) else -1.0,
+        "grad_norm": norm if math.isfinite(norm) and not skipped else -1.0,
         "samples_per_s": stage.parallel.global_batch / seconds,
         "workers": world,
-        **level_record(packed),
+        "data_wait_s": waited_s,
+        **({"skipped": 1.0} if skipped else level_record(packed)),
     }
 
 
-def _write_state(engine: Engine, teacher: Teacher, records: list[dict[str, float]], folder: Path, rank: int, ema: Ema | None) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    trained = engine.trained(teacher)
-    averages = ema.tensors() if ema is not None else None
-    engine.save_rank(folder / rank_file(rank))
-    if rank == 0:
-        save_file(trained, folder / TRAINED)
-        if averages is not None:
-            save_file(averages, folder / EMA)
-        (folder / STATE).write_text(json.dumps({"step": len(records), "records": records}))
-    return folder
+def _mean(total: Tensor, world: int, device: torch.device) -> Tensor:
+    if world == 1:
+        return total
+    total_on = total.to(device)
+    dist.all_reduce(total_on)
+    return total_on.cpu() / world
+
+
+def _files(engine: Engine, teacher: Teacher, rank: int, ema: Ema | None) -> dict[str, dict[str, Tensor]]:
+    """This rank's files of a checkpoint, copied into the CPU's memory. Every rank must call it (ZeRO-3 gathers)."""
+    files = {TRAINED: engine.trained(teacher)} | ({EMA: ema.tensors()} if ema is not None else {})
+    return {rank_file(rank): engine.rank_state()} | (files if rank == 0 else {})

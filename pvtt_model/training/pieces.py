@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 STEP = "step"  # of the state, how many steps AdamW has taken
@@ -43,8 +42,8 @@ def whole(name: str, tensor: Tensor) -> Master:
     return Master(tensor, (Piece(name, 0, tensor.numel(), 0),))
 
 
-def save_pieces(masters: Sequence[Master], adamw: torch.optim.Optimizer, path: Path) -> None:
-    """The masters' numbers and AdamW's state of them, on this rank. No masters: a file that says that others hold all."""
+def pieces_of(masters: Sequence[Master], adamw: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The masters' numbers and AdamW's state of them on this rank, copied. Of no masters none, which says that others hold all."""
     tensors: dict[str, Tensor] = {}
     for master in masters:
         state = {MASTER: master.tensor, **adamw.state.get(master.tensor, {})}
@@ -55,7 +54,7 @@ def save_pieces(masters: Sequence[Master], adamw: torch.optim.Optimizer, path: P
             flat = value.detach().flatten()
             for piece in master.pieces:
                 tensors[f"{piece.name}@{piece.start}/{key}"] = flat[piece.at : piece.at + piece.count].float().cpu().clone()
-    save_file(tensors, path)
+    return tensors
 
 
 class _Stored(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -39,10 +40,23 @@ def summary_of(records: Sequence[dict[str, float]]) -> dict[str, Any]:
     last = records[-1]["loss"]
     workers = [record.get("workers") for record in records]  # which steps an early training's records leave open
     changes = [f"{count} from step {i}" for i, count in enumerate(workers) if count is not None and (i == 0 or workers[i - 1] != count)]
-    return {
+    said = {
         "steps": len(records),
         "final_loss": last,
         "final_loss_hex": last.hex(),
         "first_loss": records[0]["loss"],
         "workers": ", ".join(changes) or None,
     }
+    skipped = sum(1 for r in records if r.get("skipped"))
+    return said | ({"skipped_steps": skipped} if skipped else {})
+
+
+def by_validation(records: Sequence[dict[str, Any]]) -> list[int]:
+    """The steps done (1 after the first) whose state was validated, the least loss first, the earlier of equals first."""
+    told = [(r["validation"], r["step"] + 1) for r in records if math.isfinite(r.get("validation", math.nan))]
+    return [step for _, step in sorted(told)]
+
+
+def is_best(records: Sequence[dict[str, Any]]) -> bool:
+    """Whether the state after the last of the records is the best of those validated."""
+    return by_validation(records)[:1] == [records[-1]["step"] + 1]

@@ -30,6 +30,7 @@ class Place(NamedTuple):
     conditions_shard: Shard
     row: int
     bucket: tuple[int, int] | None = None  # width and height of its frames; a batch holds one bucket's samples
+    selected: bool = False  # one of the best, data.selected_share of what is seen
 
 
 class Batch(NamedTuple):

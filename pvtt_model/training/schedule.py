@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
@@ -48,6 +49,33 @@ def samples_of(
     number = (step * grad_accum + accum) * num_workers + rank
     bucket, nth = _micro_batch(seed, number, micro_batch, labels)
     return [(number * micro_batch + i, _sample(seed, bucket, nth * micro_batch + i, labels)) for i in range(micro_batch)]
+
+
+def weighted(selected: Sequence[bool], share: float | None) -> tuple[int, ...]:
+    """The samples that make up an epoch, by index, some more than once: `share` of them are selected ones, to the nearest whole number.
+
+    The group that is to be seen more than its number says is repeated: each of its samples as often as the others but for one, the first ones
+    more often; the other group is seen once. So nothing is left out, and the order is samples_of's over the places of this list: a pure
+    function of seed and step. None, or a group that is empty: every sample once. Survey 10.1, stage 3: more of the data of high quality.
+    """
+    every = tuple(range(len(selected)))
+    groups = [i for i in every if selected[i]], [i for i in every if not selected[i]]
+    if share is None or not all(groups):
+        return every
+    chosen, others = groups
+    wanted = max(len(chosen), round(len(others) * share / (1 - share)))
+    if wanted > len(chosen):
+        return tuple(sorted(_repeated(chosen, wanted) + others))
+    return tuple(sorted(chosen + _repeated(others, max(len(others), round(len(chosen) * (1 - share) / share)))))
+
+
+def _repeated(indices: list[int], count: int) -> list[int]:
+    return [indices[i % len(indices)] for i in range(count)]
+
+
+def ends_epoch(step: int, epoch_samples: int, global_batch: int) -> bool:
+    """Whether an epoch's last sample is seen in step `step` (from 0)."""
+    return (step + 1) * global_batch // epoch_samples > step * global_batch // epoch_samples
 
 
 def _micro_batch(seed: int, number: int, size: int, buckets: tuple[int, ...]) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,23 +24,31 @@ from pvtt_model.training.samples import Batch, Sample, collate
 from pvtt_model.training.schedule import seed_of
 
 
-def micro_batch_loss(
-    stage: StageSpec,
-    engine: Engine,
-    kept: Sequence[Sample] | KeptSamples,
-    empty_text_LD: Tensor,
-    max_text_tokens: int,
-    draws: list[tuple[int, int]],
-    models: LossModels | None = None,
-    tally: LevelTally | None = None,
-) -> Tensor:
-    """Mean loss of one micro-batch. Noise, level, dropped conditions and the variants hang on the draw's number alone; LoRA's dropout too.
+class MicroBatch(NamedTuple):
+    """All that the loss of one micro-batch is asked, on the CPU: what hangs on the draws alone, and so can be made ahead."""
 
-    `tally` takes the plain flow loss by noise level. Options that draw more draw last, so that they change no draw of before.
+    draws: list[tuple[int, int]]
+    batch: Batch
+    noise_BCFHW: Tensor
+    sigma_B: Tensor
+    has_reference_B: Tensor
+
+    def pinned(self) -> MicroBatch:
+        """In memory that a GPU reads by itself."""
+        reference = type(self.batch.reference)(*(None if t is None else t.pin_memory() for t in self.batch.reference))
+        batch = type(self.batch)(*(t.pin_memory() if isinstance(t, Tensor) else reference for t in self.batch))
+        return MicroBatch(self.draws, batch, *(t.pin_memory() for t in self[2:]))
+
+
+def make_micro_batch(
+    stage: StageSpec, kept: Sequence[Sample] | KeptSamples, empty_text_LD: Tensor, max_text_tokens: int, draws: list[tuple[int, int]]
+) -> MicroBatch:
+    """Noise, level, dropped conditions and the variants hang on the draw's number alone.
+
+    A thread may call it: it draws nothing from torch's own generator. Options that draw more draw last, so that they change no draw of before.
     """
-    objective, seed, kind = stage.objective, stage.train.seed, engine.teacher.kind
+    objective, seed = stage.objective, stage.train.seed
     generators = [torch.Generator().manual_seed(seed_of(seed, "noise", draw)) for draw, _ in draws]
-    torch.manual_seed(seed_of(seed, "dropout", draws[0][0]))
     samples = [kept[index] for _, index in draws]
     keep_text = [bool(torch.rand((), generator=g) >= objective.text_dropout) for g in generators]
     keep_reference = [bool(torch.rand((), generator=g) >= objective.reference_dropout) for g in generators]
@@ -52,10 +61,31 @@ def micro_batch_loss(
     if objective.joint_dropout:
         both = [bool(torch.rand((), generator=g) < objective.joint_dropout) for g in generators]
         keep_text, keep_reference = ([keep and not drop for keep, drop in zip(keeps, both, strict=True)] for keeps in (keep_text, keep_reference))
-    dtype = torch.bfloat16 if stage.parallel.precision == "bfloat16" else torch.float32
-    batch: Batch = collate(samples, max_text_tokens, empty_text_LD, keep_text, variants, pictures).to(engine.device, dtype)
-    x0, noise, sigma = batch.x0_BCFHW.float(), noise.to(engine.device), sigma.to(engine.device)
-    noisy, has_reference = interpolate(x0, noise, sigma), torch.tensor(keep_reference, device=engine.device)
+    batch: Batch = collate(samples, max_text_tokens, empty_text_LD, keep_text, variants, pictures).to(torch.device("cpu"), _dtype(stage))
+    return MicroBatch(draws, batch, noise, sigma, torch.tensor(keep_reference))
+
+
+def micro_batch_loss(
+    stage: StageSpec,
+    engine: Engine,
+    kept: Sequence[Sample] | KeptSamples,
+    empty_text_LD: Tensor,
+    max_text_tokens: int,
+    draws: list[tuple[int, int]],
+    models: LossModels | None = None,
+    tally: LevelTally | None = None,
+) -> Tensor:
+    """Mean loss of the micro-batch of these draws."""
+    return loss_of(stage, engine, make_micro_batch(stage, kept, empty_text_LD, max_text_tokens, draws), models, tally)
+
+
+def loss_of(stage: StageSpec, engine: Engine, made: MicroBatch, models: LossModels | None = None, tally: LevelTally | None = None) -> Tensor:
+    """Mean loss of one micro-batch. LoRA's dropout hangs on the first draw's number. `tally` takes the plain flow loss by noise level."""
+    objective, kind, latent_shape = stage.objective, engine.teacher.kind, tuple(made.noise_BCFHW.shape[1:])
+    torch.manual_seed(seed_of(stage.train.seed, "dropout", made.draws[0][0]))
+    dtype, batch = _dtype(stage), made.batch.to(engine.device, _dtype(stage))
+    x0, noise, sigma = batch.x0_BCFHW.float(), made.noise_BCFHW.to(engine.device), made.sigma_B.to(engine.device)
+    noisy, has_reference = interpolate(x0, noise, sigma), made.has_reference_B.to(engine.device)
     control, mask = batch.context(kind), batch.mask_BMFHW
     prediction = engine.forward(
         noisy.to(dtype), sigma, batch.text_BLD, control, batch.reference, has_reference, batch.image if engine.teacher.reads_image else None
@@ -112,6 +142,10 @@ def loss_levels(stage: StageSpec, engine: Engine, samples: Sequence[Sample], emp
         for start in range(0, per_bin, size):
             micro_batch_loss(of_bin, engine, samples, empty_text_LD, max_text_tokens, draws[start : start + size], tally=tally)
     return tally
+
+
+def _dtype(stage: StageSpec) -> torch.dtype:
+    return torch.bfloat16 if stage.parallel.precision == "bfloat16" else torch.float32
 
 
 def _one_of(count: int, generator: torch.Generator) -> int:

@@ -6,6 +6,7 @@ which the parameters are the rounded values. Gradients are summed over the micro
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ class TorchEngine(StatefulEngine):
     def __init__(self, teacher: Teacher, parallel: ParallelSpec, optim: OptimSpec, first_step: int, steps: int) -> None:
         self.teacher, self.optim, self.steps = teacher, optim, steps
         self.dtype = torch.bfloat16 if parallel.precision == "bfloat16" else torch.float32
-        self.grad_accum, self.seen, self.norm = parallel.grad_accum, 0, float("nan")
+        self.grad_accum, self.seen, self.norm, self.dropped = parallel.grad_accum, 0, float("nan"), False
         self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if parallel.accelerator == "gpu" else torch.device("cpu")
         teacher.to(self.device)
         self.parameters = teacher.trainable()
@@ -55,7 +56,7 @@ class TorchEngine(StatefulEngine):
     def forward(self, *args: Any) -> Tensor:
         return self.module(*args)
 
-    def backward(self, loss: Tensor) -> None:
+    def _accumulate(self, loss: Tensor, drop: bool = False) -> None:
         (loss / self.grad_accum).backward()
         for master, p in zip(self.steps_on, self.parameters.values(), strict=True):
             if p.grad is not None:
@@ -63,17 +64,31 @@ class TorchEngine(StatefulEngine):
                 master.tensor.grad = grad if master.tensor.grad is None else master.tensor.grad.add_(grad)
                 p.grad = None
         self.seen += 1
-        if self.seen % self.grad_accum == 0:
+        if self.seen % self.grad_accum == 0 and not drop:
             self.step()
+        self.dropped = drop or self.dropped
+        if drop:
+            self.adamw.zero_grad(set_to_none=True)
+
+    def backward(self, loss: Tensor) -> None:
+        self.dropped = False
+        self._accumulate(loss)
+
+    def backward_and_drop(self, loss: Tensor) -> None:
+        self._accumulate(loss, drop=True)
 
     def step(self) -> None:
-        """Clip by the norm over all ranks, step, and round the parameters anew."""
+        """Clip by the norm over all ranks, step, and round the parameters anew; drop gradients that are not finite."""
         steps_on = [master.tensor for master in self.steps_on]
         norm = self.over_ranks(nn.utils.get_total_norm([p.grad for p in steps_on if p.grad is not None]))
+        self.norm = float(norm)
+        if not math.isfinite(self.norm):
+            self.dropped = True
+            self.adamw.zero_grad(set_to_none=True)
+            return
         nn.utils.clip_grads_with_norm_(steps_on, self.optim.grad_clip, norm)
         self.adamw.step()
         self.adamw.zero_grad(set_to_none=True)
-        self.norm = float(norm)
         self.lay_down()
 
     def lay_down(self) -> None:

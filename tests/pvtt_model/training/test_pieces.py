@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from pvtt_model.training.pieces import Master, Piece, gathered, load_pieces, save_pieces, whole
+from pvtt_model.training.pieces import Master, Piece, gathered, load_pieces, pieces_of, whole
 from pvtt_model.training.records import rank_files_for
 
 SHAPES = {"a": (4, 3), "b": (5,), "gate": (1,)}
@@ -45,7 +45,7 @@ def test_another_layout_holds_the_same_numbers(tmp_path, layouts):
     """From whole parameters through two cuts and back to whole ones: masters, both moments and the count of steps."""
     source = wholes(seed=1)
     adamw = stepped(source)
-    save_pieces(source, adamw, tmp_path / "rank0.safetensors")
+    save_file(pieces_of(source, adamw), tmp_path / "rank0.safetensors")
     paths = [tmp_path / "rank0.safetensors"]
     for number, layout in enumerate(layouts):
         folder = tmp_path / str(number)
@@ -53,7 +53,7 @@ def test_another_layout_holds_the_same_numbers(tmp_path, layouts):
         for rank, masters in enumerate(layout):
             one = torch.optim.AdamW([m.tensor for m in masters], lr=0.1)
             load_pieces(masters, one, paths)
-            save_pieces(masters, one, folder / f"rank{rank}.safetensors")
+            save_file(pieces_of(masters, one), folder / f"rank{rank}.safetensors")
         paths = sorted(folder.iterdir())
     back = wholes(seed=2)
     again = torch.optim.AdamW([m.tensor for m in back], lr=0.1)
@@ -75,7 +75,7 @@ def test_another_layout_holds_the_same_numbers(tmp_path, layouts):
 def test_a_rank_reads_its_own_file_alone(tmp_path):
     masters = [flat(9, Piece("a", 0, 9, 0))]
     adamw = stepped(masters)
-    save_pieces(masters, adamw, tmp_path / "rank0.safetensors")
+    save_file(pieces_of(masters, adamw), tmp_path / "rank0.safetensors")
     assert set(load_file(tmp_path / "rank0.safetensors")) == {"a@0/param", "a@0/exp_avg", "a@0/exp_avg_sq", "step"}
     again = [flat(9, Piece("a", 0, 9, 0))]
     load_pieces(again, torch.optim.AdamW([again[0].tensor]), [tmp_path / "rank0.safetensors"])
@@ -83,7 +83,7 @@ def test_a_rank_reads_its_own_file_alone(tmp_path):
 
 
 def test_a_missing_rank_is_said(tmp_path):
-    save_pieces(FLAT[0], stepped(FLAT[0]), tmp_path / "rank0.safetensors")
+    save_file(pieces_of(FLAT[0], stepped(FLAT[0])), tmp_path / "rank0.safetensors")
     own = wholes(0)
     with pytest.raises(ValueError, match=r"rank0.safetensors do not fit this run: nothing of b is there"):
         load_pieces(own, torch.optim.AdamW([m.tensor for m in own]), [tmp_path / "rank0.safetensors"])

@@ -27,7 +27,7 @@ from pvtt_model.backbones.architectures import architecture
 from pvtt_model.data.shards import SCHEMAS, write_shard
 from pvtt_model.recipes import recipe_by_name
 from pvtt_model.specs import BackboneSpec
-from pvtt_model.training.loop import Resume, train
+from pvtt_model.training.loop import Hooks, Resume, train
 from pvtt_model.training.samples import Place
 from pvtt_model.training.teacher import build_teacher
 
@@ -46,7 +46,7 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-class Keep:
+class Keep(Hooks):
     """Hooks that copy every saved state to `folder`/stepN."""
 
     def __init__(self, folder: Path) -> None:
@@ -55,7 +55,7 @@ class Keep:
     def on_step(self, record: dict[str, float]) -> None:
         pass
 
-    def save(self, step: int, folder: Path) -> None:
+    def save(self, step: int, folder: Path, pinned: bool) -> None:
         shutil.copytree(folder, self.folder / f"step{step}", dirs_exist_ok=True)  # a folder a rank, files of their own
 
 
