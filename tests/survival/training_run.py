@@ -78,9 +78,10 @@ def stored(store: ArtifactStore, name: str) -> StoredFile:
 
 
 def payload_of(store: ArtifactStore, told: RecipeSpec, index: int) -> Any:
+    from train_jobs import CLIPS
+
     from tasks.train_payload import PlaceRef, TrainPayload
     from tasks.train_stage import trained_files
-    from train_jobs import CLIPS
 
     upload_clips(store)
     latents, conditions = (stored(store, f"{kind}.parquet") for kind in ("latents", "conditions"))
