@@ -111,3 +111,23 @@ def test_other_artifacts_are_not_seen(checkpoints, tmp_path):
     other = StepCheckpoints(checkpoints.store, plan_artifact("checkpoints", {"a": 2}))
     write(other, tmp_path, 4)
     assert checkpoints.steps() == [] and other.steps() == [4]
+
+
+def test_pinned_ones_and_the_best_stay(checkpoints, tmp_path):
+    for step in (2, 4, 6, 8):
+        checkpoints.commit(step, checkpoints.upload(step, files(tmp_path / f"made{step}", str(step))), pinned=step == 2)
+    checkpoints.prune(1, also=[4])
+    assert checkpoints.steps() == [2, 4, 8]
+    checkpoints.prune(1)
+    assert checkpoints.steps() == [2, 8], "once another is the best, the one before goes"
+
+
+def test_the_first_of_a_list_that_is_whole(checkpoints, tmp_path, caplog):
+    for step in (2, 4, 6):
+        write(checkpoints, tmp_path, step)
+    assert checkpoints.fetch_first(tmp_path / "got", NAMES, [9, 4, 6])[0] == 4, "not committed: passed over"
+    checkpoints.store.put_bytes(f"{checkpoints.prefix}000004/state.json", b"state.json 9")
+    with caplog.at_level(logging.WARNING):
+        assert checkpoints.fetch_first(tmp_path / "more", NAMES, [4, 6])[0] == 6
+    assert "step checkpoint 4 is refused" in caplog.text and "trying the next best" in caplog.text
+    assert checkpoints.fetch_first(tmp_path / "none", NAMES, []) is None

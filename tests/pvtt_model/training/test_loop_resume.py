@@ -73,12 +73,36 @@ def facts(records: Records) -> list[tuple[Any, ...]]:
     return [(r["step"], r["loss"].hex(), float(r["grad_norm"]).hex(), r["lr"]) for r in records]
 
 
+def skipping(zero_stage: int) -> list[dict[str, Any]]:
+    """With a clip that makes the loss NaN wherever it is seen; every step a checkpoint."""
+    settings = {"parallel__zero_stage": zero_stage, "parallel__micro_batch": 1, "train__on_bad_loss": "skip", "train__checkpoint_every_steps": 1}
+    return [job | {"spoilt": True} for job in pair(f"skips{zero_stage}", **settings)]
+
+
+STOPS = {"name": "refused-spoilt", "steps": 6, "resume": None, "overrides": {}, "spoilt": True}
+
+
+def skips_without_a_trace(folder: Path, found: dict[str, Records], name: str) -> None:
+    """A skipped step leaves every bit of weights and moments, is recorded, and is skipped again after a resume."""
+    records = found[name]
+    skipped = [r["step"] for r in records if r.get("skipped")]
+    assert skipped and len(skipped) < len(records)
+    assert all(math.isnan(r["loss"]) and r["grad_norm"] == -1 and not any(key.startswith("level") for key in r) for r in records if r.get("skipped"))
+    for step in range(1, len(records)):
+        for file in ("trained.safetensors", "rank0.safetensors"):
+            before, after = ((folder / name / f"step{s}" / file).read_bytes() for s in (step, step + 1))
+            assert (before == after) == (step in skipped), (step, file)
+    assert facts(found[f"{name}-again"]) == facts(records)
+    assert [r.get("skipped") for r in found[f"{name}-again"]] == [r.get("skipped") for r in records]
+    assert (folder / name / "step6" / "rank0.safetensors").read_bytes() == (folder / f"{name}-again" / "step6" / "rank0.safetensors").read_bytes()
+
+
 @pytest.fixture(scope="module")
 def undisturbed_and_resumed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Records]]:
     folder = tmp_path_factory.mktemp("jobs")
     other_layout = {"name": "refused", "steps": 6, "resume": "stage2", "overrides": {"stages.*.parallel.zero_stage": 0}}
     two_sizes = [job | {"buckets": True} for job in pair("buckets", parallel__zero_stage=2)]
-    return folder, run_jobs(folder, [*pair("stage2", parallel__zero_stage=2), other_layout, *two_sizes, *parts_jobs(PARTS)])
+    return folder, run_jobs(folder, [*pair("stage2", parallel__zero_stage=2), other_layout, *two_sizes, *parts_jobs(PARTS), *skipping(2), STOPS])
 
 
 def test_resumed_records_are_bit_equal(undisturbed_and_resumed):
@@ -101,6 +125,28 @@ def test_a_training_on_two_sizes_resumes_to_the_same_bits(undisturbed_and_resume
     assert facts(found["buckets-again"]) == facts(found["buckets"]) and len(found["buckets"]) == 6
     for name in ("trained.safetensors", "rank0.safetensors"):
         assert (folder / "buckets-again" / "step6" / name).read_bytes() == (folder / "buckets" / "step6" / name).read_bytes()
+
+
+def test_a_step_that_is_not_finite_is_skipped_or_stops(undisturbed_and_resumed):
+    folder, found = undisturbed_and_resumed
+    skips_without_a_trace(folder, found, "skips2")
+    error = json.loads((folder / "refused-spoilt.json").read_text())["error"]
+    assert "FloatingPointError: loss is nan in step 0 on clips" in error and "'clip2'" in error
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("zero_stage", [0, 1, 3])
+def test_skipped_steps_at_every_stage(tmp_path, zero_stage):
+    skips_without_a_trace(tmp_path, run_jobs(tmp_path, skipping(zero_stage)), f"skips{zero_stage}")
+
+
+@pytest.mark.slow
+def test_skipped_steps_of_two_workers_in_bfloat16(tmp_path):
+    """One rank's loss is NaN, and both skip."""
+    jobs = [job | {"workers": 2} for job in skipping(2)]
+    for job in jobs:
+        job["overrides"] |= {"stages.*.parallel.num_workers": 2, "stages.*.parallel.precision": "bfloat16", "stages.*.parallel.grad_accum": 1}
+    skips_without_a_trace(tmp_path, run_jobs(tmp_path, jobs), "skips2")
 
 
 def test_trained_parts_on_two_kinds_of_backbone(undisturbed_and_resumed):

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pvtt_model.specs import OptimSpec
-from pvtt_model.training.schedule import lr_at, samples_of, seed_of, warmup
+from pvtt_model.training.schedule import ends_epoch, lr_at, samples_of, seed_of, warmup, weighted
 
 
 def draws(steps: range, seed: int, num_samples: int, micro: int, workers: int, accum: int) -> list[list[tuple[int, int]]]:
@@ -156,3 +156,31 @@ def test_a_seed_is_stable():
     """Golden: a change here changes every training."""
     assert seed_of(42, "epoch", 0) == 768009089922213740
     assert len({seed_of(1, 2), seed_of(12), seed_of(2, 1), seed_of("1", "x")}) == 4
+
+
+def test_selected_samples_have_their_share_and_none_is_left_out():
+    selected = [i < 4 for i in range(20)]  # a fifth of them
+    for share in (0.5, 0.8, 0.05):
+        epoch = weighted(selected, share)
+        counts = Counter(epoch)
+        assert set(counts) == set(range(20))
+        assert sum(counts[i] for i in range(4)) / len(epoch) == pytest.approx(share, abs=0.5 / len(epoch) + 0.01)
+        of_groups = [[counts[i] for i in range(4)], [counts[i] for i in range(4, 20)]]
+        assert all(max(group) - min(group) <= 1 for group in of_groups), "evenly within a group"
+    assert weighted(selected, 0.5) == (*(i for i in range(4) for _ in range(4)), *range(4, 20)), "16 of each"
+    assert weighted(selected, None) == weighted([False] * 20, 0.5) == weighted([True] * 20, 0.5) == tuple(range(20))
+
+
+def test_the_order_of_a_weighted_epoch_is_a_function_of_seed_and_step():
+    epoch = weighted([True, True, False, False, False, False], 0.5)
+    assert len(epoch) == 8
+    split = {"seed": 1, "num_samples": len(epoch), "micro_batch": 2, "num_workers": 2, "grad_accum": 1}
+    seen = [[epoch[p] for r in range(2) for _, p in samples_of(step, r, 0, **split)] for step in range(6)]
+    assert seen == [[epoch[p] for r in range(2) for _, p in samples_of(step, r, 0, **split)] for step in range(6)]
+    assert [sorted(seen[2 * e] + seen[2 * e + 1]) for e in range(3)] == [list(epoch)] * 3, "each epoch sees the share"
+    assert seen[:2] != seen[2:4]
+
+
+def test_where_epochs_end():
+    assert [step for step in range(10) if ends_epoch(step, 5, 2)] == [2, 4, 7, 9]
+    assert [step for step in range(3) if ends_epoch(step, 2, 5)] == [0, 1, 2]

@@ -3,6 +3,7 @@
     python train_jobs.py FOLDER JOBS     JOBS: JSON list of {"name", "overrides", "steps", "resume": name of an earlier job or null}, and
                                          "buckets": true where the clips are to be of two sizes, "workers": processes, over gloo, where more than one,
                                          "resume_at": the step to resume at, 3 unless said,
+                                         "spoilt": true where a clip's latents are not finite,
                                          and "backbone": [architecture, expert or null] where it is to be another than the recipe's
 
 The parent imports the libraries and forks: a job is a fresh process, without the seconds that importing torch costs.
@@ -59,7 +60,7 @@ class Keep(Hooks):
         shutil.copytree(folder, self.folder / f"step{step}", dirs_exist_ok=True)  # a folder a rank, files of their own
 
 
-def places(folder: Path, portrait: Container[int] = (), channels: int = CHANNELS) -> list[Place]:
+def places(folder: Path, portrait: Container[int] = (), channels: int = CHANNELS, spoilt: Container[int] = ()) -> list[Place]:
     """Latents and conditions of `CLIPS` clips of random numbers, with prompts and reference counts of unequal length; some portrait."""
     folder.mkdir(exist_ok=True)
     size = [(6, 4) if i in portrait else (4, 4) for i in range(CLIPS)]  # latent height, width
@@ -68,6 +69,8 @@ def places(folder: Path, portrait: Container[int] = (), channels: int = CHANNELS
     for i in range(CLIPS):
         z = {k: torch.randn(channels, 3, *size[i], generator=generator) for k in ("latents_CFHW", "inactive_CFHW", "reactive_CFHW")}
         c = {"text_LD": torch.randn(3 + i, TEXT, generator=generator), "reference_NPC": torch.randn(1 + i % 2, 4, IMAGE, generator=generator)}
+        if i in spoilt:
+            z["latents_CFHW"][0, 0, 0, 0] = torch.nan
         pictures = 1 + i % 2  # and what the other injections read of them
         z["references_NCFHW"] = torch.randn(pictures, channels, 1, *size[i], generator=more)
         c |= {"reference_NC": torch.randn(pictures, IMAGE, generator=more), "clip_NPC": torch.randn(pictures, 5, CLIP_WIDTH, generator=more)}
@@ -105,11 +108,10 @@ def main() -> None:
     folder, jobs = Path(sys.argv[1]), json.loads(sys.argv[2])
     clips = {False: places(folder), True: places(folder / "two sizes", portrait=(1, 3, 4))}
     wide = places(folder / "wide", channels=architecture("nano-ti2v").config["in_channels"])
+    spoilt = places(folder / "spoilt", spoilt=(2,))
     for job in jobs:
-        workers = [
-            _forked(folder, job, wide if "nano-ti2v" in job.get("backbone", ()) else clips[job.get("buckets", False)], rank)
-            for rank in range(job.get("workers", 1))
-        ]
+        data = spoilt if job.get("spoilt") else wide if "nano-ti2v" in job.get("backbone", ()) else clips[job.get("buckets", False)]
+        workers = [_forked(folder, job, data, rank) for rank in range(job.get("workers", 1))]
         for child in workers:
             os.waitpid(child, 0)
 
