@@ -22,15 +22,19 @@ from pvtt_model.preflight.check import as_lines, refuse
 from pvtt_model.preflight.stage import worker_checks
 from pvtt_model.preflight.weights import files_checks
 from pvtt_model.specs import RecipeSpec, StageSpec
+from pvtt_model.training.carried import as_text, carried_over
 from pvtt_model.training.loop import Resume, train
+from pvtt_model.training.metering import Meter
 from pvtt_model.training.records import STATE, TRAINED
 from pvtt_model.training.samples import Place, Shard
 from pvtt_model.training.teacher import build_teacher, load_trainable, load_trainable_files
 from pvtt_model.training.trained_tensors import part_of
+from pvtt_model.training.validation import Validation
 from tasks.preflight import store_folder
-from tasks.shard_work import image_of, vae_of, weights_of
+from tasks.shard_work import device, image_of, vae_of, weights_of
 from tasks.train_hooks import StoreHooks
 from tasks.train_payload import TrainPayload
+from tasks.train_samples import shown_samples
 
 
 def train_worker(payload: TrainPayload, reporter: Reporter) -> None:
@@ -51,19 +55,29 @@ def train_worker(payload: TrainPayload, reporter: Reporter) -> None:
     )  # fmt: skip
     if payload.init is not None:
         before = load_trainable_files({name: store.local_path(file) for name, file in payload.init.items()})
-        report = load_trainable(teacher, before, partial=payload.init_is_partial, parts={part_of(name) for name in before})
+        carried = carried_over({n: tuple(p.shape) for n, p in teacher.named_parameters()}, {n: tuple(t.shape) for n, t in before.items()})
+        load_trainable(teacher, before, partial=payload.init_is_partial, parts={part_of(name) for name in before})
         if rank == 0:
-            reporter.say("carried_over", {name: len(keys) for name, keys in report.items()})
-    shards = {file.key: _shard(store, file, stage.data.read) for p in payload.places for file in (p.latents, p.conditions)}
-    places = [Place(p.clip_key, shards[p.latents.key], shards[p.conditions.key], p.row, p.bucket) for p in payload.places]
+            reporter.say("carried_over", as_text(carried))
+    refs = (*payload.places, *payload.validation)
+    shards = {file.key: _shard(store, file, stage.data.read) for p in refs for file in (p.latents, p.conditions)}
+    placed = [Place(p.clip_key, shards[p.latents.key], shards[p.conditions.key], p.row, p.bucket) for p in refs]
+    places, held_out = placed[: len(payload.places)], placed[len(payload.places) :]
     empty = load_file(store.local_path(payload.empty_text))["text_LD"].float()
     with tempfile.TemporaryDirectory(dir=_scratch(where.scratch)) as work:
         resume = _resume(checkpoints, Path(work), [TRAINED, STATE, f"rank{rank}.safetensors"])
         if rank == 0:
             reporter.say("resumed_at", resume.step if resume else 0)
-        hooks = StoreHooks(checkpoints, reporter, stage.train.keep_checkpoints)
+        hooks = StoreHooks(checkpoints, reporter, stage.train.keep_checkpoints, shown_samples(payload, store, stage, empty, rank))
         models = _loss_models(payload.recipe) if stage.objective.identity_weight else None
-        train(stage, teacher, places, empty, payload.recipe.conditions.max_text_tokens, hooks, Path(work), resume, models)
+        meter = Meter(payload.recipe, stage, torch.device(device()))
+        if rank == 0:
+            reporter.say("why_no_mfu", meter.why_no_mfu)
+        kept = store.local_path(payload.kept_optimizer[rank]) if payload.kept_optimizer else None
+        validation = Validation(held_out, stage.reference.injection) if held_out else None
+        train(
+            stage, teacher, places, empty, payload.recipe.conditions.max_text_tokens, hooks, Path(work), resume, models, validation, meter, kept
+        )  # fmt: skip
 
 
 def _loss_models(recipe: RecipeSpec) -> LossModels:

@@ -34,6 +34,9 @@ class ParallelSpec(Spec):
     grad_accum: Positive = 4
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     gradient_checkpointing: bool = True
+    peak_tflops: Annotated[float, Field(gt=0)] | None = Execution(
+        None, description="dense peak of one device at `precision`, what MFU is a share of; None: by the device's name (training/metering.py)"
+    )
 
     @property
     def global_batch(self) -> int:
@@ -53,6 +56,17 @@ class TrainSpec(Spec):
     checkpoint_every_steps: Positive = Execution(500)
     keep_checkpoints: Positive = Execution(3)
     max_worker_restarts: Annotated[int, Field(ge=0)] = Execution(3)
+    validate_every_steps: Annotated[int, Field(ge=0)] = Execution(
+        0,
+        description="the loss of fixed validation clips at fixed noise, every so many steps and after the last; 0: never. It changes no trained bit",
+    )
+    validate_clips: Positive = Execution(8, description="the first of them, by key; each is asked once in every tenth of the noise levels")
+    sample_every_steps: Annotated[int, Field(ge=0)] = Execution(
+        0, description="edits with the weights just trained, to look at, every so many steps; 0: never. They change no trained bit"
+    )
+    sample_clips: Positive = Execution(2)
+    sample_steps: Positive | None = Execution(None, description="denoising steps of such an edit; None: edit.num_steps")
+    keep_optimizer: bool = Added(False, description="keep each rank's optimizer state in the checkpoint, for a next stage of init_optimizer='kept'")
 
     @field_validator("trained")
     @classmethod

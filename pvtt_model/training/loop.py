@@ -24,11 +24,13 @@ from pvtt_model.objectives.reference_reconstruction import attach_probe
 from pvtt_model.specs import StageSpec
 from pvtt_model.training.deepspeed_engine import Engine
 from pvtt_model.training.kept_samples import KeptSamples
+from pvtt_model.training.metering import Meter
 from pvtt_model.training.records import STATE, TRAINED
 from pvtt_model.training.samples import Place
 from pvtt_model.training.schedule import samples_of
 from pvtt_model.training.step_loss import micro_batch_loss
 from pvtt_model.training.teacher import Teacher, load_trainable
+from pvtt_model.training.validation import Validation, at_rest, is_due
 
 
 class Hooks(Protocol):
@@ -39,6 +41,12 @@ class Hooks(Protocol):
 
     def save(self, step: int, folder: Path) -> None:
         """Called by every rank after every checkpoint_every_steps steps and after the last: this rank's files of the state after `step` steps."""
+
+    def validated(self, record: dict[str, float]) -> None:
+        """Called by every rank after a validation: the step's record with what Validation.loss says."""
+
+    def sample(self, step: int, teacher: Teacher) -> None:
+        """Called by every rank every sample_every_steps steps: the teacher after `step` steps, at rest, to look at what it makes."""
 
 
 class Resume(NamedTuple):
@@ -58,12 +66,16 @@ def train(
     work: Path,
     resume: Resume | None = None,
     models: LossModels | None = None,
+    validation: Validation | None = None,
+    meter: Meter | None = None,
+    kept_optimizer: Path | None = None,
 ) -> list[dict[str, float]]:
     """Train `teacher` for stage.train.steps steps in all; returns one record a step: step, loss, lr, grad_norm, samples_per_s, and the loss by
     noise level as level_bins.level_record has it.
 
-    models: what objective.identity_weight looks through. Raises ValueError for no samples, FloatingPointError for a loss that is not finite,
-    naming the clips of the batch.
+    models: what objective.identity_weight looks through. validation: asked every train.validate_every_steps steps and after the last. meter: adds
+    what it measures to the records. kept_optimizer: a rankR.safetensors of the stage before, whose moments this one starts with. Raises
+    ValueError for no samples, FloatingPointError for a loss that is not finite, naming the clips of the batch.
     """
     if not places:
         raise ValueError(f"stage '{stage.name}' has no samples. Look at the masks' table: every clip was refused or held out.")
@@ -84,10 +96,19 @@ def train(
     engine = Engine(teacher, stage.parallel, stage.optim, first_step=len(records), steps=stage.train.steps)
     if resume is not None:
         engine.load_rank(resume.folder / f"rank{rank}.safetensors")
+    elif kept_optimizer is not None:
+        engine.load_rank(kept_optimizer)
     samples = KeptSamples(places, injection=stage.reference.injection)
     for step in range(len(records), stage.train.steps):
         records.append(_step(stage, engine, samples, empty_text_LD, max_text_tokens, step, rank, world, models))
+        records[-1] |= meter.measure(records[-1]) if meter else {}
         hooks.on_step(records[-1])
+        if validation is not None and is_due(step + 1, stage.train.validate_every_steps, stage.train.steps):
+            records[-1] |= validation.loss(stage, engine, empty_text_LD, max_text_tokens)
+            hooks.validated(records[-1])
+        if is_due(step + 1, stage.train.sample_every_steps):
+            with at_rest(teacher, engine.device):
+                hooks.sample(step + 1, teacher)
         if (step + 1) % stage.train.checkpoint_every_steps == 0 or step + 1 == stage.train.steps:
             hooks.save(step + 1, _write_state(engine, teacher, records, work / f"step{step + 1:06d}-rank{rank}", rank))
     return records
