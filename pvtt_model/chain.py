@@ -65,7 +65,9 @@ def checkpoint_artifact(
     if stage.init_from == "previous" and previous is None:
         raise ValueError(f"stage '{stage.name}' starts from the previous checkpoint, and none was given. Pass it, or set init_from='base'.")
     parts = ("backbone", "reference", "lora", "objective", "optim", "parallel", "train", "data")
-    spec = {part: getattr(stage, part).identity() for part in parts} | {"init_from": stage.init_from}
+    spec: dict[str, Any] = {part: getattr(stage, part).identity() for part in parts} | {"init_from": stage.init_from}
+    if stage.init_optimizer != "fresh":
+        spec["init_optimizer"] = stage.init_optimizer
     before = (previous,) if stage.init_from == "previous" and previous is not None else ()
     return plan_artifact("checkpoints", spec, (latents_name, conditions_name, masks_name, clips_name, *before))
 

@@ -67,11 +67,11 @@ def make_edit(unit: EditUnit) -> Derived:
     stage, recipe = unit.recipe.stages[unit.stage_index], unit.recipe
     teacher = _teachers(unit, store)
     empty = load_file(store.local_path(unit.empty_text))["text_LD"]
-    template = _rows(store, unit.template)
+    template = rows_of(store, unit.template)
     row = edit_clip(
-        teacher, vae_of(recipe.latents.vae), template, template if unit.reference == unit.template else _rows(store, unit.reference, PRODUCT),
+        teacher, vae_of(recipe.latents.vae), template, template if unit.reference == unit.template else rows_of(store, unit.reference, PRODUCT),
         empty, stage.edit, recipe.latents, recipe.conditions.max_text_tokens,
-        wrong=_rows(store, unit.wrong, PRODUCT) if unit.wrong else None,
+        wrong=rows_of(store, unit.wrong, PRODUCT) if unit.wrong else None,
         product_hidden=recipe.conditions.product_words == "hide",
     )  # fmt: skip
     clip = unit.template.clip_key
@@ -107,7 +107,7 @@ def score_one(unit: ScoreUnit) -> Derived:
     return store.record_derived("reports", unit.key, [], scores.model_dump(mode="json"))
 
 
-def _rows(store: Any, place: ClipPlace, kinds: tuple[str, ...] = ("clips", "masks", "latents", "conditions")) -> dict[str, Row]:
+def rows_of(store: Any, place: ClipPlace, kinds: tuple[str, ...] = ("clips", "masks", "latents", "conditions")) -> dict[str, Row]:
     rows = {kind: read_row(store.local_path(getattr(place, kind)), place.row) for kind in kinds}
     wrong = {kind: row["clip_key"] for kind, row in rows.items() if row["clip_key"] != place.clip_key}
     if wrong:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from prefect import task
 
@@ -13,6 +13,7 @@ from pvtt_model.artifacts import REVISIONS, ArtifactRef, Manifest, Planned, dige
 from pvtt_model.chain import edits_artifact
 from pvtt_model.specs import RecipeSpec
 from tasks.clip_table import Curated, clip_places, map_units
+from tasks.edit_pairs import Pair, choose_pairs
 from tasks.edit_work import ClipPlace, EditUnit, make_edit
 from tasks.embed_conditions import EMPTY_TEXT
 from tasks.policy import POLICY, produce
@@ -21,7 +22,6 @@ from tasks.train_stage import CLIPS, stage_index, trained_files
 from tasks.ui import picture, show_markdown, table
 
 SHEET = "contact_sheet.png"
-Placed = list[tuple[ClipPlace, dict[str, Any]]]
 
 
 @task(task_run_name="generate edits of stage {stage_name}", description="Held-out clips edited by the teacher", **POLICY)
@@ -37,41 +37,6 @@ def generate_edits(
     names = (data.clips.name, data.masks.name, data.latents.name, data.conditions.name)
     planned = edits_artifact(recipe, stage, checkpoint.name, *names, partner.name if partner else None)
     return produce(planned, store, lambda s, p: _make(s, p, recipe, stage_name, checkpoint, data, partner), lambda s, m: _show(s, m, stage_name))
-
-
-class Pair(NamedTuple):
-    """The clip that is edited, the clip whose product goes in, and one of a third product to go wrong with."""
-
-    template: ClipPlace
-    reference: ClipPlace
-    wrong: ClipPlace | None
-
-
-def choose_pairs(places: Placed, swap: bool, pool: Placed | None = None, with_wrong: bool = False) -> list[Pair]:
-    """A pair for each of `places`, in their order; products come from `pool` (all clips that may be used, sorted; else `places`).
-
-    swap: a template whose right edit is known for a product (truth_product_id) gets that product's first clip; another, or where the pool
-    has not that product, the next clip, in order, that shows another product; its own where there is none. with_wrong: also the next clip
-    after the template, in the pool's order, of a third product, rather one that is no look-alike of the right one; None where there is none.
-    """
-    pool = places if pool is None else pool
-    facts = {place.clip_key: fact for place, fact in pool}
-    first_of = {fact["product_id"]: place for place, fact in reversed(pool)}
-    pairs = []
-    for i, (template, fact) in enumerate(places):
-        others = places[i + 1 :] + places[:i] if swap else []
-        known = first_of.get(fact.get("truth_product_id")) if swap else None
-        other = known or next((place for place, its in others if its["product_id"] != fact["product_id"]), template)
-        wrong = _wrong(template, fact, facts.get(other.clip_key, fact), pool) if with_wrong else None
-        pairs.append(Pair(template, other, wrong))
-    return pairs
-
-
-def _wrong(template: ClipPlace, fact: dict[str, Any], right: dict[str, Any], pool: Placed) -> ClipPlace | None:
-    at = next((i + 1 for i, (place, _) in enumerate(pool) if place == template), 0)
-    third = [(place, its) for place, its in pool[at:] + pool[:at] if its["product_id"] not in (fact["product_id"], right["product_id"])]
-    alike = right.get("look_alikes")
-    return next((place for place, its in third if alike is None or its.get("look_alikes") != alike), third[0][0] if third else None)
 
 
 def _make(

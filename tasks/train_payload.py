@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from pvtt_model.artifacts import Planned, StoredFile
 from pvtt_model.specs import RecipeSpec
+from tasks.edit_work import ClipPlace
 
 
 class PlaceRef(NamedTuple):
@@ -30,3 +31,6 @@ class TrainPayload(NamedTuple):
     empty_text: StoredFile
     init: dict[str, StoredFile] | None  # of the stage before its tensors, by the files' names
     init_is_partial: bool
+    validation: tuple[PlaceRef, ...] = ()
+    samples: tuple[tuple[ClipPlace, ClipPlace], ...] = ()  # of each edit that is shown the template and the clip whose product goes in
+    kept_optimizer: tuple[StoredFile, ...] = ()  # of the stage before, a file a rank

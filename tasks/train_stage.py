@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,22 @@ from pvtt_model.artifacts import ArtifactRef, Manifest, Planned, StoredFile
 from pvtt_model.chain import checkpoint_artifact
 from pvtt_model.preflight.check import as_lines, refuse
 from pvtt_model.specs import DataSpec, RecipeSpec, StageSpec, VideoSpec
+from pvtt_model.training.carried import Carried, carried_counts, carried_over, carried_rows
 from pvtt_model.training.records import STATE, TRAINED, by_validation, released_file, summary_of
-from pvtt_model.training.trained_tensors import ADAPTER, BACKBONE, LORA, split_trainable
+from pvtt_model.training.trained_tensors import ADAPTER, BACKBONE, LORA, join_trainable, split_trainable
 from tasks.clip_table import Curated, clip_places
+from tasks.edit_pairs import choose_pairs
 from tasks.edit_work import ClipPlace
 from tasks.embed_conditions import EMPTY_TEXT
 from tasks.policy import POLICY, produce
 from tasks.preflight import driver_checks
 from tasks.tables import attach_json
 from tasks.train_payload import PlaceRef, TrainPayload
-from tasks.ui import Progress, picture, show_markdown, table
+from tasks.train_seen import Seen, board_folder, put_events, seen_files
+from tasks.ui import picture, show_markdown, table
 
 RECORDS, CURVE, CLIPS = "records.json", "loss_curve.png", "trained_on.json"
+CARRIED, OPTIMIZER = "carried_over.json", "optimizer-rank"  # OPTIMIZER and a rank: for a next stage that goes on with it
 LEVELS, LEVELS_PICTURE = "loss_by_level.json", "loss_by_level.png"  # with the reference it is held against
 
 
@@ -51,7 +56,7 @@ def train_stage(recipe: RecipeSpec, stage_name: str, curated: dict[str, Artifact
     planned = checkpoint_artifact(
         recipe, stage, data.latents.name, data.conditions.name, data.masks.name, data.clips.name, previous.name if previous else None
     )
-    return produce(planned, store, lambda s, p: _make(s, p, recipe, stage_name, data, previous), lambda s, m: _show(s, m, stage_name))
+    return produce(planned, store, lambda s, p: _make(s, p, recipe, stage_name, data, previous), lambda s, m: _show(s, m, recipe, stage))
 
 
 def select_pairs(places: dict[str, tuple[Any, dict[str, Any]]], data: DataSpec, stage_name: str) -> list[Any]:
@@ -100,10 +105,39 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, stage_name
         empty_text=store.manifest(data.conditions).file(EMPTY_TEXT),
         init=carried,
         init_is_partial=any(getattr(earlier, part) != getattr(stage, part) for part in ("backbone", "reference", "lora")),
+        validation=tuple(place_ref(place, fact, recipe.latents.video) for place, fact in validation_clips(usable, stage)),
+        samples=sample_pairs(usable, stage),
+        kept_optimizer=optimizer_files(before, stage) if before and stage.init_optimizer == "kept" else (),
     )
     steps = StepCheckpoints(store.store, planned)
-    said = _train(payload, steps, stage_name, where)
+    said = _train(payload, steps, store, where)
     return _commit(store, planned, recipe, index, steps, [p.clip_key for p in chosen], said, carried or {})
+
+
+def validation_clips(usable: dict[str, tuple[ClipPlace, dict[str, Any]]], stage: StageSpec) -> list[tuple[ClipPlace, dict[str, Any]]]:
+    """The first clips of the validation split, by key; none where the stage asks for none. A stage that asks in vain is told so in the log."""
+    if not stage.train.validate_every_steps:
+        return []
+    found = sorted((pf for pf in usable.values() if pf[1]["split"] == "validation"), key=lambda pf: pf[0].clip_key)
+    if not found:
+        get_run_logger().warning("stage '%s' has no validation: no usable clip is of the split 'validation'. Mark some.", stage.name)
+    return found[: stage.train.validate_clips]
+
+
+def sample_pairs(usable: dict[str, tuple[ClipPlace, dict[str, Any]]], stage: StageSpec) -> tuple[tuple[ClipPlace, ClipPlace], ...]:
+    """What is edited to be looked at: validation clips, else those that the stage's edits are of; products as the stage's edits have them."""
+    if not stage.train.sample_every_steps:
+        return ()
+    places = sorted(usable.values(), key=lambda pf: pf[0].clip_key)
+    validation, held_out = ([pf for pf in places if of(pf[1])] for of in (lambda f: f["split"] == "validation", lambda f: f["held_out"]))
+    pool = validation or held_out or places
+    pairs = choose_pairs(pool[: stage.train.sample_clips], stage.edit.reference == "swap", pool)
+    return tuple((pair.template, pair.reference) for pair in pairs)
+
+
+def optimizer_files(before: Manifest, stage: StageSpec) -> tuple[StoredFile, ...]:
+    """Each rank's optimizer state of the stage before, by rank."""
+    return tuple(before.file(f"{OPTIMIZER}{rank}.safetensors") for rank in range(stage.parallel.num_workers))
 
 
 def trained_files(checkpoint: Manifest) -> dict[str, StoredFile]:
@@ -121,40 +155,42 @@ def start_only_where_it_can_end(stage: StageSpec, where: Settings) -> None:
         refuse(checks, f"training of stage '{stage.name}'")
 
 
-def _train(payload: TrainPayload, steps: StepCheckpoints, stage_name: str, where: Any) -> dict[str, Any]:
+def _train(payload: TrainPayload, steps: StepCheckpoints, store: ArtifactStore, where: Settings) -> dict[str, Any]:
     from infra.ray_launch import start_ray, train_on_ray
 
     stage = payload.recipe.stages[payload.stage_index]
     parallel = stage.parallel.as_run()
     said: dict[str, Any] = {}
-    progress = Progress(f"progress-train-{stage_name}", f"training {stage_name}")
     with tempfile.TemporaryDirectory() as folder:
         whole = steps.fetch_last(Path(folder), [TRAINED, STATE])
+        records = json.loads((whole[1] / STATE).read_text())["records"] if whole else []
     last = whole[0] if whole else 0
     if last >= stage.train.steps:
         return {"resumed_at": last}
     if last:
-        get_run_logger().info("resuming stage %s at step %d of %d", stage_name, last, stage.train.steps)
+        get_run_logger().info("resuming stage %s at step %d of %d", stage.name, last, stage.train.steps)
+    seen = Seen(store, payload.planned, payload.recipe, stage, where, records)
 
     def on_progress(board: dict[str, Any]) -> None:
-        if board.get("warnings") and "warnings" not in said:
-            get_run_logger().warning("%s", board["warnings"])
+        for key, say in (("warnings", get_run_logger().warning), ("carried_over", get_run_logger().info)):
+            if board.get(key) and key not in said:
+                say("%s", board[key])
         hangs = who_hangs(board)
         if hangs and hangs != said.get("hangs"):
             said["hangs"] = hangs
-            get_run_logger().warning("stage %s: %s", stage_name, hangs)
+            get_run_logger().warning("stage %s: %s", stage.name, hangs)
         said.update(board)
-        if "step" in board:
-            record = board["step"]
-            note = f"loss {record['loss']:.4f}, {record['samples_per_s']:.1f} samples/s, checkpoint at {board.get('checkpoint', 0)}"
-            progress.at(record["step"] + 1, stage.train.steps, note)
+        seen.look(board)
 
     start_ray(where)
-    train_on_ray(
-        "tasks.train_worker:train_worker", payload, name=payload.planned.version, settings=where, num_workers=parallel.num_workers,
-        use_gpu=parallel.accelerator == "gpu", max_restarts=stage.train.max_worker_restarts, on_progress=on_progress,
-        collective_timeout_s=max(300, int(stage.train.hang_timeout_s) + 60),
-    )  # fmt: skip
+    try:
+        train_on_ray(
+            "tasks.train_worker:train_worker", payload, name=payload.planned.version, settings=where, num_workers=parallel.num_workers,
+            use_gpu=parallel.accelerator == "gpu", max_restarts=stage.train.max_worker_restarts, on_progress=on_progress,
+            collective_timeout_s=max(300, int(stage.train.hang_timeout_s) + 60),
+        )  # fmt: skip
+    finally:
+        seen.close()
     return said
 
 
@@ -178,7 +214,9 @@ def _commit(
     stage = recipe.stages[index]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        found = steps.fetch_last(folder, [released_file(stage.train), STATE])
+        found = steps.fetch_last(
+            folder, lambda there: [released_file(stage.train), STATE, *(_rank_files(there) if stage.train.keep_optimizer else [])]
+        )
         if found is None or found[0] != stage.train.steps:
             raise RuntimeError(f"training ended without its last checkpoint: wanted step {stage.train.steps}, found {found and found[0]}. Run again.")
         records = json.loads((found[1] / STATE).read_text())["records"]
@@ -200,6 +238,12 @@ def _commit(
             loss_by_level(report, folder / LEVELS_PICTURE, title=f"{recipe.name}, stage {stage.name}: loss by noise level")
             parts.append(LEVELS_PICTURE)
         files = [store.attach(planned, part, folder / part) for part in parts]
+        ranks = _rank_files(path.name for path in found[1].iterdir()) if stage.train.keep_optimizer else []
+        files += [store.attach(planned, name.replace("rank", OPTIMIZER), found[1] / name) for name in ranks]
+        files += seen_files(store, planned, records, folder)
+        left = {name: load_file(store.local_path(file)) for name, file in carried.items()}
+        taken = carried_over(_shapes(made), _shapes(left))
+    files += [attach_json(store, planned, CARRIED, [c._asdict() for c in taken])] if carried else []
     files += [attach_json(store, planned, LEVELS, report)] if report is not None else []
     files += [attach_json(store, planned, RECORDS, records), attach_json(store, planned, CLIPS, clip_keys)]
     names = {LORA: "lora", ADAPTER: "reference_adapter", BACKBONE: "backbone"}
@@ -211,7 +255,9 @@ def _commit(
         "trained_parameters": counts,
         "resumed_at": said.get("resumed_at", 0),
         **({"released_step": released[0]} if stage.train.release == "best" else {}),
-        "carried_over": said.get("carried_over"),
+        "carried_over": carried_counts(taken) if carried else None,
+        "optimizer": stage.init_optimizer,
+        **_last_measured(records, said),
     }
     return store.commit(planned, files, summary)
 
@@ -229,10 +275,41 @@ def _released(steps: StepCheckpoints, folder: Path, last: tuple[int, Path], reco
     return found
 
 
-def _show(store: ArtifactStore, manifest: Manifest, stage_name: str) -> None:
+def _rank_files(there: Iterable[str]) -> list[str]:
+    """Of a step checkpoint's files the ranks', however many wrote it."""
+    return sorted(name for name in there if name.startswith("rank"))
+
+
+def _shapes(files: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[int, ...]]:
+    """Of a checkpoint's files, by a teacher's names."""
+    tensors = join_trainable(*(files.get(name) for name in (LORA, ADAPTER, BACKBONE)))
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def _last_measured(records: list[dict[str, float]], said: dict[str, Any]) -> dict[str, Any]:
+    """The last validation, the highest memory, the mean MFU; or why there is none."""
+    validations = [r["validation"] for r in records if "validation" in r]
+    found: dict[str, Any] = {"validation": validations[-1], "first_validation": validations[0]} if validations else {}
+    found |= {"memory_gib": max(r["memory_gib"] for r in records if "memory_gib" in r)} if any("memory_gib" in r for r in records) else {}
+    mfu = [r["mfu"] for r in records if "mfu" in r]
+    why = said.get("why_no_mfu")
+    return found | ({"mfu": sum(mfu) / len(mfu)} if mfu else {"mfu": f"not measured: {why}"} if why else {})
+
+
+def _carried_text(store: ArtifactStore, manifest: Manifest) -> str:
+    """What was taken over from the stage before; nothing where it began from the base, or is from before this was kept."""
+    if CARRIED not in [file.name for file in manifest.files]:
+        return ""
+    rows = carried_rows([Carried(**row) for row in read_json(store, manifest, CARRIED)])
+    return f"\n\n### Taken over from the stage before\n\n{table(rows, list(rows[0]))}"
+
+
+def _show(store: ArtifactStore, manifest: Manifest, recipe: RecipeSpec, stage: StageSpec) -> None:
+    stage_name = stage.name
+    put_events(store, manifest, board_folder(settings(store.store.uri), manifest.version, recipe, stage))
     facts = [{"what": k, "value": v} for k, v in manifest.summary.items()]
     curve = picture(store.local_path(manifest.file(CURVE)), "loss curve", 900)
-    text = f"## Stage `{stage_name}`\n\n{curve}\n\n{table(facts, ['what', 'value'])}{_levels_text(store, manifest)}"
+    text = f"## Stage `{stage_name}`\n\n{curve}\n\n{table(facts, ['what', 'value'])}{_carried_text(store, manifest)}{_levels_text(store, manifest)}"
     show_markdown(f"loss-curve-{stage_name}", text, f"checkpoint {manifest.version}")
 
 

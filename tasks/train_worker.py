@@ -23,16 +23,20 @@ from pvtt_model.preflight.check import as_lines, refuse
 from pvtt_model.preflight.stage import worker_checks
 from pvtt_model.preflight.weights import files_checks
 from pvtt_model.specs import RecipeSpec, StageSpec
+from pvtt_model.training.carried import as_text, carried_over
 from pvtt_model.training.loop import Resume, train
+from pvtt_model.training.metering import Meter
 from pvtt_model.training.out_of_memory import DoesNotFit, is_out_of_memory, what_would_fit
-from pvtt_model.training.records import EMA, STATE, TRAINED, rank_files_for
+from pvtt_model.training.records import EMA, STATE, TRAINED, rank_file, rank_files_for
 from pvtt_model.training.samples import Place, Shard
 from pvtt_model.training.teacher import build_teacher, load_trainable, load_trainable_files
 from pvtt_model.training.trained_tensors import part_of
+from pvtt_model.training.validation import Validation
 from tasks.preflight import store_folder
-from tasks.shard_work import image_of, vae_of, weights_of
+from tasks.shard_work import device, image_of, vae_of, weights_of
 from tasks.train_hooks import StoreHooks
 from tasks.train_payload import TrainPayload
+from tasks.train_samples import shown_samples
 
 
 def train_worker(payload: TrainPayload, reporter: Reporter) -> None:
@@ -54,26 +58,46 @@ def train_worker(payload: TrainPayload, reporter: Reporter) -> None:
     )  # fmt: skip
     if payload.init is not None:
         before = load_trainable_files({name: store.local_path(file) for name, file in payload.init.items()})
-        report = load_trainable(teacher, before, partial=payload.init_is_partial, parts={part_of(name) for name in before})
+        carried = carried_over({n: tuple(p.shape) for n, p in teacher.named_parameters()}, {n: tuple(t.shape) for n, t in before.items()})
+        load_trainable(teacher, before, partial=payload.init_is_partial, parts={part_of(name) for name in before})
         if rank == 0:
-            reporter.say("carried_over", {name: len(keys) for name, keys in report.items()})
-    shards = {file.key: _shard(store, file, stage.data.read) for p in payload.places for file in (p.latents, p.conditions)}
-    places = [Place(p.clip_key, shards[p.latents.key], shards[p.conditions.key], p.row, p.bucket, p.selected) for p in payload.places]
+            reporter.say("carried_over", as_text(carried))
+    refs = (*payload.places, *payload.validation)
+    shards = {file.key: _shard(store, file, stage.data.read) for p in refs for file in (p.latents, p.conditions)}
+    placed = [Place(p.clip_key, shards[p.latents.key], shards[p.conditions.key], p.row, p.bucket, p.selected) for p in refs]
+    places, held_out = placed[: len(payload.places)], placed[len(payload.places) :]
     empty = load_file(store.local_path(payload.empty_text))["text_LD"].float()
     with tempfile.TemporaryDirectory(dir=_scratch(where.scratch)) as work:
         resume = _resume(checkpoints, Path(work), lambda there: _files_to_resume(stage, rank, there))
         if rank == 0:
             reporter.say("resumed_at", resume.step if resume else 0)
-        hooks = StoreHooks(checkpoints, reporter, stage.train)
+        hooks = StoreHooks(checkpoints, reporter, stage.train, shown_samples(payload, store, stage, empty, rank))
         models = _loss_models(payload.recipe) if stage.objective.identity_weight else None
+        meter = Meter(payload.recipe, stage, torch.device(device()))
+        if rank == 0:
+            reporter.say("why_no_mfu", meter.why_no_mfu)
+        kept = _kept_optimizer(payload, store, Path(work))
+        validation = Validation(held_out, stage.reference.injection) if held_out else None
         try:
-            train(stage, teacher, places, empty, payload.recipe.conditions.max_text_tokens, hooks, Path(work), resume, models)
+            train(
+                stage, teacher, places, empty, payload.recipe.conditions.max_text_tokens, hooks, Path(work), resume, models, validation, meter, kept
+            )  # fmt: skip
         except (MemoryError, RuntimeError) as error:
             if is_out_of_memory(error):
                 raise DoesNotFit(what_would_fit(error, payload.recipe, stage, here=int(os.environ.get("LOCAL_WORLD_SIZE", "1")))) from error
             raise
         finally:
             hooks.close()
+
+
+def _kept_optimizer(payload: TrainPayload, store: ArtifactStore, work: Path) -> Path | None:
+    """The first of the files in which the ranks of the stage before left their optimizer's state, all of them beside each other."""
+    if not payload.kept_optimizer:
+        return None
+    folder = _scratch(work / "kept")
+    for rank, file in enumerate(payload.kept_optimizer):
+        (folder / rank_file(rank)).symlink_to(store.local_path(file).resolve())
+    return folder / rank_file(0)
 
 
 def _loss_models(recipe: RecipeSpec) -> LossModels:

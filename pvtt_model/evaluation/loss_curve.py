@@ -29,6 +29,9 @@ def loss_curve(records: Sequence[Mapping[str, float]], path: str | Path, *, titl
     steps, values, bad = _finite(records, "loss")
     loss.plot(steps, values, color="#9ca3af", linewidth=1, marker="." if len(steps) < 100 else "", label="loss")
     loss.plot(steps, running_mean(values), color="#1d4ed8", linewidth=2, label=f"running mean (decay {_DECAY})")
+    at, validation, _ = _finite(records, "validation")
+    if at:
+        loss.plot(at, validation, color="#b91c1c", linewidth=1.5, marker="o", label="validation (plain flow loss, fixed clips and noise)")
     loss.legend(loc="upper right")
     loss.set_ylabel("loss")
     loss.set_title((f"{title}: " if title else "") + f"{len(records)} steps" + (f", {bad} with a loss that is not finite" if bad else ""))

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 BINS = 10
-#: Means of optional losses that are kept beside the bins.
-TERMS = ("identity", "reference_recon")
+#: Means of the loss's parts that are kept beside the bins, each before its weight in the sum; flow with the weights of mask and level in it.
+TERMS = ("identity", "reference_recon", "flow", "words")
 _EDGES = torch.arange(1, BINS) / BINS
 
 
@@ -45,7 +45,8 @@ class LevelTally:
 
 
 def level_record(packed: Tensor) -> dict[str, float]:
-    """What a step's record says: level3_sum and level3_count for each bin that a sample fell into, identity_loss where there was any."""
+    """What a step's record says: level3_sum and level3_count for each bin that a sample fell into; flow_loss, and words_loss,
+    identity_loss, ... where there was any."""
     record: dict[str, float] = {}
     sums, counts, terms = packed.split([BINS, BINS, 2 * len(TERMS)])
     for i, (total, count) in enumerate(zip(sums.tolist(), counts.tolist(), strict=True)):

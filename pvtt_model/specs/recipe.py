@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pvtt_model.specs.base import Execution, Spec
+from pvtt_model.specs.base import Added, Execution, Spec
 from pvtt_model.specs.clips import ClipSpec, NanoWorldSpec
 from pvtt_model.specs.conditions import ConditionSpec
 from pvtt_model.specs.editing import EditSpec
@@ -35,6 +35,9 @@ class StageSpec(Spec):
     init_from: Literal["base", "previous"] = Field(
         default="base", description="previous: what fits of the stage before (all at the same size, the resampler at another)"
     )
+    init_optimizer: Literal["fresh", "kept"] = Added(
+        "fresh", description="kept: AdamW's moments and step count of the stage before go on; that stage has train.keep_optimizer, and all its sizes"
+    )
     edit: EditSpec = EditSpec()
     evaluate: EvalSpec
     gate: GateSpec
@@ -55,6 +58,15 @@ class StageSpec(Spec):
             raise ValueError(
                 f"stage '{self.name}': objective.{asked[0]} compares with the reference's patch tokens, which reference.injection "
                 f"'{self.reference.injection}' does not read. Use ip_adapter_plus or dual_path, or set objective.{asked[0]}=0."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _samples_are_of_the_whole_model(self) -> StageSpec:
+        if self.train.sample_every_steps and self.backbone.expert:
+            raise ValueError(
+                f"stage '{self.name}' trains the {self.backbone.expert}-noise expert alone, and an edit takes both, of which a worker holds one. "
+                "Set train.sample_every_steps=0; the stage's own edits come with both."
             )
         return self
 
@@ -119,6 +131,31 @@ class RecipeSpec(Spec):
                     f"{' and '.join(differ)}. Name {carried} in train.trained, or leave these settings as they were."
                 )
             held |= trained
+        return self
+
+    @model_validator(mode="after")
+    def _kept_optimizers_fit(self) -> RecipeSpec:
+        """A kept optimizer state is cut as the trained tensors and the workers are."""
+        for before, stage in zip((None, *self.stages), self.stages, strict=False):
+            if stage.init_optimizer == "fresh":
+                continue
+            if before is None or stage.init_from == "base":
+                raise ValueError(
+                    f"stage '{stage.name}' keeps an optimizer and starts from the base. Set init_from='previous', or init_optimizer='fresh'."
+                )
+            if not before.train.keep_optimizer:
+                raise ValueError(
+                    f"stage '{stage.name}' goes on with the optimizer of '{before.name}', which keeps none. Set "
+                    f"stages.{before.name}.train.keep_optimizer=true, or stages.{stage.name}.init_optimizer='fresh'."
+                )
+            differ = [part for part in ("backbone", "reference", "lora") if getattr(before, part) != getattr(stage, part)]
+            differ += [f"parallel.{n}" for n in ("num_workers", "zero_stage") if getattr(before.parallel, n) != getattr(stage.parallel, n)]
+            differ += ["train.trained"] if before.train.trained != stage.train.trained else []
+            if differ:
+                raise ValueError(
+                    f"stage '{stage.name}' goes on with the optimizer of '{before.name}', and has another {' and '.join(differ)}: its moments are of "
+                    f"other tensors. Leave these as they were, or set stages.{stage.name}.init_optimizer='fresh'."
+                )
         return self
 
     def partner_of(self, stage: StageSpec) -> StageSpec | None:

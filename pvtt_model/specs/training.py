@@ -55,6 +55,9 @@ class ParallelSpec(Spec):
         "cpu", description="where offload_optimizer and offload_params put things; nvme: files, at ZeRO-3 alone"
     )
     nvme_folder: str | None = Execution(None, description="a folder on a local NVMe disk of every node, for offload_to='nvme'")
+    peak_tflops: Annotated[float, Field(gt=0)] | None = Execution(
+        None, description="dense peak of one device at `precision`, what MFU is a share of; None: by the device's name (training/metering.py)"
+    )
 
     @property
     def global_batch(self) -> int:
@@ -142,6 +145,17 @@ class TrainSpec(Spec):
         1800.0,
         description="no rank gets any further for so long: it is said which hangs and in what, and all are started anew from the last checkpoint",
     )
+    validate_every_steps: Annotated[int, Field(ge=0)] = Execution(
+        0,
+        description="the loss of fixed validation clips at fixed noise, every so many steps and after the last; 0: never. It changes no trained bit",
+    )
+    validate_clips: Positive = Execution(8, description="the first of them, by key; each is asked once in every tenth of the noise levels")
+    sample_every_steps: Annotated[int, Field(ge=0)] = Execution(
+        0, description="edits with the weights just trained, to look at, every so many steps; 0: never. They change no trained bit"
+    )
+    sample_clips: Positive = Execution(2)
+    sample_steps: Positive | None = Execution(None, description="denoising steps of such an edit; None: edit.num_steps")
+    keep_optimizer: bool = Added(False, description="keep each rank's optimizer state in the checkpoint, for a next stage of init_optimizer='kept'")
 
     @model_validator(mode="after")
     def _average_to_release(self) -> TrainSpec:

@@ -26,12 +26,14 @@ from pvtt_model.training.background_saves import BackgroundSaves
 from pvtt_model.training.bad_steps import answer, what_is_wrong
 from pvtt_model.training.ema import Ema
 from pvtt_model.training.engine import Engine, build_engine
+from pvtt_model.training.metering import Meter
 from pvtt_model.training.prefetch import Samples
 from pvtt_model.training.records import EMA, STATE, TRAINED, is_best, rank_file
 from pvtt_model.training.samples import Place
 from pvtt_model.training.schedule import ends_epoch
 from pvtt_model.training.step_loss import loss_of
 from pvtt_model.training.teacher import Teacher, load_trainable
+from pvtt_model.training.validation import Validation, at_rest, is_due
 
 
 class Hooks(Protocol):
@@ -52,6 +54,12 @@ class Hooks(Protocol):
     def stop_asked(self) -> bool:
         """Whether this rank's machine is about to be taken away: all save the state after this step, and stop."""
         return False
+
+    def validated(self, record: dict[str, float]) -> None:
+        """Called by every rank after a validation: the step's record with what Validation.loss says."""
+
+    def sample(self, step: int, teacher: Teacher) -> None:
+        """Called by every rank every sample_every_steps steps: the teacher after `step` steps, at rest, to look at what it makes."""
 
 
 class Interrupted(RuntimeError):
@@ -76,13 +84,18 @@ def train(
     work: Path,
     resume: Resume | None = None,
     models: LossModels | None = None,
+    validation: Validation | None = None,
+    meter: Meter | None = None,
+    kept_optimizer: Path | None = None,
 ) -> list[dict[str, float]]:
     """Train `teacher` for stage.train.steps steps in all; returns one record a step: step, loss, lr, grad_norm, samples_per_s, the seconds waited
     for data and for the last checkpoint (data_wait_s, checkpoint_wait_s), `skipped` for a step left out, and the loss by noise level as
     level_bins.level_record has it.
 
-    models: what objective.identity_weight looks through. Raises ValueError for no samples, FloatingPointError for a loss that is not finite
-    or a spike (by stage.train.on_bad_loss), naming the clips of the batch, Interrupted where a rank was asked to stop.
+    models: what objective.identity_weight looks through. validation: asked every train.validate_every_steps steps and after the last. meter: adds
+    what it measures to the records. kept_optimizer: a rank's file of the stage before, those of the others beside it, with whose moments this one
+    starts. Raises ValueError for no samples, FloatingPointError for a loss that is not finite or a spike (by stage.train.on_bad_loss), naming the
+    clips of the batch, Interrupted where a rank was asked to stop.
     """
     if not places:
         raise ValueError(f"stage '{stage.name}' has no samples. Look at the masks' table: every clip was refused or held out.")
@@ -104,6 +117,8 @@ def train(
     engine = build_engine(teacher, stage.parallel, stage.optim, first_step=len(records), steps=stage.train.steps)
     if resume is not None:
         engine.load_rank(resume.folder / rank_file(rank))
+    elif kept_optimizer is not None:
+        engine.load_rank(kept_optimizer)
     ema = Ema(engine, stage.train.ema_decay, resume.folder / EMA if resume else None) if stage.train.ema_decay is not None else None
     saves = BackgroundSaves(hooks.save, work)
     data = Samples(stage, places, empty_text_LD, max_text_tokens, rank, world, engine.device, first_step=len(records))
@@ -111,9 +126,18 @@ def train(
         while len(records) < stage.train.steps:
             waited_s, saves.waited_s = saves.waited_s, 0.0
             records.append(_step(stage, engine, data, records, rank, world, hooks, models) | {"checkpoint_wait_s": waited_s})
+            records[-1] |= meter.measure(records[-1]) if meter else {}
             if ema is not None and not records[-1].get("skipped"):
                 ema.update(len(records) - 1)
             hooks.on_step(records[-1])
+            if validation is not None and is_due(len(records), stage.train.validate_every_steps, stage.train.steps):
+                hooks.at(len(records) - 1, "validation")
+                records[-1] |= validation.loss(stage, engine, empty_text_LD, max_text_tokens)
+                hooks.validated(records[-1])
+            if is_due(len(records), stage.train.sample_every_steps):
+                hooks.at(len(records) - 1, "sample edits")
+                with at_rest(teacher, engine.device):
+                    hooks.sample(len(records), teacher)
             stop = _any_rank(hooks.stop_asked(), world, engine.device)
             if stop or _is_due(stage, records, data.epoch_samples):
                 hooks.at(len(records) - 1, "checkpoint")

@@ -99,10 +99,15 @@ def loss_of(stage: StageSpec, engine: Engine, made: MicroBatch, models: LossMode
         shift = shift_of(objective, latent_shape)
         losses = losses * level_weights(sigma, objective.weighting, gamma=objective.min_snr_gamma, shift=shift)
     loss = losses.mean()
+    if tally is not None:
+        tally.add_term("flow", losses, torch.ones_like(losses))
     if objective.words_weight:
         tokens = engine.teacher.resampled_BND  # of the forward pass above
         assert tokens is not None
-        loss = loss + objective.words_weight * words_loss(tokens, batch.words_BLD).mean()
+        words = words_loss(tokens, batch.words_BLD)
+        loss = loss + objective.words_weight * words.mean()
+        if tally is not None:
+            tally.add_term("words", words, torch.ones_like(words))
     patches, keep = batch.reference.patches_BPC, batch.reference.keep_BP
     if objective.identity_weight:
         assert models is not None and patches is not None and keep is not None

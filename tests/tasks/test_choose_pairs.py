@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pvtt_model.artifacts import StoredFile
+from tasks.edit_pairs import choose_pairs
 from tasks.edit_work import ClipPlace
-from tasks.generate_edits import choose_pairs
 
 FILE = StoredFile(name="shard", key="pool/00/00", bytes=1, sha256="0" * 64, rows=1)
 
