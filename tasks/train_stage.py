@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from tasks.edit_work import ClipPlace
 from tasks.embed_conditions import EMPTY_TEXT
 from tasks.policy import POLICY, produce
 from tasks.preflight import driver_checks
-from tasks.tables import attach_json
+from tasks.tables import attach_json, read_json
 from tasks.train_payload import PlaceRef, TrainPayload
 from tasks.train_seen import Seen, board_folder, put_events, seen_files
 from tasks.ui import picture, show_markdown, table
@@ -107,7 +107,7 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, stage_name
         init_is_partial=any(getattr(earlier, part) != getattr(stage, part) for part in ("backbone", "reference", "lora")),
         validation=tuple(place_ref(place, fact, recipe.latents.video) for place, fact in validation_clips(usable, stage)),
         samples=sample_pairs(usable, stage),
-        kept_optimizer=optimizer_files(before, stage) if before and stage.init_optimizer == "kept" else (),
+        kept_optimizer=optimizer_files(before) if before and stage.init_optimizer == "kept" else (),
     )
     steps = StepCheckpoints(store.store, planned)
     said = _train(payload, steps, store, where)
@@ -135,9 +135,9 @@ def sample_pairs(usable: dict[str, tuple[ClipPlace, dict[str, Any]]], stage: Sta
     return tuple((pair.template, pair.reference) for pair in pairs)
 
 
-def optimizer_files(before: Manifest, stage: StageSpec) -> tuple[StoredFile, ...]:
+def optimizer_files(before: Manifest) -> tuple[StoredFile, ...]:
     """Each rank's optimizer state of the stage before, by rank."""
-    return tuple(before.file(f"{OPTIMIZER}{rank}.safetensors") for rank in range(stage.parallel.num_workers))
+    return tuple(sorted((file for file in before.files if file.name.startswith(OPTIMIZER)), key=lambda file: file.name))
 
 
 def trained_files(checkpoint: Manifest) -> dict[str, StoredFile]:
@@ -214,9 +214,8 @@ def _commit(
     stage = recipe.stages[index]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        found = steps.fetch_last(
-            folder, lambda there: [released_file(stage.train), STATE, *(_rank_files(there) if stage.train.keep_optimizer else [])]
-        )
+        kept = _rank_files if stage.train.keep_optimizer else lambda _: []
+        found = steps.fetch_last(folder, lambda there: [released_file(stage.train), STATE, *kept(there)])
         if found is None or found[0] != stage.train.steps:
             raise RuntimeError(f"training ended without its last checkpoint: wanted step {stage.train.steps}, found {found and found[0]}. Run again.")
         records = json.loads((found[1] / STATE).read_text())["records"]
@@ -238,7 +237,7 @@ def _commit(
             loss_by_level(report, folder / LEVELS_PICTURE, title=f"{recipe.name}, stage {stage.name}: loss by noise level")
             parts.append(LEVELS_PICTURE)
         files = [store.attach(planned, part, folder / part) for part in parts]
-        ranks = _rank_files(path.name for path in found[1].iterdir()) if stage.train.keep_optimizer else []
+        ranks = kept([path.name for path in found[1].iterdir()])
         files += [store.attach(planned, name.replace("rank", OPTIMIZER), found[1] / name) for name in ranks]
         files += seen_files(store, planned, records, folder)
         left = {name: load_file(store.local_path(file)) for name, file in carried.items()}
@@ -275,7 +274,7 @@ def _released(steps: StepCheckpoints, folder: Path, last: tuple[int, Path], reco
     return found
 
 
-def _rank_files(there: Iterable[str]) -> list[str]:
+def _rank_files(there: Sequence[str]) -> list[str]:
     """Of a step checkpoint's files the ranks', however many wrote it."""
     return sorted(name for name in there if name.startswith("rank"))
 
