@@ -34,10 +34,13 @@ def deepspeed_config(parallel: ParallelSpec, optim: OptimSpec) -> dict[str, Any]
         "reduce_bucket_size": 50_000_000,
         "allgather_bucket_size": 50_000_000,
     }
+    place: dict[str, Any] = {"device": parallel.offload_to, "pin_memory": parallel.accelerator == "gpu"}
+    if parallel.offload_to == "nvme":
+        place["nvme_path"] = parallel.nvme_folder
     if parallel.offload_optimizer:
-        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": parallel.accelerator == "gpu"}
+        zero["offload_optimizer"] = place
     if parallel.offload_params:
-        zero["offload_param"] = {"device": "cpu", "pin_memory": parallel.accelerator == "gpu"}
+        zero["offload_param"] = place
     return {
         "train_micro_batch_size_per_gpu": parallel.micro_batch,
         "gradient_accumulation_steps": parallel.grad_accum,

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from pvtt_model.backbones.experts import level_range
 from pvtt_model.objectives.level_bins import BINS, LevelTally
 from pvtt_model.specs import StageSpec
-from pvtt_model.training.deepspeed_engine import Engine
+from pvtt_model.training.engine import Engine
 from pvtt_model.training.kept_samples import KeptSamples
 from pvtt_model.training.samples import Place
 from pvtt_model.training.schedule import seed_of
