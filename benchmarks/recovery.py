@@ -2,8 +2,8 @@
 
     PYTHONPATH=. .venv/bin/python benchmarks/recovery.py [--rounds 3] [--every 5]
 
-tasks/train_worker.py on a local Ray, two ranks of the nano teacher over gloo under ZeRO-2, a checkpoint every --every steps into a local store. A rank
-is killed by SIGKILL while training goes on; Ray starts both anew, they load the newest whole checkpoint and go on. Seconds: from the kill until the
+tasks/train_worker.py on a local Ray, two ranks of the nano teacher over gloo under ZeRO-2, a checkpoint every --every steps into a local store.
+A rank is killed by SIGKILL while training goes on; Ray starts both anew, they load the newest whole checkpoint and go on. Seconds: from the kill until the
 driver hears of a step again (it hears every half second); most of it is Python loading torch and DeepSpeed in two new processes. Steps lost: done at
 the kill (as last heard, and at most one message more) less those of the checkpoint.
 """
@@ -39,6 +39,7 @@ class Round:
         self.house, self.every = house, every
         self.killed_s = self.recovered_s = 0.0
         self.at_kill = self.resumed_at = -1
+        self.last: dict[str, Any] | None = None
 
     def heard(self, board: dict[str, Any]) -> None:
         done = int(board["step"]["step"]) + 1 if "step" in board else 0
@@ -47,10 +48,9 @@ class Round:
             if len(workers) == 2:
                 workers[-1].kill()
                 self.killed_s, self.at_kill = time.monotonic(), done
-        elif self.killed_s and not self.recovered_s and board.get("resumed_at") and "step" in board and done > board["resumed_at"]:
-            if board["step"] != self._last:
-                self.recovered_s, self.resumed_at = time.monotonic() - self.killed_s, int(board["resumed_at"])
-        self._last = board.get("step")
+        elif self.killed_s and not self.recovered_s and board.get("resumed_at") and board.get("step") != self.last:
+            self.recovered_s, self.resumed_at = time.monotonic() - self.killed_s, int(board["resumed_at"])
+        self.last = board.get("step")
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from prefect import get_run_logger, task
 from infra.artifact_store import ArtifactStore
 from infra.settings import Settings, settings
 from infra.step_checkpoints import StepCheckpoints
-from infra.watchdog import who_hangs
+from infra.watchdog import newly_hung, who_hangs
 from pvtt_model.artifacts import ArtifactRef, Manifest, Planned, StoredFile
 from pvtt_model.chain import checkpoint_artifact
 from pvtt_model.preflight.check import as_lines, refuse
@@ -136,10 +136,8 @@ def _train(payload: TrainPayload, steps: StepCheckpoints, stage_name: str, where
     def on_progress(board: dict[str, Any]) -> None:
         if board.get("warnings") and "warnings" not in said:
             get_run_logger().warning("%s", board["warnings"])
-        hangs = who_hangs(board)
-        if hangs and hangs != said.get("hangs"):
-            said["hangs"] = hangs
-            get_run_logger().warning("stage %s: %s", stage_name, hangs)
+        if newly_hung(board, said):
+            get_run_logger().warning("stage %s: %s", stage_name, who_hangs(board))
         said.update(board)
         if "step" in board:
             record = board["step"]

@@ -44,6 +44,6 @@ def checkpoints_wanted(recipe: RecipeSpec, stage: StageSpec, scratch: Path, stor
     """Room for the step checkpoint being written, in scratch, and for those that are kept and the newest, in the store's folder."""
     parallel = stage.parallel
     one = step_checkpoint_bytes(figures_of(recipe, stage).parameters.trained, parallel.num_workers, parallel.zero_stage)
-    kept = min(stage.train.keep_checkpoints, -(-stage.train.steps // stage.train.checkpoint_every_steps))
+    kept = min(stage.train.keep_checkpoints, -(-stage.train.steps // stage.train.checkpoint_every_steps)) + (stage.train.release == "best")
     what = f"step checkpoints of {stage.name}"
     return [Wanted(scratch, one, what)] + ([Wanted(store, one * (1 + kept), what)] if store is not None else [])
