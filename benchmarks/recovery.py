@@ -3,9 +3,9 @@
     PYTHONPATH=. .venv/bin/python benchmarks/recovery.py [--rounds 3] [--every 5]
 
 tasks/train_worker.py on a local Ray, two ranks of the nano teacher over gloo under ZeRO-2, a checkpoint every --every steps into a local store.
-A rank is killed by SIGKILL while training goes on; Ray starts both anew, they load the newest whole checkpoint and go on. Seconds: from the kill until the
-driver hears of a step again (it hears every half second); most of it is Python loading torch and DeepSpeed in two new processes. Steps lost: done at
-the kill (as last heard, and at most one message more) less those of the checkpoint.
+A rank is killed by SIGKILL while training goes on; Ray starts both anew, they load the newest whole checkpoint and go on. Seconds: from the kill
+until the driver hears of a step again (it hears every half second); most of it is Python loading torch and DeepSpeed in two new processes. Steps
+lost: done at the kill, as last heard, less those of the checkpoint.
 """
 
 from __future__ import annotations
