@@ -59,9 +59,14 @@ class Watchdog:
             if time.monotonic() - self._since_s > self.timeout_s:
                 frame = sys._current_frames().get(self._watched)
                 where = "".join(traceback.format_stack(frame)[-3:]) if frame else ""
-                self.say(f"hung{self.rank}", {"timeout_s": self.timeout_s, "where": where})
+                self.say(f"hung{self.rank}", {"timeout_s": self.timeout_s, "where": where, "at": time.time()})
                 self._closed.wait(SAY_S)
                 os.kill(os.getpid(), signal.SIGKILL)
+
+
+def newly_hung(board: dict[str, Any], before: dict[str, Any]) -> bool:
+    """Whether a rank has told of a hang since the board was read before."""
+    return any(key.startswith("hung") and before.get(key) != said for key, said in board.items())
 
 
 def who_hangs(board: dict[str, Any]) -> str | None:

@@ -13,7 +13,7 @@ from prefect import get_run_logger, task
 from infra.artifact_store import ArtifactStore
 from infra.settings import Settings, settings
 from infra.step_checkpoints import StepCheckpoints
-from infra.watchdog import who_hangs
+from infra.watchdog import newly_hung, who_hangs
 from pvtt_model.artifacts import ArtifactRef, Manifest, Planned, StoredFile
 from pvtt_model.chain import checkpoint_artifact
 from pvtt_model.preflight.check import as_lines, refuse
@@ -175,10 +175,8 @@ def _train(payload: TrainPayload, steps: StepCheckpoints, store: ArtifactStore, 
         for key, say in (("warnings", get_run_logger().warning), ("carried_over", get_run_logger().info)):
             if board.get(key) and key not in said:
                 say("%s", board[key])
-        hangs = who_hangs(board)
-        if hangs and hangs != said.get("hangs"):
-            said["hangs"] = hangs
-            get_run_logger().warning("stage %s: %s", stage.name, hangs)
+        if newly_hung(board, said):
+            get_run_logger().warning("stage %s: %s", stage.name, who_hangs(board))
         said.update(board)
         seen.look(board)
 

@@ -43,6 +43,6 @@ def gpu_index() -> int:
 def checkpoints_wanted(recipe: RecipeSpec, stage: StageSpec, scratch: Path, store: Path | None) -> list[Wanted]:
     """Room for the step checkpoint being written, in scratch, and for those that are kept and the newest, in the store's folder."""
     one = step_checkpoint_bytes(figures_of(recipe, stage).parameters.trained, stage.train.ema_decay is not None)
-    kept = min(stage.train.keep_checkpoints, -(-stage.train.steps // stage.train.checkpoint_every_steps))
+    kept = min(stage.train.keep_checkpoints, -(-stage.train.steps // stage.train.checkpoint_every_steps)) + (stage.train.release == "best")
     what = f"step checkpoints of {stage.name}"
     return [Wanted(scratch, one, what)] + ([Wanted(store, one * (1 + kept), what)] if store is not None else [])

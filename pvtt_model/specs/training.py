@@ -130,7 +130,7 @@ class TrainSpec(Spec):
     keep_every_epoch: bool = Execution(False, description="also a checkpoint at the end of every epoch, which stays")
     release: Literal["last", "best"] = Added(
         "last",
-        description="the state that becomes the stage's checkpoint: after the last step, or the one of the least validation loss",
+        description="the state released: after the last step, or of the least validation loss (never of the least training loss)",
     )
     on_bad_loss: Literal["stop", "skip"] = Added(
         "stop",

@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from infra.watchdog import who_hangs
+from infra.watchdog import newly_hung, who_hangs
 
 RANK = """
 import json, sys, time
@@ -60,3 +60,10 @@ def test_a_stopped_process_is_named_by_those_that_wait_for_it(tmp_path):
 def test_no_hang_no_words():
     assert who_hangs({}) is None
     assert who_hangs({"beat0": [3, 1, "step"], "step": {"loss": 1.0}}) is None
+
+
+def test_a_hang_is_told_once():
+    hung = {"hung0": {"timeout_s": 1, "where": "", "at": 1.0}, "beat0": [3, 1, "step"]}
+    assert newly_hung(hung, {}) and not newly_hung(hung, hung)
+    assert not newly_hung(hung | {"beat0": [1, 0, "step"]}, hung), "started anew, it gets on"
+    assert newly_hung(hung | {"hung0": hung["hung0"] | {"at": 2.0}}, hung)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import pytest
 from house import House, Process, wait_for
-from training_run import MOMENTS, STEPS, planned
+from training_run import AT, MOMENTS, STEPS, planned
 
 from infra.artifact_store import ArtifactStore
 from infra.store import open_store
@@ -132,4 +133,21 @@ def test_six_moments(victim: str, where: str, tmp_path: Path, trainings: list[Tr
         training.kill(victim, pid)
         print(f"{where}: {victim} killed at '{moment}' ({time.monotonic() - began:.0f} s after the one before)", flush=True)
     training.completes()
+    assert training.results() == untouched
+
+
+def test_sigterm_saves_the_state_after_the_step_and_the_run_goes_on_from_it(
+    tmp_path: Path, trainings: list[Training], untouched: dict[str, object]
+) -> None:
+    """As a spot machine is taken away: one rank is told in the midst of step 4, and no checkpoint is due after it."""
+    training = Training(tmp_path, str(tmp_path / "store"), "worker")
+    trainings.append(training)
+    for moment in MOMENTS:
+        pid = training.meets(moment)
+        if moment == "accumulation":
+            os.kill(pid, signal.SIGTERM)
+            time.sleep(5)  # Ray asks how the worker is every half second, and then the signal's handler runs
+        (training.strikes / f"{moment} is over").touch()
+    training.completes()
+    assert f"stage one resumed at {AT['accumulation'] + 1}\n" in training.tell()
     assert training.results() == untouched

@@ -2,6 +2,7 @@
 
     python training_run.py STORE     with PVTT_HOME set; STRIKES=FOLDER stops it once at each moment of MOMENTS named in STRIKE_AT, where a file
                                      FOLDER/<moment> appears that holds the pid of the process that stands there, for a minute
+                                     or until FOLDER/'<moment> is over' appears
 
 What runs is tasks/train_worker.py on Ray, as tasks/train_stage.py starts it, and that task's commit; retried as its policy says.
 """
@@ -28,7 +29,7 @@ from pvtt_model.specs import RecipeSpec
 STEPS, EVERY, WORKERS = 12, 2, 2
 #: In the order in which they come; of the first stage, but for the last.
 MOMENTS = ("step", "accumulation", "writing", "upload", "validation", "stage change")
-AT = {"step": 1, "accumulation": 3, "writing": 6, "upload": 8, "validation": 9}  # the step (from 0), or of a checkpoint the steps done
+AT = {"step": 1, "accumulation": 4, "writing": 6, "upload": 8, "validation": 9}  # the step (from 0), or of a checkpoint the steps done
 PAUSE_S = 60.0
 TRIES = 4  # POLICY's: once, and three more times
 
@@ -188,7 +189,9 @@ def pause(moment: str) -> None:
         os.link(mine, Path(folder) / moment)
     except FileExistsError:
         return
-    time.sleep(PAUSE_S)
+    ends_s = time.monotonic() + PAUSE_S
+    while time.monotonic() < ends_s and not (Path(folder) / f"{moment} is over").exists():
+        time.sleep(0.05)
 
 
 if __name__ == "__main__":
