@@ -118,23 +118,26 @@ class WandbRun:
         project = os.environ.get("WANDB_PROJECT") or "pvtt"
         quiet = wandb.Settings(silent=True, console="off", save_code=False, disable_git=True)
         self.run = wandb.init(id=version, name=name, project=project, config=config, dir=str(folder), resume="allow", settings=quiet)
-        self.next_step = int(self.run.step)
+        self.next_step, self.last = int(self.run.step), -1
 
     def scalars(self, step: int, values: Mapping[str, float], at_s: float | None = None) -> None:
-        if step >= self.next_step:
-            self.run.log(dict(values), step=step)
+        self._log(step, dict(values))
 
     def picture(self, step: int, tag: str, png: bytes) -> None:
         import wandb
 
+        self._log(step, {tag: wandb.Image(Image.open(io.BytesIO(png)))})
+
+    def _log(self, step: int, values: dict[str, Any]) -> None:
         if step >= self.next_step:
-            self.run.log({tag: wandb.Image(Image.open(io.BytesIO(png)))}, step=step)
+            self.run.log(values, step=step)
+            self.last = max(self.last, step)
 
     def restart(self, step: int) -> None:
-        self.next_step = max(self.next_step, int(self.run.step))
+        self.next_step = max(self.next_step, self.last + 1)
 
     def close(self) -> None:
-        self.run.finish(quiet=True)
+        self.run.finish()
 
 
 def wandb_asked(environment: Mapping[str, str]) -> str | None:

@@ -3,8 +3,10 @@
     python train_jobs.py FOLDER JOBS     JOBS: JSON list of {"name", "overrides", "steps", "resume": name of an earlier job or null}, and
                                          "buckets": true where the clips are to be of two sizes, "workers": processes, over gloo, where more than one,
                                          "resume_at": the step to resume at, 3 unless said,
-                                         "spoilt": true where a clip's latents are not finite,
-                                         and "backbone": [architecture, expert or null] where it is to be another than the recipe's
+                                          "spoilt": true where a clip's latents are not finite,
+                                         "backbone": [architecture, expert or null] where it is to be another than the recipe's,
+                                         "validate": true where the last two clips are for validation, "optimizer_of": an earlier job whose
+                                         optimizer, and trained tensors, this one starts with
 
 The parent imports the libraries and forks: a job is a fresh process, without the seconds that importing torch costs.
 """
@@ -22,15 +24,17 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 
 from pvtt_model.backbones.architectures import architecture
+from pvtt_model.backbones.conditioning import velocity
 from pvtt_model.data.shards import SCHEMAS, write_shard
 from pvtt_model.recipes import recipe_by_name
 from pvtt_model.specs import BackboneSpec
 from pvtt_model.training.loop import Hooks, Resume, train
 from pvtt_model.training.samples import Place
-from pvtt_model.training.teacher import build_teacher
+from pvtt_model.training.teacher import Teacher, build_teacher, load_trainable
+from pvtt_model.training.validation import Validation
 
 CLIPS = 5
 CHANNELS, TEXT = (architecture("nano-s").config[name] for name in ("in_channels", "text_dim"))
@@ -55,6 +59,18 @@ class Keep(Hooks):
 
     def on_step(self, record: dict[str, float]) -> None:
         pass
+
+    def validated(self, record: dict[str, float]) -> None:
+        assert "validation" in record
+
+    def sample(self, step: int, teacher: Teacher) -> None:
+        """A forward pass of the transformer by itself, as editing does it, and random numbers drawn and reseeded."""
+        assert not teacher.training and not torch.is_grad_enabled()
+        torch.manual_seed(step)
+        z = torch.randn(1, CHANNELS, 3, 4, 4)
+        context = torch.randn(1, teacher.transformer.config.vace_in_channels, 3, 4, 4)
+        answer = velocity(teacher.transformer, teacher.kind, z, torch.tensor([500.0]), torch.randn(1, 32, TEXT), context, None)
+        assert torch.isfinite(answer).all()
 
     def save(self, step: int, folder: Path, pinned: bool) -> None:
         shutil.copytree(folder, self.folder / f"step{step}", dirs_exist_ok=True)  # a folder a rank, files of their own
@@ -100,7 +116,15 @@ def run(folder: Path, job: dict[str, Any], clips: list[Place]) -> dict[str, Any]
     at = job.get("resume_at", 3)
     resume = None if job["resume"] is None else Resume(at, folder / job["resume"] / f"step{at}")
     out = folder / job["name"]
-    return {"records": train(stage, teacher, clips, torch.zeros(1, TEXT), 32, Keep(out), out / "work", resume)}
+    before = folder / job["optimizer_of"] / "step6" if "optimizer_of" in job else None
+    if before is not None:
+        load_trainable(teacher, load_file(before / "trained.safetensors"))
+    clips, held_out = (clips[:3], clips[3:]) if "validate" in job else (clips, [])
+    validation = Validation(held_out, stage.reference.injection) if job.get("validate") else None
+    kept = before / "rank0.safetensors" if before else None
+    return {
+        "records": train(stage, teacher, clips, torch.zeros(1, TEXT), 32, Keep(out), out / "work", resume, validation=validation, kept_optimizer=kept)
+    }
 
 
 def main() -> None:
