@@ -26,6 +26,7 @@ from typing import Any, NoReturn
 from pvtt_model.artifacts import canonical_json, digest, sha256_of_file
 from pvtt_model.data.captions import check_captions
 from pvtt_model.data.checked_line import CheckedLine, Truth, content_of
+from pvtt_model.data.lines import Lines
 from pvtt_model.data.locate import Fetch, Root, mask_frames
 from pvtt_model.data.refusals import Refusal, Refused
 from pvtt_model.data.scan_memory import ScanMemory
@@ -39,7 +40,7 @@ SPLITS = ("train", "validation", "eval")
 
 @dataclass(frozen=True)
 class ManifestScan:
-    lines: tuple[CheckedLine, ...]
+    lines: Lines
     contents: tuple[str, ...]  # of each line, by which it is known again: checked_line.content_of
     refusals: tuple[Refusal, ...]
     fingerprint: str  # digest of all texts and contents; neither dates nor absolute paths enter
@@ -73,7 +74,7 @@ class _Scan:
     def __init__(self, root: Root, memory: Path | None) -> None:
         self.root = root
         self.memory = ScanMemory(None if root.prefix is not None else memory, [str(root.folder), root.allow_outside])
-        self.lines: list[CheckedLine] = []
+        self.lines = Lines(self.memory.read)
         self.refusals: list[Refusal] = []
         self.contents: list[str] = []
         self.said = hashlib.sha256(b'["manifest",[')  # canonical JSON of all texts, as it grows: nothing of it is held
@@ -84,7 +85,7 @@ class _Scan:
     def take(self, number: int, raw: bytes) -> None:
         source = ""
         try:
-            line, text = self.memory.recall(number, raw) or (None, "")
+            line, text, kept = self.memory.recall(number, raw) or (None, "", None)
             if line is None:
                 values = parse_line(raw)
                 source = values["video_path"] if isinstance(values.get("video_path"), str) else ""
@@ -99,7 +100,7 @@ class _Scan:
             self.refusals.append(Refusal(number, refused.kind, refused.reason, source))
             self._say(canonical_json([number, refused.kind, digest(raw.decode("utf-8", "backslashreplace"))]))
             return
-        self.lines.append(line)
+        self.lines.add(line, kept)
         self.contents.append(content_of(text))
         self._say(b"[%d,%b" % (number, text[1:].encode()))  # the list that the text is, its number in front
 
@@ -156,7 +157,7 @@ class _Scan:
     def result(self) -> ManifestScan:
         said = self.said.copy()
         said.update(b"]]")
-        return ManifestScan(tuple(self.lines), tuple(self.contents), tuple(self.refusals), said.hexdigest()[:20])
+        return ManifestScan(self.lines, tuple(self.contents), tuple(self.refusals), said.hexdigest()[:20])
 
 
 def _numbered(data: bytes) -> Iterator[tuple[int, bytes]]:
