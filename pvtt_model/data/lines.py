@@ -16,6 +16,15 @@ class Brief(NamedTuple):
     line: int
     source: str
     clip_key: str
+    video_sha256: str
+    product_id: str
+    split: str | None
+    task: str | None
+
+
+def brief_of(line: CheckedLine) -> Brief:
+    metadata = line.metadata
+    return Brief(line.line, line.source, line.clip_key, line.video_sha256, line.product_id, metadata.get("split"), metadata.get("benchmark_task"))
 
 
 class Lines(Sequence[CheckedLine]):
@@ -26,9 +35,9 @@ class Lines(Sequence[CheckedLine]):
         self._its: list[CheckedLine | Kept] = []
         self._read = read
 
-    def add(self, line: CheckedLine, kept: Kept | None) -> None:
-        self.brief.append(Brief(line.line, line.source, line.clip_key))
-        self._its.append(kept or line)
+    def add(self, brief: Brief, its: CheckedLine | Kept) -> None:
+        self.brief.append(brief)
+        self._its.append(its)
 
     def __len__(self) -> int:
         return len(self._its)

@@ -19,11 +19,13 @@ from typing import IO, Any, NamedTuple
 import orjson
 
 from pvtt_model.data.checked_line import CheckedLine, Truth
-from pvtt_model.data.lines import Kept
+from pvtt_model.data.lines import Brief, Kept, brief_of
 
-FORM = 2  # raised when a line is checked or kept in another way
+FORM = 3  # raised when a line is checked or kept in another way
 GRAIN_NS = 2_000_000_000
+CHUNK = 1 << 20  # bytes copied at once
 KEPT_SCANS = 8  # for which a line that no scan asked for is remembered
+APART = b"\t"  # between what every scan reads of a line and the rest of it; JSON holds none
 KEY, UNASKED = 64, 1  # bytes of a line's key, and after it of the number of scans (a digit) that have not asked for it
 Stamp = list[int]
 
@@ -60,23 +62,23 @@ class ScanMemory:
 
     def read(self, number: int, kept: Kept) -> CheckedLine:
         """The line that `recall` gave, again."""
-        return _line(number, orjson.loads(self._bytes(*kept))["line"])
+        return _line(number, orjson.loads(self._bytes(*kept).partition(APART)[2]))
 
-    def recall(self, number: int, raw: bytes) -> tuple[CheckedLine, str, Kept] | None:
-        """The line of this text, as it was checked, its text() of then, and where it is kept, where none of its files was touched since."""
+    def recall(self, number: int, raw: bytes) -> tuple[Brief, str, Kept] | None:
+        """The line of this text, as it was checked, in brief, its text() of then, and where it is kept, where none of its files was touched since."""
         key = sha256(raw).hexdigest().encode()
         try:
             before = self._before[key]
-            kept = orjson.loads(self._bytes(before.offset, before.bytes))
+            kept = orjson.loads(self._bytes(before.offset, before.bytes).partition(APART)[0])
             for path, stamp in kept["files"]:  # a mask may be a file a frame: the most of what a scan does
                 stat = os.stat(path)
                 if [stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns] != stamp:
                     return None
-            line, text = _line(number, kept["line"]), str(kept["text"])
+            brief, text = Brief(number, *kept["brief"]), str(kept["text"])
         except (AttributeError, KeyError, TypeError, ValueError, OSError):  # there is none, or another wrote it, in another way
             return None
         self._now[key] = before
-        return line, text, (before.offset, before.bytes)
+        return brief, text, (before.offset, before.bytes)
 
     def remember(self, raw: bytes, line: CheckedLine, text: str, named: Sequence[str], began_ns: int) -> None:
         """text: line.text(). named: every path that the line names, a mask's folder too; where they lead, and a mask's files, are added here.
@@ -87,9 +89,9 @@ class ScanMemory:
         real = (line.video_path, *line.reference_paths, *line.mask_paths, *truth)
         files = [(path, _stamp(path)) for path in dict.fromkeys((*named, *real))]
         quiet = began_ns - GRAIN_NS
-        kept = {"files": files, "line": _kept(line), "text": text}
+        kept, brief = _kept(line), {"files": files, "brief": brief_of(line)[1:], "text": text}
         if all(stamp is not None and max(stamp[2:]) < quiet for _, stamp in files) and _comes_back(kept):
-            self._now[sha256(raw).hexdigest().encode()] = orjson.dumps(kept)
+            self._now[sha256(raw).hexdigest().encode()] = orjson.dumps(brief) + APART + orjson.dumps(kept)
             self._changed = True
 
     def keep(self) -> None:
@@ -104,10 +106,26 @@ class ScanMemory:
         part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
         with part.open("wb") as file:
             file.write(orjson.dumps(self._head) + b"\n")
-            for key, kept in (*self._now.items(), *unasked.items()):
-                scans = kept.unasked + 1 if key in unasked and isinstance(kept, _Kept) else 0
-                file.writelines((key, b"%d" % scans, kept if isinstance(kept, bytes) else self._bytes(kept.offset, kept.bytes), b"\n"))
+            run = (0, 0)  # from, to, in the memory that was found: lines that stay as they are, one behind the other
+            for key, kept in self._now.items():
+                if isinstance(kept, _Kept) and kept.unasked == 0:
+                    start, end = kept.offset - KEY - UNASKED, kept.offset + kept.bytes + 1
+                    if start != run[1]:
+                        self._copy(run, file)
+                        run = (start, end)
+                    run = (run[0], end)
+                else:
+                    self._copy(run, file)
+                    run = (0, 0)
+                    file.writelines((key, b"0", kept if isinstance(kept, bytes) else self._bytes(kept.offset, kept.bytes), b"\n"))
+            self._copy(run, file)
+            for key, kept in unasked.items():
+                file.writelines((key, b"%d" % (kept.unasked + 1), self._bytes(kept.offset, kept.bytes), b"\n"))
         os.replace(part, path)
+
+    def _copy(self, run: tuple[int, int], to: IO[bytes]) -> None:
+        for start in range(*run, CHUNK):
+            to.write(self._bytes(start, min(CHUNK, run[1] - start)))
 
 
 class _Kept(NamedTuple):
@@ -124,7 +142,7 @@ def _comes_back(kept: dict[str, Any]) -> bool:
         back = orjson.loads(orjson.dumps(kept))
     except TypeError:
         return False
-    return bool(back["line"] == kept["line"])
+    return bool(back == kept)
 
 
 def _stamp(path: str) -> Stamp | None:
