@@ -15,7 +15,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Collection, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, get_args
@@ -107,6 +107,17 @@ class ArtifactStore:
         kinds = [kind] if kind else sorted(get_args(Kind))
         keys = (info.key for k in kinds for info in self.store.list(f"{k}/"))
         return [key.removesuffix("/manifest.json") for key in keys if key.count("/") == 2 and key.endswith("/manifest.json")]
+
+    def newest(self, kind: Kind, count: int) -> list[Manifest]:
+        """The `count` versions last committed, by the store's own dates, newest first; one that cannot be read is passed over."""
+        listed = sorted(((info.modified_s, info.key) for info in self.store.list(f"{kind}/") if info.key.count("/") == 2), reverse=True)
+        found: list[Manifest] = []
+        for key in (key for _, key in listed if key.endswith("/manifest.json")):
+            if len(found) == count:
+                break
+            with suppress(ValueError, ArtifactMissing):
+                found.append(self.manifest(key.removesuffix("/manifest.json")))
+        return sorted(found, key=lambda m: (m.created, m.name), reverse=True)
 
     def ref(self, manifest: Manifest) -> ArtifactRef:
         return ArtifactRef(kind=manifest.kind, version=manifest.version, uri=self.store.uri)

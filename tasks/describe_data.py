@@ -14,13 +14,19 @@ from pvtt_model.backbones.weight_record import ENCODER_COLUMNS, ENCODERS, encode
 from pvtt_model.chain import card_artifact
 from pvtt_model.specs import RecipeSpec
 from tasks.ingest_clips import DUPLICATES, REFUSALS
-from tasks.pieces import by_shard, reasons, rows_beside, whole_facts
+from tasks.pieces import by_shard, reasons, rows_beside
 from tasks.policy import POLICY, produce
 from tasks.tables import read_json
 from tasks.ui import picture, show_markdown, table
 
 CARD, PAGE, SHEET = "data_card.json", "data_card.html", "contact_sheet.png"
 SHEET_CLIPS = 24
+Row = dict[str, Any]
+#: What is counted of a clip, of its place in this version, of its mask and of its conditions.
+FACTS = ("clip_key", "product_id", "split", "width", "height", "fps", "num_frames", "prompt", "product_words", "video_sha256", "licence")
+PLACE = ("held_out", "shard", "row")
+MASKS = ("clip_key", "usable", "area", "jitter_px", "provenance", "risks")
+CONDITIONS = ("clip_key", "usable", "caption", "caption_source", "caption_fallback")
 
 
 @task(task_run_name="describe {data[clips].version}", description="The data card of what was curated", **POLICY)
@@ -31,20 +37,15 @@ def describe_data(data: dict[str, ArtifactRef], recipe: RecipeSpec, store: str) 
 
 
 def _make(store: ArtifactStore, planned: Planned, data: dict[str, ArtifactRef], recipe: RecipeSpec) -> Manifest:
-    from pvtt_model.curation.mask_risk import judged
     from pvtt_model.data.card import data_card
     from pvtt_model.data.card_html import card_html, headline
     from pvtt_model.specs import VideoSpec
 
     manifests = {kind: store.manifest(ref) for kind, ref in data.items()}
-    brief = [fact for its in by_shard(read_json(store, manifests["clips"])).values() for fact in its]
-    facts = whole_facts(store, manifests["clips"], brief)
-    masks = judged([row for rows in rows_beside(store, manifests["masks"], brief) for row in rows], facts, recipe.masks)
+    facts, masks, conditions = _said(store, manifests, recipe)
     no_latents = {row["clip_key"] for row in reasons(store, manifests["latents"]) if not row["usable"]}
-    later = {
-        "latents": [{"clip_key": fact["clip_key"], "usable": fact["clip_key"] not in no_latents} for fact in brief],
-        "conditions": [row for rows in rows_beside(store, manifests["conditions"], brief) for row in rows],
-    }
+    latents = [{"clip_key": fact["clip_key"], "usable": fact["clip_key"] not in no_latents} for fact in facts]
+    later = {"latents": latents, "conditions": conditions}
     stored = {kind: sum(shard.bytes for shard in m.shards()) for kind, m in manifests.items()}
     refusals, twins = (read_json(store, manifests["clips"], name) for name in (REFUSALS, DUPLICATES))
     video = VideoSpec.model_validate(manifests["latents"].spec["latents"]["video"])
@@ -58,6 +59,22 @@ def _make(store: ArtifactStore, planned: Planned, data: dict[str, ArtifactRef], 
         card_html(card, data["clips"].name, paths[SHEET], paths[PAGE])
         files = [store.attach(planned, name, path) for name, path in paths.items()]
     return store.commit(planned, files, {"headline": headline(card), "warnings": list(card.warnings), ENCODERS: encoders})
+
+
+def _said(store: ArtifactStore, manifests: dict[str, Manifest], recipe: RecipeSpec) -> tuple[list[Row], list[Row], list[Row]]:
+    """Facts, masks (judged) and conditions of the clips in the table, as they lie in the shards; of each no more than the card counts."""
+    from pvtt_model.curation.mask_risk import judged
+
+    table = read_json(store, manifests["clips"])
+    facts: list[Row] = []
+    masks: list[Row] = []
+    conditions: list[Row] = []
+    beside = (rows_beside(store, manifests[kind], table) for kind in ("clips", "masks", "conditions"))
+    for brief, of_clips, of_masks, of_conditions in zip(by_shard(table).values(), *beside, strict=True):
+        facts += [{name: row.get(name) for name in FACTS} | {name: fact[name] for name in PLACE} for row, fact in zip(of_clips, brief, strict=True)]
+        masks += [{name: row[name] for name in MASKS} for row in judged(of_masks, brief, recipe.masks)]
+        conditions += [{name: row[name] for name in CONDITIONS if name in row} for row in of_conditions]
+    return facts, masks, conditions
 
 
 def _sheet(store: ArtifactStore, manifests: dict[str, Manifest], facts: list[Any], masks: list[Any], path: Path) -> None:

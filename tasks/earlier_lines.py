@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection
-from contextlib import suppress
 from typing import Any, NamedTuple
 
-from infra.artifact_store import ArtifactMissing, ArtifactStore
+from infra.artifact_store import ArtifactStore
 from pvtt_model.artifacts import REVISIONS, SPLIT_REVISION, Manifest, digest
 from pvtt_model.data.refusals import PASSING
 from pvtt_model.specs import RecipeSpec
@@ -42,7 +41,7 @@ def earlier_lines(store: ArtifactStore, recipe: RecipeSpec, wanted: Collection[s
     """What finished versions of the same settings say of the lines of these contents."""
     left = set(wanted)
     found = Earlier({}, {}, {}, None)
-    for i, version in enumerate(_versions(store)[:MOST_VERSIONS] if left else []):
+    for i, version in enumerate(store.newest("clips", MOST_VERSIONS) if left else []):
         facts, refusals, complete = _said(store, version, left, judged_by(recipe), keep=i == 0)
         shards = {its.sha256: its for its in shards_of(version)}
         used = {sha256 for its in facts.values() for sha256, _ in its}
@@ -58,15 +57,6 @@ def earlier_lines(store: ArtifactStore, recipe: RecipeSpec, wanted: Collection[s
         if not left:
             break
     return found
-
-
-def _versions(store: ArtifactStore) -> list[Manifest]:
-    """The finished versions, newest first; one that cannot be read, by newer code perhaps, is passed over: audit tells of it."""
-    found = []
-    for name in store.names("clips"):
-        with suppress(ValueError, ArtifactMissing):
-            found.append(store.manifest(name))
-    return sorted(found, key=lambda m: (m.created, m.name), reverse=True)
 
 
 def _said(

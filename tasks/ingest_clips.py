@@ -17,7 +17,9 @@ from infra.settings import settings
 from infra.uris import is_remote, localise
 from pvtt_model.artifacts import REVISIONS, ArtifactRef, Manifest, Planned, digest
 from pvtt_model.chain import clips_artifact
-from pvtt_model.data.manifest import CheckedLine, ManifestScan
+from pvtt_model.data.checked_line import CheckedLine
+from pvtt_model.data.lines import Brief
+from pvtt_model.data.manifest import ManifestScan
 from pvtt_model.data.refusals import PASSING
 from pvtt_model.data.source import read_source
 from pvtt_model.specs import RecipeSpec
@@ -53,16 +55,17 @@ def ingest_clips(clips: str, recipe: RecipeSpec, store: str, base: ArtifactRef |
 
 def new_lines(clips: str, recipe: RecipeSpec, base: Manifest, store: ArtifactStore) -> list[CheckedLine]:
     """The source's lines that `base` has not judged: neither accepted (by the video) nor refused after probing (by all that the line says)."""
-    return _unjudged(_Source(clips, recipe, store.store.uri).scan(), store, base, recipe)
+    scan = _Source(clips, recipe, store.store.uri).scan()
+    return [scan.lines[at] for at in _unjudged(scan, store, base, recipe)]
 
 
-def _unjudged(scan: ManifestScan, store: ArtifactStore, base: Manifest, recipe: RecipeSpec) -> list[CheckedLine]:
-    """A line that leaked is judged anew where the recipe's threshold is another: it was refused for what lies beside it, not for what it is."""
+def _unjudged(scan: ManifestScan, store: ArtifactStore, base: Manifest, recipe: RecipeSpec) -> list[int]:
+    """Which they are. A line that leaked is judged anew where the recipe's threshold is another: it was refused for what lies beside it."""
     same = base.spec["clips"].get("near_duplicate_bits", -1) == recipe.clips.near_duplicate_bits
     accepted = {fact.get("line_key", fact["clip_key"]) for fact in read_json(store, base)}
     refused = {r.get("content") for r in read_json(store, base, REFUSALS) if (same or r["kind"] != LEAKS) and r["kind"] not in PASSING}
-    known = zip(scan.lines, scan.contents, strict=True)
-    return [line for line, content in known if line.clip_key not in accepted and content not in refused]
+    known = zip(scan.lines.brief, scan.contents, strict=True)
+    return [at for at, (line, content) in enumerate(known) if line.clip_key not in accepted and content not in refused]
 
 
 class _Source:
@@ -118,15 +121,15 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, source: _S
         _can_be_added_to(before, recipe)
     facts: list[Fact] = [dict(fact) for fact in read_json(store, before)] if before else []
     shards = shards_of(before) if before else []
-    lines = _unjudged(scan, store, before, recipe) if before else list(scan.lines)
-    content_of = {line.line: content for line, content in zip(scan.lines, scan.contents, strict=True)}
-    contents = {line.line: content_of[line.line] for line in lines}
+    asked = _unjudged(scan, store, before, recipe) if before else range(len(scan.lines))
+    lines = [scan.lines.brief[at] for at in asked]
+    contents = {line.line: scan.contents[at] for at, line in zip(asked, lines, strict=True)}
     refusals = [r._asdict() for r in scan.refusals]
     here = set(contents.values())
     refusals += [r for r in read_json(store, before, REFUSALS) if "content" in r and r["content"] not in here] if before else []
     earlier = earlier_lines(store, recipe, here)
     known = _listed_again(lines, contents, earlier, shards)
-    new = [line for line in lines if not earlier.knows(contents[line.line])]
+    new = [scan.lines[at] for at in asked if not earlier.knows(scan.contents[at])]
     refusals += known.refusals
     size = recipe.clips.clips_per_shard
     units = [_unit(store, recipe, new[i : i + size], len(shards) + n) for n, i in enumerate(range(0, len(new), size))]
@@ -193,7 +196,7 @@ class _ListedAgain(NamedTuple):
     refusals: list[Fact]
 
 
-def _listed_again(lines: Sequence[CheckedLine], contents: dict[int, str], earlier: Earlier, shards: list[Shard]) -> _ListedAgain:
+def _listed_again(lines: Sequence[Brief], contents: dict[int, str], earlier: Earlier, shards: list[Shard]) -> _ListedAgain:
     """Facts and refusals of the lines that an earlier version judged, those first that `earlier.newest` did; their shards are added to `shards`."""
     facts: list[tuple[str, Fact]] = []  # with their shards
     refusals: list[Fact] = []
@@ -203,7 +206,7 @@ def _listed_again(lines: Sequence[CheckedLine], contents: dict[int, str], earlie
         content = contents[line.line]
         now = {"line": line.line, "source": line.source}
         refusals += [refusal | now for refusal in earlier.refusals.get(content, ())]
-        facts += [(shard, fact | now) for shard, fact in earlier.facts.get(content, ())]
+        facts += [(shard, {**fact, **now}) for shard, fact in earlier.facts.get(content, ())]
     first = set(order)
     facts.sort(key=lambda in_shard: in_shard[0] not in first)
     used = dict.fromkeys(shard for shard, _ in facts)

@@ -112,7 +112,7 @@ def whole_facts(store: ArtifactStore, clips: Manifest, facts: Sequence[Row]) -> 
 
 
 def rows_beside(store: ArtifactStore, manifest: Manifest, facts: Iterable[Row]) -> Iterator[list[Row]]:
-    """Of masks or conditions: the whole rows beside these rows of the clips' table, a shard at a time, as `by_shard` orders them."""
+    """Of clips (as they were probed), masks or conditions: the whole rows beside these of the clips' table, a shard at a time."""
     pieces = pieces_of(manifest, ROWS)
     table = {} if pieces else {row["clip_key"]: row for row in read_json(store, manifest)}
     for number, its in by_shard(facts).items():

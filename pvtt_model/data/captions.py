@@ -89,17 +89,20 @@ def templates(captions: Sequence[str], product_words: Sequence[str | None]) -> l
     '*' for the product's words and for every run of words that are in fewer than a fifth of the captions; case and punctuation go. A
     template has at least 4 words besides.
     """
-    texts = [caption.replace(words, " * ") if words else caption for caption, words in zip(captions, product_words, strict=True)]
-    split = [re.findall(r"\w+|\*", text.lower()) for text in texts]
-    seen = Counter(word for words in split for word in set(words))
+    pairs = list(zip(captions, product_words, strict=True))
+    counts = Counter(pairs)  # captions repeat themselves: each is looked at once
+    split = {(text, part): re.findall(r"\w+|\*", (text.replace(part, " * ") if part else text).lower()) for text, part in counts}
+    seen: Counter[str] = Counter()
+    for pair, count in counts.items():
+        seen.update(dict.fromkeys(split[pair], count))
     common = {word for word, count in seen.items() if word != "*" and count >= RARE * len(captions)}
-    found: list[str | None] = []
-    for words in split:
+    found: dict[tuple[str, str | None], str | None] = {}
+    for pair, words in split.items():
         kept: list[str] = []
         for word in words:
             if word in common:
                 kept.append(word)
             elif not kept or kept[-1] != "*":
                 kept.append("*")
-        found.append(" ".join(kept) if len(kept) - kept.count("*") >= FIXED_WORDS else None)
-    return found
+        found[pair] = " ".join(kept) if len(kept) - kept.count("*") >= FIXED_WORDS else None
+    return [found[pair] for pair in pairs]

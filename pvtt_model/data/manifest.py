@@ -26,6 +26,7 @@ from typing import Any, NoReturn
 from pvtt_model.artifacts import canonical_json, digest, sha256_of_file
 from pvtt_model.data.captions import check_captions
 from pvtt_model.data.checked_line import CheckedLine, Truth, content_of
+from pvtt_model.data.lines import Brief, Lines, brief_of
 from pvtt_model.data.locate import Fetch, Root, mask_frames
 from pvtt_model.data.refusals import Refusal, Refused
 from pvtt_model.data.scan_memory import ScanMemory
@@ -39,7 +40,7 @@ SPLITS = ("train", "validation", "eval")
 
 @dataclass(frozen=True)
 class ManifestScan:
-    lines: tuple[CheckedLine, ...]
+    lines: Lines
     contents: tuple[str, ...]  # of each line, by which it is known again: checked_line.content_of
     refusals: tuple[Refusal, ...]
     fingerprint: str  # digest of all texts and contents; neither dates nor absolute paths enter
@@ -73,7 +74,7 @@ class _Scan:
     def __init__(self, root: Root, memory: Path | None) -> None:
         self.root = root
         self.memory = ScanMemory(None if root.prefix is not None else memory, [str(root.folder), root.allow_outside])
-        self.lines: list[CheckedLine] = []
+        self.lines = Lines(self.memory.read)
         self.refusals: list[Refusal] = []
         self.contents: list[str] = []
         self.said = hashlib.sha256(b'["manifest",[')  # canonical JSON of all texts, as it grows: nothing of it is held
@@ -84,22 +85,24 @@ class _Scan:
     def take(self, number: int, raw: bytes) -> None:
         source = ""
         try:
-            line, text = self.memory.recall(number, raw) or (None, "")
-            if line is None:
+            known = self.memory.recall(number, raw)
+            if known is not None:
+                brief, text, its = known
+            else:
                 values = parse_line(raw)
                 source = values["video_path"] if isinstance(values.get("video_path"), str) else ""
                 check_fields(values)
                 began_ns = time.time_ns()
-                line = self._files(number, values)
-                text = line.text()
-                self.memory.remember(raw, line, text, self._named(values), began_ns)
-            source = line.source
-            self._beside_the_others(line)
+                its = self._files(number, values)
+                brief, text = brief_of(its), its.text()
+                self.memory.remember(raw, its, text, self._named(values), began_ns)
+            source = brief.source
+            self._beside_the_others(brief)
         except Refused as refused:
             self.refusals.append(Refusal(number, refused.kind, refused.reason, source))
             self._say(canonical_json([number, refused.kind, digest(raw.decode("utf-8", "backslashreplace"))]))
             return
-        self.lines.append(line)
+        self.lines.add(brief, its)
         self.contents.append(content_of(text))
         self._say(b"[%d,%b" % (number, text[1:].encode()))  # the list that the text is, its number in front
 
@@ -128,13 +131,13 @@ class _Scan:
         given = [values["video_path"], *_listed(values["reference_image"]), values.get("mask_path"), truth.get("video_path"), truth.get("mask_path")]
         return [str(self.root.folder / path) if "://" not in path else path for path in given if path is not None]
 
-    def _beside_the_others(self, line: CheckedLine) -> None:
+    def _beside_the_others(self, line: Brief) -> None:
         """Raises Refused for the bytes of a line before, or a product in two splits."""
-        sha, task = line.video_sha256, line.metadata.get("benchmark_task")
-        if (sha, task) in self.seen:
-            raise Refused("duplicate", f"'{line.source}' has the same bytes as line {self.seen[sha, task]}. Remove one of the two lines.")
-        self._one_split(line.line, line.product_id, line.metadata.get("split"))
-        self.seen[sha, task] = line.line
+        file = (line.video_sha256, line.task)
+        if file in self.seen:
+            raise Refused("duplicate", f"'{line.source}' has the same bytes as line {self.seen[file]}. Remove one of the two lines.")
+        self._one_split(line.line, line.product_id, line.split)
+        self.seen[file] = line.line
 
     def _masks(self, given: str) -> tuple[str, tuple[str, ...]]:
         place = self.root.file_or_folder(given, "mask")
@@ -156,7 +159,7 @@ class _Scan:
     def result(self) -> ManifestScan:
         said = self.said.copy()
         said.update(b"]]")
-        return ManifestScan(tuple(self.lines), tuple(self.contents), tuple(self.refusals), said.hexdigest()[:20])
+        return ManifestScan(self.lines, tuple(self.contents), tuple(self.refusals), said.hexdigest()[:20])
 
 
 def _numbered(data: bytes) -> Iterator[tuple[int, bytes]]:

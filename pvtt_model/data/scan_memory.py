@@ -14,15 +14,18 @@ from collections.abc import Sequence
 from dataclasses import fields
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, NamedTuple
 
 import orjson
 
 from pvtt_model.data.checked_line import CheckedLine, Truth
+from pvtt_model.data.lines import Brief, Kept, brief_of
 
-FORM = 2  # raised when a line is checked or kept in another way
+FORM = 3  # raised when a line is checked or kept in another way
 GRAIN_NS = 2_000_000_000
+CHUNK = 1 << 20  # bytes copied at once
 KEPT_SCANS = 8  # for which a line that no scan asked for is remembered
+APART = b"\t"  # between what every scan reads of a line and the rest of it; JSON holds none
 KEY, UNASKED = 64, 1  # bytes of a line's key, and after it of the number of scans (a digit) that have not asked for it
 Stamp = list[int]
 
@@ -32,32 +35,50 @@ class ScanMemory:
 
     def __init__(self, path: Path | None, under: Any) -> None:
         self.path, self._head = path, [FORM, under]
-        self._before: dict[bytes, bytes] = {}  # by a text's hash, what is kept of it: JSON, read when the line is asked for
-        self._now: dict[bytes, bytes] = {}
+        self._before: dict[bytes, _Kept] = {}  # by a text's hash; what is kept of it is read when the line is asked for
+        self._now: dict[bytes, _Kept | bytes] = {}  # bytes: of a line that this scan checked, JSON
         self._changed = False
+        self._file: IO[bytes] | None = None  # the memory as it was found; another scan may put one in its place
         if path is not None and path.is_file():
             try:
-                with path.open("rb") as file:
-                    if orjson.loads(file.readline()) == self._head:
-                        self._before = {line[:KEY]: line[KEY:-1] for line in file}
+                self._file = path.open("rb")
+                self._before = self._found(self._file)
             except (ValueError, OSError, RecursionError):
                 self._before = {}
 
-    def recall(self, number: int, raw: bytes) -> tuple[CheckedLine, str] | None:
-        """The line of this text, as it was checked, and its text() of then, where none of its files was touched since."""
+    def _found(self, file: IO[bytes]) -> dict[bytes, _Kept]:
+        head = file.readline()
+        if orjson.loads(head) != self._head:
+            return {}
+        found, offset = {}, len(head)
+        for line in file:
+            unasked = line[KEY : KEY + UNASKED]
+            found[line[:KEY]] = _Kept(offset + KEY + UNASKED, len(line) - KEY - UNASKED - 1, int(unasked) if unasked.isdigit() else KEPT_SCANS)
+            offset += len(line)
+        return found
+
+    def _bytes(self, offset: int, count: int) -> bytes:
+        return os.pread(self._file.fileno(), max(0, count), offset) if self._file else b""
+
+    def read(self, number: int, kept: Kept) -> CheckedLine:
+        """The line that `recall` gave, again."""
+        return _line(number, orjson.loads(self._bytes(*kept).partition(APART)[2]))
+
+    def recall(self, number: int, raw: bytes) -> tuple[Brief, str, Kept] | None:
+        """The line of this text, as it was checked, in brief, its text() of then, and where it is kept, where none of its files was touched since."""
         key = sha256(raw).hexdigest().encode()
         try:
-            kept = orjson.loads(self._before[key][UNASKED:])
+            before = self._before[key]
+            kept = orjson.loads(self._bytes(before.offset, before.bytes).partition(APART)[0])
             for path, stamp in kept["files"]:  # a mask may be a file a frame: the most of what a scan does
                 stat = os.stat(path)
                 if [stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns] != stamp:
                     return None
-            line, text = _line(number, kept["line"]), str(kept["text"])
+            brief, text = Brief(number, *kept["brief"]), str(kept["text"])
         except (AttributeError, KeyError, TypeError, ValueError, OSError):  # there is none, or another wrote it, in another way
             return None
-        before = self._before[key]
-        self._now[key] = before if before[:UNASKED] == b"0" else b"0" + before[UNASKED:]
-        return line, text
+        self._now[key] = before
+        return brief, text, (before.offset, before.bytes)
 
     def remember(self, raw: bytes, line: CheckedLine, text: str, named: Sequence[str], began_ns: int) -> None:
         """text: line.text(). named: every path that the line names, a mask's folder too; where they lead, and a mask's files, are added here.
@@ -68,25 +89,51 @@ class ScanMemory:
         real = (line.video_path, *line.reference_paths, *line.mask_paths, *truth)
         files = [(path, _stamp(path)) for path in dict.fromkeys((*named, *real))]
         quiet = began_ns - GRAIN_NS
-        kept = {"files": files, "line": _kept(line), "text": text}
+        kept, brief = _kept(line), {"files": files, "brief": brief_of(line)[1:], "text": text}
         if all(stamp is not None and max(stamp[2:]) < quiet for _, stamp in files) and _comes_back(kept):
-            self._now[sha256(raw).hexdigest().encode()] = b"0" + orjson.dumps(kept)
+            self._now[sha256(raw).hexdigest().encode()] = orjson.dumps(brief) + APART + orjson.dumps(kept)
             self._changed = True
 
     def keep(self) -> None:
-        """Write what this scan found, whole or not at all."""
-        if self.path is None or not (self._changed or self._now.keys() != self._before.keys()):
-            return
-        for key, kept in self._before.items():
-            unasked = kept[:UNASKED]
-            if key not in self._now and unasked.isdigit() and int(unasked) < KEPT_SCANS:
-                self._now[key] = b"%d%b" % (int(unasked) + 1, kept[UNASKED:])
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}.part")
+        """Write what this scan found, whole or not at all, and hold no more of it than where its lines lie."""
+        if self.path is not None and (self._changed or self._now.keys() != self._before.keys()):
+            self._write(self.path)
+        self._before, self._now = {}, {}
+
+    def _write(self, path: Path) -> None:
+        unasked = {key: kept for key, kept in self._before.items() if key not in self._now and kept.unasked < KEPT_SCANS}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
         with part.open("wb") as file:
             file.write(orjson.dumps(self._head) + b"\n")
-            file.writelines(piece for key, kept in self._now.items() for piece in (key, kept, b"\n"))
-        os.replace(part, self.path)
+            run = (0, 0)  # from, to, in the memory that was found: lines that stay as they are, one behind the other
+            for key, kept in self._now.items():
+                if isinstance(kept, _Kept) and kept.unasked == 0:
+                    start, end = kept.offset - KEY - UNASKED, kept.offset + kept.bytes + 1
+                    if start != run[1]:
+                        self._copy(run, file)
+                        run = (start, end)
+                    run = (run[0], end)
+                else:
+                    self._copy(run, file)
+                    run = (0, 0)
+                    file.writelines((key, b"0", kept if isinstance(kept, bytes) else self._bytes(kept.offset, kept.bytes), b"\n"))
+            self._copy(run, file)
+            for key, kept in unasked.items():
+                file.writelines((key, b"%d" % (kept.unasked + 1), self._bytes(kept.offset, kept.bytes), b"\n"))
+        os.replace(part, path)
+
+    def _copy(self, run: tuple[int, int], to: IO[bytes]) -> None:
+        for start in range(*run, CHUNK):
+            to.write(self._bytes(start, min(CHUNK, run[1] - start)))
+
+
+class _Kept(NamedTuple):
+    """Where in the memory the JSON of a line lies, and how many scans have not asked for it."""
+
+    offset: int
+    bytes: int
+    unasked: int
 
 
 def _comes_back(kept: dict[str, Any]) -> bool:
@@ -95,7 +142,7 @@ def _comes_back(kept: dict[str, Any]) -> bool:
         back = orjson.loads(orjson.dumps(kept))
     except TypeError:
         return False
-    return bool(back["line"] == kept["line"])
+    return bool(back == kept)
 
 
 def _stamp(path: str) -> Stamp | None:
