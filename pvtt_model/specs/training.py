@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from pvtt_model.specs.base import Added, Execution, Positive, Spec
 
@@ -34,6 +34,31 @@ class ParallelSpec(Spec):
     grad_accum: Positive = 4
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     gradient_checkpointing: bool = True
+    checkpointing: Literal["full", "keep_attention"] = Added(
+        "full",
+        description="with gradient_checkpointing, what is recomputed: all of a block, or all but its attentions, whose outputs are kept",
+    )
+    fused_lora: bool = Added(
+        False, description="LoRA on frozen layers in one autograd node; DoRA, 4-bit bases and several adapters stay with peft's forward"
+    )
+    compile_blocks: bool = Added(False, description="torch.compile of the transformer block; minutes at the start, once for each size of clips")
+    wide_products: bool = Added(
+        False, description="bfloat16 products and attentions in float32, rounded, on a CPU without kernels for bfloat16; nothing elsewhere"
+    )
+
+    @model_validator(mode="after")
+    def _whole_in_one_step(self) -> ParallelSpec:
+        asked = [name for name in ("fused_lora", "compile_blocks") if getattr(self, name)]
+        if asked and self.zero_stage == 3:
+            raise ValueError(
+                f"parallel.{asked[0]} is true at parallel.zero_stage 3, whose hooks gather each layer's weights as the layer is called, and it "
+                f"calls several at once. Set parallel.zero_stage=2, or parallel.{asked[0]}=false."
+            )
+        if self.checkpointing != "full" and not self.gradient_checkpointing:
+            raise ValueError(
+                f"parallel.checkpointing is '{self.checkpointing}', but parallel.gradient_checkpointing is false. Set gradient_checkpointing=true."
+            )
+        return self
 
     @property
     def global_batch(self) -> int:

@@ -24,6 +24,7 @@ from pvtt_model.objectives.reference_reconstruction import attach_probe
 from pvtt_model.specs import StageSpec
 from pvtt_model.training.deepspeed_engine import Engine
 from pvtt_model.training.kept_samples import KeptSamples
+from pvtt_model.training.prepare_step import prepare_step
 from pvtt_model.training.records import STATE, TRAINED
 from pvtt_model.training.samples import Place
 from pvtt_model.training.schedule import samples_of
@@ -78,8 +79,7 @@ def train(
     if resume is not None:
         load_trainable(teacher, load_file(resume.folder / TRAINED))
         records = json.loads((resume.folder / STATE).read_text())["records"]
-    if stage.parallel.gradient_checkpointing:
-        teacher.transformer.enable_gradient_checkpointing()  # type: ignore[operator]
+    prepare_step(teacher, stage.parallel)
     teacher.train()
     engine = Engine(teacher, stage.parallel, stage.optim, first_step=len(records), steps=stage.train.steps)
     if resume is not None:

@@ -1,0 +1,88 @@
+"""How a transformer block is run in training: what of it is kept for the backward pass, whether compiled, and the type of its products on a CPU.
+
+All three go through diffusers' own extension point, the function that `enable_gradient_checkpointing` takes and that Wan's and VACE's forward
+call for every block while gradients are asked; a block's attention processors and LoRA layers run inside. Sampling does not pass here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
+
+from pvtt_model.low_rank.fused import product_dtype
+from pvtt_model.specs import ParallelSpec
+
+#: torch's attention kernels, whichever F.scaled_dot_product_attention takes here; its plain one, of many products, is recomputed.
+_ATTENTION = [
+    getattr(torch.ops.aten, name).default
+    for name in (
+        "_scaled_dot_product_flash_attention_for_cpu",
+        "_scaled_dot_product_flash_attention",
+        "_scaled_dot_product_efficient_attention",
+        "_scaled_dot_product_cudnn_attention",
+        "_scaled_dot_product_fused_attention_overrideable",
+    )
+    if hasattr(torch.ops.aten, name)
+]
+
+Runner = Callable[..., Any]
+
+
+class WideProducts(TorchFunctionMode):
+    """Inside, linear layers and attentions of a type that this CPU has no kernels for (bfloat16) are computed in float32 and rounded; else as is."""
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        kwargs = kwargs or {}
+        if func not in (F.linear, F.scaled_dot_product_attention):
+            return func(*args, **kwargs)
+        first = args[0] if args else kwargs.get("query", kwargs.get("input"))
+        wide = product_dtype(first.device, first.dtype)
+        if wide == first.dtype:
+            return func(*args, **kwargs)
+        return func(*(_in(wide, x, first.dtype) for x in args), **{k: _in(wide, x, first.dtype) for k, x in kwargs.items()}).to(first.dtype)
+
+
+def _in(wide: torch.dtype, x: Any, of: torch.dtype) -> Any:
+    return x.to(wide) if isinstance(x, torch.Tensor) and x.dtype == of else x
+
+
+def keep_attention_contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
+    """For checkpoint's context_fn: in the forward pass the attentions' outputs are kept, and the recomputation takes them from there."""
+    return create_selective_checkpoint_contexts(_ATTENTION)
+
+
+def block_runner(parallel: ParallelSpec) -> Runner | None:
+    """runner(block, *its arguments) -> its answer, as `parallel` asks; None where blocks are simply called.
+
+    checkpointing 'full': the block's inputs are kept. 'keep_attention': and the attentions' outputs with their softmax sums, so that there is
+    one attention forward a step; its bits are those without checkpointing.
+    """
+    run: Runner = _wide if parallel.wide_products else _plain
+    if parallel.gradient_checkpointing:
+        run = partial(_checkpointed, run, parallel.checkpointing == "keep_attention")
+    elif not (parallel.wide_products or parallel.compile_blocks):
+        return None
+    return torch.compile(run, dynamic=False) if parallel.compile_blocks else run
+
+
+def _plain(block: nn.Module, *args: Any) -> Any:
+    return block(*args)
+
+
+def _wide(block: nn.Module, *args: Any) -> Any:
+    with WideProducts():
+        return block(*args)
+
+
+def _checkpointed(run: Runner, keep_attention: bool, block: nn.Module, *args: Any) -> Any:
+    if keep_attention:
+        return checkpoint(run, block, *args, use_reentrant=False, context_fn=keep_attention_contexts, respect_saved_tensors_hooks=True)
+    return checkpoint(run, block, *args, use_reentrant=False)
