@@ -45,7 +45,8 @@ def gpu_memory(stage: StageSpec, parameters: Parameters, tokens: int) -> Memory:
     optimizer: AdamW's two moments and the float32 master, 12 trained, / n from ZeRO-1 (8 at ZeRO-0 in float32, without
     a master); on the host with offload_optimizer.
     buffers: two buckets of at most 50 M elements from ZeRO-1; at ZeRO-3 also the gathered weights, at most 1e9 elements.
-    activations: micro_batch x (with checkpointing the input of every block, and one block's inside; else every block's inside); of the
+    activations: micro_batch x (with checkpointing the input of every block, and one block's inside; else every block's inside), and with
+    checkpointing='keep_attention' or 'keep_self_attention' what every block's attentions keep (attention_outputs); of the
     main blocks, and of VACE's where they read the reference (counted as main ones: too much, as they carry no LoRA).
     """
     parallel = stage.parallel
@@ -67,7 +68,7 @@ def gpu_memory(stage: StageSpec, parameters: Parameters, tokens: int) -> Memory:
     without = parallel.micro_batch * layers * inside
     kept = without
     if parallel.gradient_checkpointing:
-        kept = parallel.micro_batch * (layers * entry + inside + timed_input(stage, tokens))
+        kept = parallel.micro_batch * (layers * (entry + attention_outputs(stage, tokens)) + inside + timed_input(stage, tokens))
     return Memory(weights, gradients, optimizer, buffers, kept, without, host)
 
 
@@ -93,6 +94,15 @@ def block_activations(stage: StageSpec, tokens: int) -> tuple[int, int]:
     more = (config.get("image_dim") is not None) + (stage.reference.injection == "dual_path")
     inside += more * tokens * (w * d + 4 * heads)
     return inside, tokens * d * w
+
+
+def attention_outputs(stage: StageSpec, tokens: int) -> int:
+    """Bytes that one block's attentions keep beside its input as parallel.checkpointing says, a sample: each its output L w D and a float32 sum of
+    every head, 4 L H. All: self-attention, the text's and the reference's; and to a first frame, and dual_path's second, where there are these."""
+    arch, kind = architecture(stage.backbone.architecture, "dit"), stage.parallel.checkpointing
+    every = 3 + (arch.config.get("image_dim") is not None) + (stage.reference.injection == "dual_path")
+    attentions = {"full": 0, "keep_attention": every, "keep_self_attention": 1}[kind]
+    return attentions * tokens * (BYTES[stage.parallel.precision] * dit_width(arch.config) + 4 * arch.config["num_attention_heads"])
 
 
 def timed_input(stage: StageSpec, tokens: int) -> int:

@@ -34,9 +34,10 @@ class ParallelSpec(Spec):
     grad_accum: Positive = 4
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     gradient_checkpointing: bool = True
-    checkpointing: Literal["full", "keep_attention"] = Added(
+    checkpointing: Literal["full", "keep_attention", "keep_self_attention"] = Added(
         "full",
-        description="with gradient_checkpointing, what is recomputed: all of a block, or all but its attentions, whose outputs are kept",
+        description="with gradient_checkpointing, what is recomputed: all of a block; all but its attentions, whose outputs are kept; or all but the "
+        "video's attention to itself, the costly one",
     )
     fused_lora: bool = Added(
         False, description="LoRA on frozen layers in one autograd node; DoRA, 4-bit bases and several adapters stay with peft's forward"

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.overrides import TorchFunctionMode
-from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from pvtt_model.low_rank.fused import product_dtype
 from pvtt_model.specs import ParallelSpec
@@ -54,20 +54,29 @@ def _in(wide: torch.dtype, x: Any, of: torch.dtype) -> Any:
     return x.to(wide) if isinstance(x, torch.Tensor) and x.dtype == of else x
 
 
-def keep_attention_contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
-    """For checkpoint's context_fn: in the forward pass the attentions' outputs are kept, and the recomputation takes them from there."""
-    return create_selective_checkpoint_contexts(_ATTENTION)
+def _kept(own_alone: bool, context: Any, op: Any, query_BHLd: Any = None, key_BHNd: Any = None, *args: Any, **kwargs: Any) -> CheckpointPolicy:
+    keep = op in _ATTENTION and (not own_alone or key_BHNd.shape[-2] >= query_BHLd.shape[-2])
+    return CheckpointPolicy.MUST_SAVE if keep else CheckpointPolicy.PREFER_RECOMPUTE
+
+
+def keep_attention_contexts(own_alone: bool) -> tuple[AbstractContextManager, AbstractContextManager]:
+    """For checkpoint's context_fn: in the forward pass the attentions' outputs are kept, and the recomputation takes them from there.
+
+    own_alone: of those alone that read at least as many tokens as they answer for, self-attentions: they cost L^2, those to text and reference L.
+    """
+    return create_selective_checkpoint_contexts(partial(_kept, own_alone))
 
 
 def block_runner(parallel: ParallelSpec) -> Runner | None:
     """runner(block, *its arguments) -> its answer, as `parallel` asks; None where blocks are simply called.
 
     checkpointing 'full': the block's inputs are kept. 'keep_attention': and the attentions' outputs with their softmax sums, so that there is
-    one attention forward a step; its bits are those without checkpointing.
+    one attention forward a step; its bits are those without checkpointing. 'keep_self_attention': of the video to itself alone, which at a video's
+    length is nearly all that attention costs, at a third of the memory.
     """
     run: Runner = _wide if parallel.wide_products else _plain
     if parallel.gradient_checkpointing:
-        run = partial(_checkpointed, run, parallel.checkpointing == "keep_attention")
+        run = partial(_checkpointed, run, parallel.checkpointing)
     elif not (parallel.wide_products or parallel.compile_blocks):
         return None
     return torch.compile(run, dynamic=False) if parallel.compile_blocks else run
@@ -82,7 +91,8 @@ def _wide(block: nn.Module, *args: Any) -> Any:
         return block(*args)
 
 
-def _checkpointed(run: Runner, keep_attention: bool, block: nn.Module, *args: Any) -> Any:
-    if keep_attention:
-        return checkpoint(run, block, *args, use_reentrant=False, context_fn=keep_attention_contexts, respect_saved_tensors_hooks=True)
-    return checkpoint(run, block, *args, use_reentrant=False)
+def _checkpointed(run: Runner, kind: str, block: nn.Module, *args: Any) -> Any:
+    if kind == "full":
+        return checkpoint(run, block, *args, use_reentrant=False)
+    contexts = partial(keep_attention_contexts, kind == "keep_self_attention")
+    return checkpoint(run, block, *args, use_reentrant=False, context_fn=contexts, respect_saved_tensors_hooks=True)
