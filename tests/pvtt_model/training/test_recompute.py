@@ -11,7 +11,10 @@ from pydantic import ValidationError
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from pvtt_model.backbones.architectures import architecture
 from pvtt_model.low_rank.fused import product_dtype
+from pvtt_model.plan_memory import attention_outputs
+from pvtt_model.recipes import recipe_by_name
 from pvtt_model.specs import ParallelSpec
 from pvtt_model.training.prepare_step import prepare_step
 from pvtt_model.training.recompute import WideProducts
@@ -109,6 +112,17 @@ def test_keeps_at_most_0_15_of_no_checkpointing():
         sizes[name] = sum(size for at, size in kept.items() if at not in weights)
     full, own, every = (sizes[name] / sizes["none"] for name in kinds)
     assert full < own < every <= 0.15
+
+
+def test_the_plan_s_bytes_of_kept_attentions(make_teacher, teacher_inputs):
+    found = {}
+    for kind in ("full", "keep_self_attention", "keep_attention"):
+        of = {"stages.*.parallel.gradient_checkpointing": True, "stages.*.parallel.checkpointing": kind}
+        stage = recipe_by_name("nano", of).stages[0]
+        kept = step(make_teacher(), teacher_inputs(2), gradient_checkpointing=True, checkpointing=kind)[3]
+        tokens, layers = 3 * 2 * 2, architecture("nano-s").config["num_layers"]
+        found[kind] = kept - 2 * layers * attention_outputs(stage, tokens)
+    assert len(set(found.values())) == 1, found
 
 
 def test_fused_and_kept_together_give_peft_s_gradients(make_teacher, teacher_inputs):
