@@ -60,7 +60,7 @@ def clip_tokens(clip: ModelSpec | None) -> int:
 @dataclass
 class Flops:
     """FLOPs of one sample. `recompute` is what gradient checkpointing repeats, at most: the forward pass of the main blocks, and of VACE's
-    where they read the reference."""
+    where they read the reference, less `kept`: the attentions whose outputs parallel.checkpointing keeps."""
 
     linear: int = 0
     self_attention: int = 0
@@ -70,6 +70,7 @@ class Flops:
     reference: int = 0
     backward: int = 0
     repeated: int = field(default=0, repr=False)
+    kept: int = field(default=0, repr=False)
     checkpointing: bool = False
 
     @property
@@ -78,7 +79,7 @@ class Flops:
 
     @property
     def recompute(self) -> int:
-        return self.repeated if self.checkpointing else 0
+        return self.repeated - self.kept if self.checkpointing else 0
 
     @property
     def total(self) -> int:
@@ -114,6 +115,7 @@ def sample_flops(stage: StageSpec, video: int, text: int, picture: PictureTokens
     lora, ref = stage.lora, stage.reference
     sets = _token_sets(ref, picture)
     count = Flops(checkpointing=stage.parallel.gradient_checkpointing)
+    kind = stage.parallel.checkpointing
 
     def linear(tokens: int, inside: int, outside: int, *, grad: bool) -> None:
         flops = 2 * tokens * inside * outside
@@ -133,6 +135,8 @@ def sample_flops(stage: StageSpec, video: int, text: int, picture: PictureTokens
         flops = 4 * video * keys * d
         setattr(count, part, getattr(count, part) + flops)
         count.backward += 5 * flops // 2 if grad else 0
+        if kind == "keep_attention" or (kind == "keep_self_attention" and part == "self_attention"):
+            count.kept += flops
 
     def read_reference() -> None:
         for tokens, *_ in sets:
@@ -185,6 +189,7 @@ def sample_flops(stage: StageSpec, video: int, text: int, picture: PictureTokens
             count.backward += 2 * video * d * d + behind  # attn2's out and what is behind it
             count.backward += (10 * video * d * d + 5 * attentions // 2) if i else 0
         count.repeated += count.forward - before + n_vace * (block + attentions + behind)
+        count.kept += n_vace * {"full": 0, "keep_attention": attentions, "keep_self_attention": 4 * video * video * d}[kind]
     for tokens, patches, width in sets:
         if ref.injection == "ip_adapter":
             count.reference += (flops := 2 * width * tokens * ref.width)

@@ -46,7 +46,8 @@ def gpu_memory(stage: StageSpec, parameters: Parameters, tokens: int) -> Memory:
     offload_optimizer, and on the disk with offload_to='nvme'. train.ema_decay adds 4.
     buffers: ZeRO's two buckets of at most 50 M elements, and at ZeRO-3 the gathered weights, at most 1e9 elements; of DDP one more copy of the
     gradients; of FSDP2 two gathered blocks, and what stands outside of the blocks.
-    activations: micro_batch x (with checkpointing the input of every block, and one block's inside; else every block's inside); of the
+    activations: micro_batch x (with checkpointing the input of every block, and one block's inside; else every block's inside), and with
+    checkpointing='keep_attention' or 'keep_self_attention' what every block's attentions keep (attention_outputs); of the
     main blocks, and of VACE's where they read the reference (counted as main ones: too much, as they carry no LoRA).
     """
     parallel = stage.parallel.as_run()
@@ -75,7 +76,7 @@ def gpu_memory(stage: StageSpec, parameters: Parameters, tokens: int) -> Memory:
     without = parallel.micro_batch * layers * inside
     kept = without
     if parallel.gradient_checkpointing:
-        kept = parallel.micro_batch * (layers * entry + inside + timed_input(stage, tokens))
+        kept = parallel.micro_batch * (layers * (entry + attention_outputs(stage, tokens)) + inside + timed_input(stage, tokens))
     return Memory(weights, gradients, optimizer, buffers, kept, without, host)
 
 
@@ -101,6 +102,15 @@ def block_activations(stage: StageSpec, tokens: int) -> tuple[int, int]:
     more = (config.get("image_dim") is not None) + (stage.reference.injection == "dual_path")
     inside += more * tokens * (w * d + 4 * heads)
     return inside, tokens * d * w
+
+
+def attention_outputs(stage: StageSpec, tokens: int) -> int:
+    """Bytes that one block's attentions keep beside its input as parallel.checkpointing says, a sample: each its output L w D and a float32 sum of
+    every head, 4 L H. All: self-attention, the text's and the reference's; and to a first frame, and dual_path's second, where there are these."""
+    arch, kind = architecture(stage.backbone.architecture, "dit"), stage.parallel.checkpointing
+    every = 3 + (arch.config.get("image_dim") is not None) + (stage.reference.injection == "dual_path")
+    attentions = {"full": 0, "keep_attention": every, "keep_self_attention": 1}[kind]
+    return attentions * tokens * (BYTES[stage.parallel.precision] * dit_width(arch.config) + 4 * arch.config["num_attention_heads"])
 
 
 def timed_input(stage: StageSpec, tokens: int) -> int:

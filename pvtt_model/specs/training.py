@@ -58,6 +58,32 @@ class ParallelSpec(Spec):
     peak_tflops: Annotated[float, Field(gt=0)] | None = Execution(
         None, description="dense peak of one device at `precision`, what MFU is a share of; None: by the device's name (training/metering.py)"
     )
+    checkpointing: Literal["full", "keep_attention", "keep_self_attention"] = Added(
+        "full",
+        description="with gradient_checkpointing, what is recomputed: all of a block; all but its attentions, whose outputs are kept; or all but the "
+        "video's attention to itself, the costly one",
+    )
+    fused_lora: bool = Added(
+        False, description="LoRA on frozen layers in one autograd node; DoRA, 4-bit bases and several adapters stay with peft's forward"
+    )
+    compile_blocks: bool = Added(False, description="torch.compile of the transformer block; minutes at the start, once for each size of clips")
+    wide_products: bool = Added(
+        False, description="bfloat16 products and attentions in float32, rounded, on a CPU without kernels for bfloat16; nothing elsewhere"
+    )
+
+    @model_validator(mode="after")
+    def _whole_in_one_step(self) -> ParallelSpec:
+        asked = [name for name in ("fused_lora", "compile_blocks") if getattr(self, name)]
+        if asked and self.sharding == 3:
+            raise ValueError(
+                f"parallel.{asked[0]} is true at ZeRO-3 or FSDP2, whose hooks gather each layer's weights as the layer is called, and it "
+                f"calls several at once. Set parallel.zero_stage=2, or parallel.{asked[0]}=false."
+            )
+        if self.checkpointing != "full" and not self.gradient_checkpointing:
+            raise ValueError(
+                f"parallel.checkpointing is '{self.checkpointing}', but parallel.gradient_checkpointing is false. Set gradient_checkpointing=true."
+            )
+        return self
 
     @property
     def global_batch(self) -> int:

@@ -28,6 +28,7 @@ from pvtt_model.training.ema import Ema
 from pvtt_model.training.engine import Engine, build_engine
 from pvtt_model.training.metering import Meter
 from pvtt_model.training.prefetch import Samples
+from pvtt_model.training.prepare_step import prepare_step
 from pvtt_model.training.records import EMA, STATE, TRAINED, is_best, rank_file
 from pvtt_model.training.samples import Place
 from pvtt_model.training.schedule import ends_epoch
@@ -111,8 +112,7 @@ def train(
     if resume is not None:
         load_trainable(teacher, load_file(resume.folder / TRAINED))
         records = json.loads((resume.folder / STATE).read_text())["records"]
-    if stage.parallel.gradient_checkpointing:
-        teacher.transformer.enable_gradient_checkpointing()  # type: ignore[operator]
+    prepare_step(teacher, stage.parallel)
     teacher.train()
     engine = build_engine(teacher, stage.parallel, stage.optim, first_step=len(records), steps=stage.train.steps)
     if resume is not None:
