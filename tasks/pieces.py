@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from infra.artifact_store import ArtifactStore, Derived
-from pvtt_model.artifacts import Kind, Manifest, StoredFile
+from pvtt_model.artifacts import Manifest, StoredFile
 from tasks.tables import TABLE, pool_json, read_json
 
 Row = dict[str, Any]
@@ -68,7 +68,7 @@ def _name(what: str, number: int) -> str:
     return f"{what}-{number:05d}.json"
 
 
-def cut(store: ArtifactStore, kind: Kind, number: int, rows: list[Row]) -> tuple[list[Row], list[StoredFile]]:
+def cut(store: ArtifactStore, kind: str, number: int, rows: list[Row]) -> tuple[list[Row], list[StoredFile]]:
     """(each row in brief, the pooled pieces) of a shard; rows as they are, and no piece, of a kind whose rows are brief already."""
     if kind not in BRIEF:
         return rows, []
@@ -79,7 +79,7 @@ def cut(store: ArtifactStore, kind: Kind, number: int, rows: list[Row]) -> tuple
     return [{k: row[k] for k in BRIEF[kind] if k in row} for row in rows], pieces
 
 
-def find_unit(store: ArtifactStore, kind: Kind, key: str) -> Derived | None:
+def find_unit(store: ArtifactStore, kind: str, key: str) -> Derived | None:
     """The finished unit of work; the pieces of one that was recorded before there were any are cut here."""
     found = store.find_derived(kind, key)
     if found is None or kind not in BRIEF or kind not in found.summary or len(found.files) > 1:

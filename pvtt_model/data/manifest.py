@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 from pvtt_model.artifacts import canonical_json, digest, sha256_of_file
 from pvtt_model.data.captions import check_captions
 from pvtt_model.data.checked_line import CheckedLine, Truth, content_of
-from pvtt_model.data.lines import Brief, Lines, brief_of
+from pvtt_model.data.lines import Brief, Kept, Lines, brief_of
 from pvtt_model.data.locate import Fetch, Root, mask_frames
 from pvtt_model.data.refusals import Refusal, Refused
 from pvtt_model.data.scan_memory import ScanMemory
@@ -85,6 +85,7 @@ class _Scan:
     def take(self, number: int, raw: bytes) -> None:
         source = ""
         try:
+            its: CheckedLine | Kept
             known = self.memory.recall(number, raw)
             if known is not None:
                 brief, text, its = known
@@ -93,9 +94,9 @@ class _Scan:
                 source = values["video_path"] if isinstance(values.get("video_path"), str) else ""
                 check_fields(values)
                 began_ns = time.time_ns()
-                its = self._files(number, values)
-                brief, text = brief_of(its), its.text()
-                self.memory.remember(raw, its, text, self._named(values), began_ns)
+                its = line = self._files(number, values)
+                brief, text = brief_of(line), line.text()
+                self.memory.remember(raw, line, text, self._named(values), began_ns)
             source = brief.source
             self._beside_the_others(brief)
         except Refused as refused:

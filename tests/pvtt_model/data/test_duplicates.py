@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pvtt_model.data.duplicates import COLOUR_BYTES, LEAST_STEPS, frame_hashes, near_pairs
+from pvtt_model.data.duplicates import COLOUR_BYTES, LEAST_STEPS, frame_hashes, near_pairs, pairs_between
 from pvtt_model.data.video_io import decode, look, write_mp4
 from pvtt_model.nano.world import render_clip, shots
 from pvtt_model.specs import ClipSpec, NanoWorldSpec
@@ -57,6 +57,8 @@ def test_pairs_are_those_of_counting_step_by_step() -> None:
         assert near_pairs(hashes, most, 35) == [pair for pair in wanted if pair[1] >= 35]
     gaps = [None if i % 7 == 0 else text for i, text in enumerate(hashes)]
     assert near_pairs(gaps, 9.0, 30) == [p for p in by_counting(steps, 9.0) if p[1] >= 30 and p[0] % 7 and p[1] % 7]
+    apart = [(i, j - 30, bits) for i, j, bits in near_pairs(gaps, 9.0) if i < 30 <= j]
+    assert pairs_between(gaps[:30], gaps[30:], 9.0) == apart and apart and pairs_between(gaps, [], 9.0) == pairs_between([], gaps, 9.0) == []
     assert near_pairs([], 5.0) == near_pairs([None, None], 5.0) == near_pairs(hashes[:1], 5.0) == []
 
 
