@@ -1,6 +1,6 @@
 """What a checkpoint costs training: seconds blocked and bytes, ours against DeepSpeed's save_checkpoint of the same engine.
 
-    PYTHONPATH=. .venv/bin/python benchmarks/checkpoint_stall.py [--rounds 9] [--width 768] [--layers 12]
+    PYTHONPATH=. .venv/bin/python benchmarks/checkpoint_stall.py [--rounds 9] [--width 384] [--layers 8]
 
 A VACE teacher of random weights (LoRA rank 64 and reference adapter) under ZeRO-2, AdamW's moments there after one step. In each round every way
 saves once, in turn; blocked is what the call takes, after which training may go on:
@@ -56,8 +56,8 @@ def bytes_of(folder: Path) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--width", type=int, default=768)
-    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--width", type=int, default=384)
+    parser.add_argument("--layers", type=int, default=8)
     asked = parser.parse_args()
     torch.set_num_threads(1)
     engine = engine_of(asked.width, asked.layers)

@@ -110,7 +110,7 @@ def steps_of(told: RecipeSpec, batches: Iterator[tuple[Any, float]]) -> tuple[fl
         engine.set_lr(step)
         loss = loss_of(stage, engine, made)
         engine.backward(loss)
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     return stalled, time.perf_counter() - began, losses
 
 
