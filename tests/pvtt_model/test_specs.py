@@ -78,8 +78,7 @@ def test_what_came_later_leaves_the_names_of_before():
 
 
 def test_what_reads_whole_weights_is_refused_where_they_are_cut_apart():
-    from pvtt_model.chain import checkpoint_artifact
-from pvtt_model.recipes import recipe_by_name
+    from pvtt_model.recipes import recipe_by_name
 
     for change in ({"kind": "dora"}, {"quantize": "nf4"}):
         override = {"stages.*.parallel.zero_stage": 3, **{f"stages.*.lora.{k}": v for k, v in change.items()}}
