@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ class Seen:
         self.records: list[dict[str, float]] = list(records)
         self.progress = Progress(f"progress-train-{stage.name}", f"training {stage.name}")
         self.start: Any = None  # names the workers' start that the records come from
-        self.validated = max((r["step"] for r in records if "validation" in r), default=-1)
+        self.validated = _last_validated(self.records)
         self.sampled, self.curve_s = -1, -CURVE_EVERY_S
         self.trackers: list[Tracker] = []
         self._guarded("TensorBoard", lambda: self._tensorboard(board_folder(where, planned.version, recipe, stage)))
@@ -93,7 +93,7 @@ class Seen:
             self.start = tail["start"]
             if first < len(self.records):  # the workers were started again: these steps come again
                 self.records = self.records[:first]
-                self.validated = min(self.validated, first - 1)
+                self.validated = _last_validated(self.records)
                 for tracker in self.trackers:
                     tracker.restart(first)
         for record in tail["records"]:
@@ -135,6 +135,11 @@ class Seen:
     def close(self) -> None:
         for tracker in self.trackers:
             self._guarded("the end", tracker.close)
+
+
+def _last_validated(records: Sequence[Mapping[str, float]]) -> int:
+    """The last step with a validation; -1 where there is none."""
+    return int(max((r["step"] for r in records if "validation" in r), default=-1))
 
 
 def seen_files(store: ArtifactStore, planned: Planned, records: list[Any], folder: Path) -> list[StoredFile]:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from pvtt_model.chain import checkpoint_artifact
 from pvtt_model.recipes import recipe_by_name
 from pvtt_model.specs import ClipSpec, LoraSpec, MaskSpec, ModelSpec, ParallelSpec, RecipeSpec, TrainSpec, VideoSpec
 
@@ -119,3 +120,37 @@ def test_identity_is_plain_json_without_execution_fields():
     train = identity["stages"][0]["train"]
     assert train == {"steps": recipe.stages[0].train.steps, "seed": 42}
     assert "description" not in identity and "on_failure" not in identity["stages"][0]["gate"]
+
+
+KEPT = {"stages.base.train.keep_optimizer": True, "stages.refine.init_optimizer": "kept"}
+
+
+def test_a_kept_optimizer_needs_one_that_fits():
+    assert recipe_by_name("nano", KEPT).stages[2].init_optimizer == "kept"
+    with pytest.raises(ValueError, match="goes on with the optimizer of 'base', which keeps none. Set stages.base.train.keep_optimizer=true"):
+        recipe_by_name("nano", {"stages.refine.init_optimizer": "kept"})
+    with pytest.raises(ValueError, match="has another parallel.num_workers: its moments are of other tensors"):
+        recipe_by_name("nano", KEPT | {"stages.refine.parallel.num_workers": 1})
+    with pytest.raises(ValueError, match="'base' goes on with the optimizer of 'verify', and has another backbone"):
+        recipe_by_name("nano", {"stages.verify.train.keep_optimizer": True, "stages.base.init_optimizer": "kept"})
+    with pytest.raises(ValueError, match="keeps an optimizer and starts from the base"):
+        recipe_by_name("nano", KEPT | {"stages.refine.init_from": "base"})
+
+
+def test_what_is_shown_is_no_part_of_a_version_and_a_kept_optimizer_is():
+    plain = recipe_by_name("nano")
+    seen = {"stages.*.train.validate_every_steps": 3, "stages.*.train.sample_every_steps": 0, "stages.*.parallel.peak_tflops": 2.0}
+    assert [s.identity() for s in recipe_by_name("nano", seen).stages] == [s.identity() for s in plain.stages]
+    kept = recipe_by_name("nano", KEPT)
+    assert kept.stages[1].train.identity() != plain.stages[1].train.identity()
+
+    def named(recipe: RecipeSpec) -> str:
+        return checkpoint_artifact(recipe, recipe.stages[2], "latents/a", "conditions/a", "masks/a", "clips/a", "checkpoints/a").name
+
+    assert named(kept) != named(plain)
+
+
+def test_one_expert_makes_no_sample_edits():
+    backbone = {"architecture": "nano-t2v-a14b", "weights": "seed:1", "expert": "low"}
+    with pytest.raises(ValueError, match="trains the low-noise expert alone.*Set train.sample_every_steps=0"):
+        recipe_by_name("nano", {"stages.*.backbone": backbone})
