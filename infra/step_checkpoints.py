@@ -96,7 +96,7 @@ class StepCheckpoints:
         files = {f["name"]: StoredFile(**f) for f in record["files"]}
         for name in names(list(files)) if callable(names) else names:
             if name not in files:
-                raise ValueError(f"it has no {name}, only {sorted(files)}")
+                raise ValueError(f"it has no {name}, only {sorted(files)}; it was written by another number of workers")
             path = folder / name
             self.store.get_file(files[name].key, path)
             got = sha256_of_file(path)

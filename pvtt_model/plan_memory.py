@@ -43,7 +43,7 @@ def gpu_memory(stage: StageSpec, parameters: Parameters, tokens: int) -> Memory:
     take 0.516 bytes each instead (pvtt_model/low_rank/nf4.py). FSDP2 keeps of what is trained the float32 masters alone.
     gradients: w trained, / n from 2. Frozen weights have none. DDP and one process keep a float32 sum beside them, FSDP2 both in float32.
     optimizer: AdamW's two moments and the float32 master, 12 trained, / n from 1 (8 at 0 in float32, without a master); on the host with
-    offload_optimizer, and on the disk with offload_to='nvme'. train.ema_decay adds 4.
+    offload_optimizer. train.ema_decay adds 4.
     buffers: ZeRO's two buckets of at most 50 M elements, and at ZeRO-3 the gathered weights, at most 1e9 elements; of DDP one more copy of the
     gradients; of FSDP2 two gathered blocks, and what stands outside of the blocks.
     activations: micro_batch x (with checkpointing the input of every block, and one block's inside; else every block's inside), and with
@@ -67,9 +67,9 @@ def gpu_memory(stage: StageSpec, parameters: Parameters, tokens: int) -> Memory:
         buffers = w * (2 * parameters.largest_block + outside)
     host = 0
     if parallel.offload_optimizer and cut:
-        optimizer, host = 0, host + (optimizer if parallel.offload_to == "cpu" else 0)
+        optimizer, host = 0, host + optimizer
     if parallel.offload_params and cut == 3:
-        weights, host = 0, host + (weights if parallel.offload_to == "cpu" else 0)
+        weights, host = 0, host + weights
     config = architecture(stage.backbone.architecture, "dit").config
     layers = config["num_layers"] + (len(config.get("vace_layers", ())) if stage.reference.vace_blocks else 0)
     inside, entry = block_activations(stage, tokens)

@@ -35,8 +35,6 @@ def sharding_checks(stage: StageSpec, versions_known: bool = True) -> list[Check
         alone = f"{at}.zero_stage=0" if p.strategy == "deepspeed" else f"{at}.strategy=one"
         cure = f"{alone} where the optimizer need not be offloaded, or more workers."
         found.append(Check(name, "skipped" if p.offload_optimizer or p.offload_params else "warn", "more than one worker to share among", got, cure))
-    if p.offload_to == "nvme" and p.nvme_folder is None:
-        found.append(Check(name, "fail", "a folder on an NVMe disk for offload_to=nvme", "nvme_folder is not set", f"{at}.nvme_folder=/a/folder."))
     if p.strategy == "deepspeed" and p.zero_stage == 3 and p.gradient_checkpointing and not versions_known:
         got = "another DeepSpeed or torch, with which recomputed weights may be empty"
         cure = f"make install, or {at}.gradient_checkpointing=false, or {at}.zero_stage=2."

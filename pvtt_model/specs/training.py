@@ -51,10 +51,6 @@ class ParallelSpec(Spec):
     grad_accum: Positive = 4
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     gradient_checkpointing: bool = True
-    offload_to: Literal["cpu", "nvme"] = Added(
-        "cpu", description="where offload_optimizer and offload_params put things; nvme: files, at ZeRO-3 alone"
-    )
-    nvme_folder: str | None = Execution(None, description="a folder on a local NVMe disk of every node, for offload_to='nvme'")
     peak_tflops: Annotated[float, Field(gt=0)] | None = Execution(
         None, description="dense peak of one device at `precision`, what MFU is a share of; None: by the device's name (training/metering.py)"
     )
@@ -126,11 +122,6 @@ class ParallelSpec(Spec):
         if offloads and self.strategy != "deepspeed":
             raise ValueError(
                 f"parallel.{offloads[0]} is DeepSpeed's, and parallel.strategy is '{self.strategy}'. Set strategy='deepspeed', or it to false."
-            )
-        if self.offload_to == "nvme" and (self.zero_stage != 3 or not offloads):
-            raise ValueError(
-                f"parallel.offload_to 'nvme' wants zero_stage 3 and offload_optimizer or offload_params, got zero_stage {self.zero_stage}"
-                f" and {offloads or 'neither'}. Set them, or offload_to='cpu'."
             )
         return self
 

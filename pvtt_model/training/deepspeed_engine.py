@@ -34,9 +34,7 @@ def deepspeed_config(parallel: ParallelSpec, optim: OptimSpec) -> dict[str, Any]
         "reduce_bucket_size": 50_000_000,
         "allgather_bucket_size": 50_000_000,
     }
-    place: dict[str, Any] = {"device": parallel.offload_to, "pin_memory": parallel.accelerator == "gpu"}
-    if parallel.offload_to == "nvme":
-        place["nvme_path"] = parallel.nvme_folder
+    place = {"device": "cpu", "pin_memory": parallel.accelerator == "gpu"}
     if parallel.offload_optimizer:
         zero["offload_optimizer"] = place
     if parallel.offload_params:

@@ -110,14 +110,20 @@ def adamw_of(parameters: list[torch.nn.Parameter], optim: OptimSpec) -> torch.op
 
 def build_engine(teacher: Teacher, parallel: ParallelSpec, optim: OptimSpec, first_step: int, steps: int) -> Engine:
     """The teacher under parallel.strategy, about to take step `first_step` of `steps`. Every rank must call it."""
-    engine: Any
     match parallel.strategy:
         case "deepspeed":
-            from pvtt_model.training.deepspeed_engine import DeepSpeedEngine as engine
+            from pvtt_model.training.deepspeed_engine import DeepSpeedEngine
+
+            return DeepSpeedEngine(teacher, parallel, optim, first_step, steps)
         case "fsdp2":
-            from pvtt_model.training.fsdp_engine import FsdpEngine as engine
+            from pvtt_model.training.fsdp_engine import FsdpEngine
+
+            return FsdpEngine(teacher, parallel, optim, first_step, steps)
         case "ddp":
-            from pvtt_model.training.ddp_engine import DdpEngine as engine
+            from pvtt_model.training.ddp_engine import DdpEngine
+
+            return DdpEngine(teacher, parallel, optim, first_step, steps)
         case "one":
-            from pvtt_model.training.torch_engine import TorchEngine as engine
-    return engine(teacher, parallel, optim, first_step, steps)
+            from pvtt_model.training.torch_engine import TorchEngine
+
+            return TorchEngine(teacher, parallel, optim, first_step, steps)

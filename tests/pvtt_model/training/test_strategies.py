@@ -101,7 +101,6 @@ def test_sums_and_settings_of_another_number_of_workers():
         ({"run_workers": 5}, r"a step has 2 micro-batches \(2 workers x 1 accumulated\). Set it to one of \[1, 2\]"),
         ({"strategy": "one"}, "'one' is one process, and there are 2 workers. Take ddp, fsdp2 or deepspeed"),
         ({"strategy": "fsdp2", "offload_params": True}, "offload_params is DeepSpeed's, and parallel.strategy is 'fsdp2'"),
-        ({"offload_to": "nvme"}, "wants zero_stage 3 and offload_optimizer or offload_params, got zero_stage 2 and neither"),
     ],
 )
 def test_refused_settings(settings, said):
