@@ -44,7 +44,9 @@ class StoreHooks(Hooks):
         self.first_step: int | None = None  # of this start
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         # What is saved is agreed in a thread, beside the exchanges of training: on a group of its own, neither waits for the other.
-        self.group = dist.new_group(backend="gloo", timeout=UPLOADS_WAIT) if self.world > 1 else None
+        self.group: dist.ProcessGroup | None = None
+        if self.world > 1:
+            self.group = dist.new_group(backend="gloo", timeout=UPLOADS_WAIT)  # type: ignore[assignment]  # a member gets a group
         self.watchdog = Watchdog(reporter.say, self.rank, train.hang_timeout_s)
 
     def at(self, step: int, doing: str) -> None:
@@ -83,7 +85,7 @@ class StoreHooks(Hooks):
             mine = f"{type(error).__name__}: {error}"
         shutil.rmtree(folder)
         gathered: list[list[StoredFile] | str] = [mine]
-        if self.world > 1:
+        if self.group is not None:
             gathered = [[] for _ in range(self.world)]
             dist.all_gather_object(gathered, mine, group=self.group)
         failed = [f"rank {rank}: {of_rank}" for rank, of_rank in enumerate(gathered) if isinstance(of_rank, str)]

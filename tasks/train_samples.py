@@ -22,9 +22,9 @@ from tasks.train_payload import TrainPayload
 def shown_samples(payload: TrainPayload, store: ArtifactStore, stage: StageSpec, empty_text_LD: Tensor, rank: int) -> Show | None:
     """What makes this rank's sample edits and stores their pictures; rows and VAE are loaded at the first.
 
-    Rank 0 makes them, and where the weights are cut (ZeRO-3) every rank makes the same with it: a layer is whole only while all ranks are in it.
+    Rank 0 makes them, and where the weights are cut (ZeRO-3, FSDP2) every rank makes the same with it: a layer is whole while all are in it.
     """
-    if not payload.samples or (rank and stage.parallel.zero_stage < 3):
+    if not payload.samples or (rank and stage.parallel.sharding < 3):
         return None
     recipe = payload.recipe
 

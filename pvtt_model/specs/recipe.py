@@ -148,8 +148,15 @@ class RecipeSpec(Spec):
                     f"stage '{stage.name}' goes on with the optimizer of '{before.name}', which keeps none. Set "
                     f"stages.{before.name}.train.keep_optimizer=true, or stages.{stage.name}.init_optimizer='fresh'."
                 )
+            if before.train.release == "best" or before.train.release_ema:
+                raise ValueError(
+                    f"stage '{stage.name}' goes on with the optimizer of '{before.name}', which is of its last step, and '{before.name}' releases "
+                    f"another state. Set its train.release='last' and release_ema=false, or stages.{stage.name}.init_optimizer='fresh'."
+                )
             differ = [part for part in ("backbone", "reference", "lora") if getattr(before, part) != getattr(stage, part)]
-            differ += [f"parallel.{n}" for n in ("num_workers", "zero_stage") if getattr(before.parallel, n) != getattr(stage.parallel, n)]
+            differ += [
+                f"parallel.{n}" for n in ("num_workers", "zero_stage", "strategy") if getattr(before.parallel, n) != getattr(stage.parallel, n)
+            ]
             differ += ["train.trained"] if before.train.trained != stage.train.trained else []
             if differ:
                 raise ValueError(

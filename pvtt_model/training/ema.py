@@ -45,4 +45,4 @@ class Ema:
             for average, master in zip(self.averages, self.engine.masters(), strict=True):
                 flat = average.view(-1)
                 for piece in master.pieces:
-                    flat[piece.at : piece.at + piece.count] = file.get_tensor(piece.name).flatten()[piece.start : piece.start + piece.count]
+                    flat[piece.at : piece.at + piece.size] = file.get_tensor(piece.name).flatten()[piece.start : piece.start + piece.size]

@@ -4,12 +4,14 @@ block is put together when it computes. Gradients and the optimizer are cut like
 from __future__ import annotations
 
 import warnings
+from typing import cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
 
 from pvtt_model.training.pieces import Master, Piece
 from pvtt_model.training.process_group import ensure_group
@@ -34,13 +36,14 @@ class FsdpEngine(TorchEngine):
             if isinstance(module, nn.ModuleList) and name.rpartition(".")[2] in ("blocks", "vace_blocks"):
                 for block in module:
                     fully_shard(block, mesh=mesh, mp_policy=policy)
-        return fully_shard(teacher, mesh=mesh, mp_policy=policy)
+        fully_shard(teacher, mesh=mesh, mp_policy=policy)
+        return teacher
 
     def masters_of(self, started: dict[str, Tensor]) -> list[Master]:
         """This rank's rows of each trained parameter, the shards' own memory; of one with fewer rows than ranks some ranks hold nothing."""
         rank, found = dist.get_rank(), []
         for name, p in self.parameters.items():
-            shard = p.detach().to_local()
+            shard = cast(DTensor, p.detach()).to_local()
             rows = -(-p.shape[0] // dist.get_world_size())
             of_row = p.numel() // p.shape[0]
             start = min(rank * rows, p.shape[0]) * of_row
@@ -52,7 +55,7 @@ class FsdpEngine(TorchEngine):
         """The masters are the parameters' own memory."""
 
     def local(self, tensor: Tensor) -> Tensor:
-        return tensor.to_local()
+        return cast(DTensor, tensor).to_local()
 
     def over_ranks(self, norm: Tensor) -> Tensor:
         squares = norm.double().square().to(self.device)
@@ -60,4 +63,6 @@ class FsdpEngine(TorchEngine):
         return squares.sqrt().to(norm)
 
     def trained(self, teacher: nn.Module) -> dict[str, Tensor]:
-        return {name: p.detach().full_tensor().to(self.dtype).float().cpu().contiguous().clone() for name, p in self.parameters.items()}
+        return {
+            name: cast(DTensor, p.detach()).full_tensor().to(self.dtype).float().cpu().contiguous().clone() for name, p in self.parameters.items()
+        }

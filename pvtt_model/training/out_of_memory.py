@@ -44,7 +44,7 @@ def what_would_fit(error: BaseException, recipe: RecipeSpec, stage: StageSpec, h
     )
     found = settings_that_fit(recipe, stage, corrected)
     which = f"GPU {torch.cuda.current_device()}" if on_gpu else "this machine"
-    there = f"{(room.gpu if on_gpu else room.host or 0) / GIB:.2f}"
+    there = f"{((room.gpu if on_gpu else room.host) or 0) / GIB:.2f}"
     cure = (
         f"Any of these fits by the plan: {' or '.join(f'[{said}]' for said in found)}."
         if found

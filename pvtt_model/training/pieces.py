@@ -23,11 +23,11 @@ MASTER = "param"
 
 
 class Piece(NamedTuple):
-    """Numbers [start, start + count) of the parameter `name` laid flat; they lie at [at, at + count) of a master laid flat."""
+    """Numbers [start, start + size) of the parameter `name` laid flat; they lie at [at, at + size) of a master laid flat."""
 
     name: str
     start: int
-    count: int
+    size: int
     at: int
 
 
@@ -53,13 +53,13 @@ def pieces_of(masters: Sequence[Master], adamw: torch.optim.Optimizer) -> dict[s
                 continue
             flat = value.detach().flatten()
             for piece in master.pieces:
-                tensors[f"{piece.name}@{piece.start}/{key}"] = flat[piece.at : piece.at + piece.count].float().cpu().clone()
+                tensors[f"{piece.name}@{piece.start}/{key}"] = flat[piece.at : piece.at + piece.size].float().cpu().clone()
     return tensors
 
 
 class _Stored(NamedTuple):
     start: int
-    count: int
+    size: int
     file: Any
     key: str
 
@@ -100,7 +100,7 @@ def _restore(
     for part in sorted(parts | {MASTER}, key=lambda part: part != MASTER):
         values = torch.zeros(tensor.numel(), dtype=tensor.dtype)
         for piece in master.pieces:
-            values[piece.at : piece.at + piece.count] = _cut(piece, part, stored.get((piece.name, part), []), paths)
+            values[piece.at : piece.at + piece.size] = _cut(piece, part, stored.get((piece.name, part), []), paths)
         if part == MASTER:
             tensor.copy_(values.view_as(tensor))
         else:
@@ -112,16 +112,16 @@ def _restore(
 
 def _cut(wanted: Piece, part: str, stored: Iterable[_Stored], paths: Sequence[Path]) -> Tensor:
     """The wanted numbers, put together of what the files hold of them."""
-    values, missing = torch.zeros(wanted.count), wanted.count
+    values, missing = torch.zeros(wanted.size), wanted.size
     files = ", ".join(path.name for path in paths)
     for one in stored:
-        low, high = max(wanted.start, one.start), min(wanted.start + wanted.count, one.start + one.count)
+        low, high = max(wanted.start, one.start), min(wanted.start + wanted.size, one.start + one.size)
         if low < high:
             values[low - wanted.start : high - wanted.start] = one.file.get_slice(one.key)[low - one.start : high - one.start]
             missing -= high - low
     if missing:
         raise ValueError(
-            f"{files} do not fit this run: {missing} of {wanted.count} numbers of {wanted.name}/{part} are not there. "
+            f"{files} do not fit this run: {missing} of {wanted.size} numbers of {wanted.name}/{part} are not there. "
             "Give the files of all ranks of one checkpoint, and resume with the same LoRA, reference and train.trained settings."
         )
     return values
@@ -129,7 +129,7 @@ def _cut(wanted: Piece, part: str, stored: Iterable[_Stored], paths: Sequence[Pa
 
 def _refuse_unknown(masters: Sequence[Master], stored: Mapping[tuple[str, str], list[_Stored]], paths: Sequence[Path]) -> None:
     """A file of one rank may hold other ranks' parameters: it is the sizes that tell a run of other settings."""
-    most = {name: max(one.start + one.count for one in found) for (name, part), found in stored.items() if part == MASTER}
+    most = {name: max(one.start + one.size for one in found) for (name, part), found in stored.items() if part == MASTER}
     for piece in (piece for master in masters for piece in master.pieces):
         if piece.name not in most:
             raise ValueError(
@@ -153,7 +153,7 @@ def gathered(
         shape = torch.Size(getattr(parameter, "ds_shape", parameter.shape))  # ZeRO-3 leaves a parameter without any
         full = torch.zeros(shape.numel(), device=device)
         for piece, value in mine.get(name, []):
-            full[piece.start : piece.start + piece.count] = value.detach().flatten()[piece.at : piece.at + piece.count].float()
+            full[piece.start : piece.start + piece.size] = value.detach().flatten()[piece.at : piece.at + piece.size].float()
         if not replicated and dist.get_world_size() > 1:
             dist.all_reduce(full)
         yield name, full.view(shape).cpu()

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
@@ -43,7 +43,7 @@ class WideProducts(TorchFunctionMode):
         kwargs = kwargs or {}
         if func not in (F.linear, F.scaled_dot_product_attention):
             return func(*args, **kwargs)
-        first = args[0] if args else kwargs.get("query", kwargs.get("input"))
+        first: Tensor = args[0] if args else kwargs["query" if "query" in kwargs else "input"]
         wide = product_dtype(first.device, first.dtype)
         if wide == first.dtype:
             return func(*args, **kwargs)

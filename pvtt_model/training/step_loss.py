@@ -36,7 +36,7 @@ class MicroBatch(NamedTuple):
     def pinned(self) -> MicroBatch:
         """In memory that a GPU reads by itself."""
         reference = type(self.batch.reference)(*(None if t is None else t.pin_memory() for t in self.batch.reference))
-        batch = type(self.batch)(*(t.pin_memory() if isinstance(t, Tensor) else reference for t in self.batch))
+        batch = type(self.batch)(*(t.pin_memory() if isinstance(t, Tensor) else reference for t in self.batch))  # type: ignore[arg-type]  # as Batch.to
         return MicroBatch(self.draws, batch, *(t.pin_memory() for t in self[2:]))
 
 
