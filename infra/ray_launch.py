@@ -66,7 +66,8 @@ def start_ray(settings: Settings) -> None:
         # (its workers, board, controller, barrier) count too, and must not drive out those that edit and score after it.
         os.environ.setdefault("RAY_num_workers_soft_limit", str(2 * settings.num_cpus + 4))
         forget_idle()
-        ray.init(num_cpus=settings.num_cpus, include_dashboard=False, log_to_driver=False, logging_level="warning")
+        # "local": without it Ray would join whatever Ray is found on this machine, another user's or a test's.
+        ray.init(address="local", num_cpus=settings.num_cpus, include_dashboard=False, log_to_driver=False, logging_level="warning")
 
 
 def _keep_bytecode(settings: Settings) -> None:

@@ -128,6 +128,9 @@ def sample_pairs(usable: dict[str, tuple[ClipPlace, dict[str, Any]]], stage: Sta
     """What is edited to be looked at: validation clips, else those that the stage's edits are of; products as the stage's edits have them."""
     if not stage.train.sample_every_steps:
         return ()
+    if stage.backbone.expert:
+        get_run_logger().warning("stage '%s' trains one expert of two, and an edit takes both: no samples while it trains.", stage.name)
+        return ()
     places = sorted(usable.values(), key=lambda pf: pf[0].clip_key)
     validation, held_out = ([pf for pf in places if of(pf[1])] for of in (lambda f: f["split"] == "validation", lambda f: f["held_out"]))
     pool = validation or held_out or places

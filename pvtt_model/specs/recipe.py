@@ -62,15 +62,6 @@ class StageSpec(Spec):
         return self
 
     @model_validator(mode="after")
-    def _samples_are_of_the_whole_model(self) -> StageSpec:
-        if self.train.sample_every_steps and self.backbone.expert:
-            raise ValueError(
-                f"stage '{self.name}' trains the {self.backbone.expert}-noise expert alone, and an edit takes both, of which a worker holds one. "
-                "Set train.sample_every_steps=0; the stage's own edits come with both."
-            )
-        return self
-
-    @model_validator(mode="after")
     def _weights_are_whole(self) -> StageSpec:
         if self.parallel.sharding == 3 and (self.lora.kind == "dora" or self.lora.quantize):
             what = "lora.kind='dora'" if self.lora.kind == "dora" else f"lora.quantize='{self.lora.quantize}'"

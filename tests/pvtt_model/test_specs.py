@@ -148,9 +148,3 @@ def test_what_is_shown_is_no_part_of_a_version_and_a_kept_optimizer_is():
         return checkpoint_artifact(recipe, recipe.stages[2], "latents/a", "conditions/a", "masks/a", "clips/a", "checkpoints/a").name
 
     assert named(kept) != named(plain)
-
-
-def test_one_expert_makes_no_sample_edits():
-    backbone = {"architecture": "nano-t2v-a14b", "weights": "seed:1", "expert": "low"}
-    with pytest.raises(ValueError, match="trains the low-noise expert alone.*Set train.sample_every_steps=0"):
-        recipe_by_name("nano", {"stages.*.backbone": backbone})

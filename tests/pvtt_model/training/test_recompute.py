@@ -115,14 +115,16 @@ def test_keeps_at_most_0_15_of_no_checkpointing():
 
 
 def test_the_plan_s_bytes_of_kept_attentions(make_teacher, teacher_inputs):
-    found = {}
+    """An estimate, a quarter too little or half too much at most, for what VACE's blocks keep differs from what the main ones do."""
+    config, tokens, found = architecture("nano-s").config, 3 * 2 * 2, {}
     for kind in ("full", "keep_self_attention", "keep_attention"):
         of = {"stages.*.parallel.gradient_checkpointing": True, "stages.*.parallel.checkpointing": kind}
         stage = recipe_by_name("nano", of).stages[0]
         kept = step(make_teacher(), teacher_inputs(2), gradient_checkpointing=True, checkpointing=kind)[3]
-        tokens, layers = 3 * 2 * 2, architecture("nano-s").config["num_layers"]
-        found[kind] = kept - 2 * layers * attention_outputs(stage, tokens)
-    assert len(set(found.values())) == 1, found
+        found[kind] = kept, 2 * (config["num_layers"] + len(config["vace_layers"])) * attention_outputs(stage, tokens)
+    for kind in ("keep_self_attention", "keep_attention"):
+        kept, planned = found[kind]
+        assert 0.75 < planned / (kept - found["full"][0]) < 1.5, found
 
 
 def test_fused_and_kept_together_give_peft_s_gradients(make_teacher, teacher_inputs):

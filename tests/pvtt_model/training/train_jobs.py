@@ -145,6 +145,7 @@ def _forked(folder: Path, job: dict[str, Any], clips: list[Place], rank: int) ->
     child = os.fork()
     if child:
         return child
+    torch.set_num_threads(1)  # a fork leaves torch's pool of threads broken, and two threads at once would mend it
     try:
         if job.get("workers", 1) > 1:
             os.environ["LOCAL_RANK"] = str(rank)
