@@ -49,6 +49,7 @@ def test_psnr_by_hand():
     assert psnr(a, b, b[:, 0] > 0) == pytest.approx(20.0) and psnr(a, b) == pytest.approx(20 + 10 * torch.log10(torch.tensor(4.0)).item())
 
 
+@pytest.mark.slow
 def test_a_base_trains_and_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     vae = load_vae(ModelSpec(architecture="nano-vae", weights="nano:vae"), FOLDER / "vae")
     text = load_text_encoder(ModelSpec(architecture="nano-umt5", weights="nano:text"), FOLDER / "text")

@@ -189,6 +189,7 @@ def test_of_two_workers_each_validates_a_share(tmp_path, zero_stage):
         assert found.seen[i]["validation"] == pytest.approx(found.alone[i]["validation"], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_kept_optimizer_goes_on(tmp_path):
     """AdamW's step count and moments are those of the job before; the parameters its own."""
     again = job("kept", False) | {"optimizer_of": "first", "steps": 3}
