@@ -29,7 +29,7 @@ down:  ## stop what demo or up started
 	@if [ -x $(BIN)/pvtt ]; then $(BIN)/pvtt down; fi
 
 test: install  ## the default suite, a process a core, four at most
-	$(BIN)/python -m pytest -q -m "not slow" -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -q -m "not slow" -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-slow: install  ## the kill tests, Ceph RGW, the whole curriculum: about 45 minutes
 	$(BIN)/python -m pytest -q -m slow $(ARGS)

@@ -21,7 +21,8 @@ STAGE = NANO.model_dump(mode="json")["stages"][0]
 def small(**gate: Any) -> dict[str, Any]:
     """Overrides for one short stage, and a gate that needs no learning; `gate` replaces its thresholds."""
     stage = json.loads(json.dumps(STAGE))
-    stage["train"] |= {"steps": 4, "checkpoint_every_steps": 2}
+    stage["train"] |= {"steps": 4, "checkpoint_every_steps": 2, "validate_every_steps": 2, "validate_clips": 1}
+    stage["train"] |= {"sample_every_steps": 4, "sample_clips": 1, "sample_steps": 1}
     stage["parallel"] |= {"micro_batch": 2}
     stage["edit"] |= {"num_steps": 2, "max_clips": 2}
     stage["gate"] = gate or {"thresholds": [t for t in stage["gate"]["thresholds"] if t["metric"] == "bg_psnr_composited_db"]}
@@ -90,7 +91,9 @@ def test_release_is_whole_and_reaches_the_clips(store: ArtifactStore, tmp_path: 
 
 def test_training_has_steps_and_final_loss(store: ArtifactStore) -> None:
     (checkpoint,) = store.manifests("checkpoints")
-    assert checkpoint.summary["steps"] == 4
+    assert checkpoint.summary["steps"] == 4 and checkpoint.summary["validation"] > 0
+    names = {file.name for file in checkpoint.files}
+    assert {"samples/000004-0.png", "events.out.tfevents.whole"} <= names, names
     assert float.fromhex(checkpoint.summary["final_loss_hex"]) == checkpoint.summary["final_loss"]
     held_out = {f["clip_key"] for f in json.loads(store.local_path(store.manifests("clips")[0].file("table.json")).read_text()) if f["held_out"]}
     assert held_out and not held_out & set(json.loads(store.local_path(checkpoint.file("trained_on.json")).read_text()))
