@@ -203,7 +203,7 @@ def teacher_and_inputs(recipe: RecipeSpec, stage: StageSpec, checkpointing: bool
     return teacher, inputs
 
 
-@pytest.mark.parametrize("index", [0, 1])
+@pytest.mark.parametrize("index", [0, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize(
     "override",
@@ -319,7 +319,7 @@ def saved_bytes(teacher: Any, run: Callable[[], Any]) -> int:
     return sum(n for n, _ in kept.values())
 
 
-@pytest.mark.parametrize("index", [0, 1])
+@pytest.mark.parametrize("index", [0, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("dropout", [0.0, 0.05])
 def test_activations_by_autograds_saved_tensors(index, precision, dropout):
