@@ -106,16 +106,6 @@ def prepare(work: Path) -> None:
     (work / "data.json").write_text(json.dumps({kind: "/".join(uri.rsplit("/", 2)[1:]) for kind, uri in lines.items()}))
 
 
-class Keep:
-    """The loop's surroundings, of which nothing is kept."""
-
-    def on_step(self, record: dict[str, float]) -> None:
-        pass
-
-    def save(self, step: int, folder: Path) -> None:
-        pass
-
-
 class Bench:
     """The curated data, opened once a process; and the edits' templates, references and candidates, the same for every arm."""
 
@@ -170,10 +160,13 @@ def run_arm(bench: Bench, arm: str, seed: int, steps: int, edits: int) -> dict[s
 
     from pvtt_model.editing.edit import edit_clip
     from pvtt_model.objectives.identity import LossModels
-    from pvtt_model.training.loop import train
+    from pvtt_model.training.loop import Hooks, train
     from pvtt_model.training.teacher import build_teacher
     from tasks.embed_conditions import EMPTY_TEXT
     from tasks.shard_work import image_of, vae_of, weights_of
+
+    class Nothing(Hooks):
+        """The loop's surroundings, of which nothing is kept."""
 
     torch.set_num_threads(1)
     recipe = recipe_of(arm, seed, steps, edits)
@@ -190,7 +183,7 @@ def run_arm(bench: Bench, arm: str, seed: int, steps: int, edits: int) -> dict[s
         models = LossModels(vae, image_of(conditions.image_encoder)) if stage.objective.identity_weight else None
         with tempfile.TemporaryDirectory() as folder:
             began = time.process_time()
-            records = train(stage, teacher, bench.places(stage), empty, conditions.max_text_tokens, Keep(), Path(folder), None, models)
+            records = train(stage, teacher, bench.places(stage), empty, conditions.max_text_tokens, Nothing(), Path(folder), None, models)
             record |= {"step_s": (time.process_time() - began) / steps, "loss": statistics.mean(r["loss"] for r in records[-20:])}
     with tempfile.TemporaryDirectory() as folder:
         judge = image_of(stage.evaluate.judge)

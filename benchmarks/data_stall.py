@@ -30,7 +30,7 @@ from pvtt_model.data.shards import SCHEMAS, write_shard
 from pvtt_model.data.tensor_rows import TensorRows
 from pvtt_model.recipes import recipe_by_name
 from pvtt_model.specs import RecipeSpec
-from pvtt_model.training.deepspeed_engine import Engine
+from pvtt_model.training.deepspeed_engine import DeepSpeedEngine as Engine
 from pvtt_model.training.prefetch import Samples
 from pvtt_model.training.samples import Place, Sample, read_sample
 from pvtt_model.training.schedule import samples_of

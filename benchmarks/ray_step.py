@@ -19,11 +19,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from pvtt_model.training.loop import Hooks
+
 SIDES = ("ray", "bare")
 WARM_UP = 2  # rounds, not counted
 
 
-class Turns:
+class Turns(Hooks):
     """Hooks that take turns with the other side by files, and keep each round's CPU and wall seconds."""
 
     def __init__(self, folder: Path, side: str, steps: int) -> None:
@@ -48,9 +50,6 @@ class Turns:
             self.wait(self.taken) if self.taken < self.of_rounds else None
 
     of_rounds = 0
-
-    def save(self, step: int, folder: Path) -> None:
-        pass
 
 
 def work(given: dict[str, Any], side: str) -> None:

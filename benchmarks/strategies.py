@@ -32,7 +32,7 @@ from pvtt_model.data.shards import SCHEMAS, write_shard
 from pvtt_model.nano.shipped import shipped_folder
 from pvtt_model.recipes import recipe_by_name
 from pvtt_model.specs import RecipeSpec
-from pvtt_model.training.loop import train
+from pvtt_model.training.loop import Hooks, train
 from pvtt_model.training.samples import Place
 from pvtt_model.training.teacher import build_teacher
 
@@ -84,7 +84,7 @@ def places(folder: Path, of: RecipeSpec) -> list[Place]:
     return [Place(f"clip{i}", folder / "latents.parquet", folder / "conditions.parquet", i) for i in range(CLIPS)]
 
 
-class Watch:
+class Watch(Hooks):
     """Hooks that take the CPU time of every step, and after the last what tensors are alive."""
 
     def __init__(self, steps: int) -> None:
@@ -100,9 +100,6 @@ class Watch:
                     own = getattr(thing, "_local_tensor", thing)
                     storages[own.untyped_storage().data_ptr()] = own.untyped_storage().nbytes()
             self.held_bytes = sum(storages.values())
-
-    def save(self, step: int, folder: Path) -> None:
-        pass
 
 
 def work(of: RecipeSpec, clips: list[Place], folder: Path) -> dict[str, Any]:

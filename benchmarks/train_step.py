@@ -111,7 +111,7 @@ class Contender:
     def __init__(self, module: Asked, dtype: torch.dtype, zero2: bool = False) -> None:
         self.module, self.dtype, self.engine = module, dtype, None
         if zero2:
-            from pvtt_model.training.deepspeed_engine import Engine
+            from pvtt_model.training.deepspeed_engine import DeepSpeedEngine as Engine
 
             parallel = ParallelSpec(num_workers=1, accelerator="cpu", zero_stage=2, grad_accum=1, precision=str(dtype).removeprefix("torch."))
             self.engine = Engine(module, parallel, OPTIM, first_step=1, steps=10_000)

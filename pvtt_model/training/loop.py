@@ -194,7 +194,7 @@ def _step(
             engine.backward(loss)
             continue
         hooks.at(step, "the loss of all ranks")
-        total = _mean(total, world, engine.device)
+        total = _summed(total, world, engine.device) / world
         wrong = what_is_wrong(float(total), records, stage.train)
         if wrong is not None:
             answer(stage.train, records, step, lr, wrong, seen)
@@ -203,11 +203,7 @@ def _step(
         if wrong is None and engine.dropped:
             answer(stage.train, records, step, lr, "the gradient is not finite", seen)
         skipped = engine.dropped
-    packed = tally.packed()
-    if world > 1:
-        packed_on = packed.to(engine.device)
-        dist.all_reduce(packed_on)
-        packed = packed_on.cpu()
+    packed = _summed(tally.packed(), world, engine.device)
     seconds = time.perf_counter() - started
     norm = engine.grad_norm()
     return {
@@ -222,12 +218,13 @@ def _step(
     }
 
 
-def _mean(total: Tensor, world: int, device: torch.device) -> Tensor:
+def _summed(total: Tensor, world: int, device: torch.device) -> Tensor:
+    """Over all ranks, on the CPU."""
     if world == 1:
         return total
     total_on = total.to(device)
     dist.all_reduce(total_on)
-    return total_on.cpu() / world
+    return total_on.cpu()
 
 
 def _files(engine: Engine, teacher: Teacher, rank: int, ema: Ema | None) -> dict[str, dict[str, Tensor]]:
