@@ -31,6 +31,7 @@ from pvtt_model.backbones import architectures
 from pvtt_model.specs import BackboneSpec, LoraSpec, OptimSpec, ParallelSpec, ReferenceSpec
 from pvtt_model.training.background_saves import BackgroundSaves
 from pvtt_model.training.deepspeed_engine import DeepSpeedEngine as Engine
+from pvtt_model.training.host_copies import HostCopies
 from pvtt_model.training.loop import _files
 from pvtt_model.training.teacher import build_teacher
 
@@ -74,18 +75,18 @@ def main() -> None:
             checkpoints.prune(1)
             sizes["ours"] = sizes["ours, awaited"] = bytes_of(folder)
 
-        saves = BackgroundSaves(save, root / "work")
+        saves, copies = BackgroundSaves(save, root / "work"), HostCopies()
 
         def timed(way: str, call: Callable[[], object]) -> None:
             began = time.perf_counter()
             call()
             blocked.setdefault(way, []).append(time.perf_counter() - began)
 
-        saves.start(0, lambda: _files(engine, engine.teacher, 0, None), [])  # the first of all touches fresh memory
+        saves.start(0, lambda: _files(engine, engine.teacher, 0, None, copies), [])  # the first of a training touches fresh memory
         saves.finish()
         for step in range(1, asked.rounds + 1):
             began = time.perf_counter()
-            timed("ours", lambda at=step: saves.start(at, lambda: _files(engine, engine.teacher, 0, None), []))  # type: ignore[misc]
+            timed("ours", lambda at=step: saves.start(at, lambda: _files(engine, engine.teacher, 0, None, copies), []))  # type: ignore[misc]
             saves.finish()
             blocked.setdefault("ours, awaited", []).append(time.perf_counter() - began)
             for way, told in (("deepspeed", {}), ("deepspeed, trainable", {"exclude_frozen_parameters": True})):

@@ -60,7 +60,7 @@ def clip_tokens(clip: ModelSpec | None) -> int:
 @dataclass
 class Flops:
     """FLOPs of one sample. `recompute` is what gradient checkpointing repeats, at most: the forward pass of the main blocks, and of VACE's
-    where they read the reference, less `kept`: the attentions whose outputs parallel.checkpointing keeps."""
+    where they read the reference, less `kept`: what parallel.checkpointing keeps the outputs of."""
 
     linear: int = 0
     self_attention: int = 0
@@ -116,6 +116,7 @@ def sample_flops(stage: StageSpec, video: int, text: int, picture: PictureTokens
     sets = _token_sets(ref, picture)
     count = Flops(checkpointing=stage.parallel.gradient_checkpointing)
     kind = stage.parallel.checkpointing
+    narrowed = 2 * video * ffn * d if kind == "keep_attention_and_ffn" else 0  # of one block
 
     def linear(tokens: int, inside: int, outside: int, *, grad: bool) -> None:
         flops = 2 * tokens * inside * outside
@@ -135,7 +136,7 @@ def sample_flops(stage: StageSpec, video: int, text: int, picture: PictureTokens
         flops = 4 * video * keys * d
         setattr(count, part, getattr(count, part) + flops)
         count.backward += 5 * flops // 2 if grad else 0
-        if kind == "keep_attention" or (kind == "keep_self_attention" and part == "self_attention"):
+        if kind.startswith("keep_attention") or (kind == "keep_self_attention" and part == "self_attention"):
             count.kept += flops
 
     def read_reference() -> None:
@@ -176,6 +177,7 @@ def sample_flops(stage: StageSpec, video: int, text: int, picture: PictureTokens
         adapted(video, d, ffn, inner, grad=grad)
         grad = grad or bool(inner)
         adapted(video, ffn, d, outer, grad=grad)
+        count.kept += narrowed
         grad = grad or bool(outer)
     count.repeated = count.forward - before
     linear(video, d, 4 * config["out_channels"], grad=grad)
@@ -189,7 +191,8 @@ def sample_flops(stage: StageSpec, video: int, text: int, picture: PictureTokens
             count.backward += 2 * video * d * d + behind  # attn2's out and what is behind it
             count.backward += (10 * video * d * d + 5 * attentions // 2) if i else 0
         count.repeated += count.forward - before + n_vace * (block + attentions + behind)
-        count.kept += n_vace * {"full": 0, "keep_attention": attentions, "keep_self_attention": 4 * video * video * d}[kind]
+        of_attention = attentions if kind.startswith("keep_attention") else 4 * video * video * d if kind == "keep_self_attention" else 0
+        count.kept += n_vace * (of_attention + narrowed)
     for tokens, patches, width in sets:
         if ref.injection == "ip_adapter":
             count.reference += (flops := 2 * width * tokens * ref.width)

@@ -47,7 +47,7 @@ def gpu_memory(stage: StageSpec, parameters: Parameters, tokens: int) -> Memory:
     buffers: ZeRO's two buckets of at most 50 M elements, and at ZeRO-3 the gathered weights, at most 1e9 elements; of DDP one more copy of the
     gradients; of FSDP2 two gathered blocks, and what stands outside of the blocks.
     activations: micro_batch x (with checkpointing the input of every block, and one block's inside; else every block's inside), and with
-    checkpointing='keep_attention' or 'keep_self_attention' what every block's attentions keep (attention_outputs); of the
+    checkpointing='keep_..' what every block keeps (kept_outputs); of the
     main blocks, and of VACE's where they read the reference (counted as main ones: too much, as they carry no LoRA).
     """
     parallel = stage.parallel.as_run()
@@ -76,7 +76,7 @@ def gpu_memory(stage: StageSpec, parameters: Parameters, tokens: int) -> Memory:
     without = parallel.micro_batch * layers * inside
     kept = without
     if parallel.gradient_checkpointing:
-        kept = parallel.micro_batch * (layers * (entry + attention_outputs(stage, tokens)) + inside + timed_input(stage, tokens))
+        kept = parallel.micro_batch * (layers * (entry + kept_outputs(stage, tokens)) + inside + timed_input(stage, tokens))
     return Memory(weights, gradients, optimizer, buffers, kept, without, host)
 
 
@@ -104,13 +104,16 @@ def block_activations(stage: StageSpec, tokens: int) -> tuple[int, int]:
     return inside, tokens * d * w
 
 
-def attention_outputs(stage: StageSpec, tokens: int) -> int:
-    """Bytes that one block's attentions keep beside its input as parallel.checkpointing says, a sample: each its output L w D and a float32 sum of
-    every head, 4 L H. All: self-attention, the text's and the reference's; and to a first frame, and dual_path's second, where there are these."""
+def kept_outputs(stage: StageSpec, tokens: int) -> int:
+    """Bytes that one block keeps beside its input as parallel.checkpointing says, a sample: each attention its output L w D and a float32 sum of
+    every head, 4 L H, the feed-forward its answer L w D. All attentions: to itself, the text's and the reference's; and to a first frame, and
+    dual_path's second, where there are these."""
     arch, kind = architecture(stage.backbone.architecture, "dit"), stage.parallel.checkpointing
     every = 3 + (arch.config.get("image_dim") is not None) + (stage.reference.injection == "dual_path")
-    attentions = {"full": 0, "keep_attention": every, "keep_self_attention": 1}[kind]
-    return attentions * tokens * (BYTES[stage.parallel.precision] * dit_width(arch.config) + 4 * arch.config["num_attention_heads"])
+    attentions = {"full": 0, "keep_self_attention": 1}.get(kind, every)
+    answer = BYTES[stage.parallel.precision] * dit_width(arch.config)
+    kept = attentions * (answer + 4 * arch.config["num_attention_heads"]) + (answer if kind == "keep_attention_and_ffn" else 0)
+    return tokens * kept
 
 
 def timed_input(stage: StageSpec, tokens: int) -> int:

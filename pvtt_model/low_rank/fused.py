@@ -1,8 +1,8 @@
 """A LoRA layer's answer in one autograd node: x W' + b + s (x A') B', for a frozen W. Laid over peft's layers from outside.
 
 peft's own forward is five nodes (base, A, B, scaling, sum) and as many passes over the output; here the update is added into the base's
-product in place, and the backward adds its part into the input's gradient in place. W gets no gradient; kept for the backward are the
-input and x A' alone. Parameters, names and state are peft's: only the layer's class changes, and `unfuse_low_rank` puts it back.
+product in place (but where the layer narrows), and the backward adds its part into the input's gradient in place. W gets no gradient; kept for
+the backward are the input and x A' alone. Parameters, names and state are peft's: only the layer's class changes, and `unfuse_low_rank` puts it back.
 
 peft's forward stays where a layer is not plain LoRA: DoRA and other variants, a base in 4 bits, several or no active adapters, adapters
 merged or disabled, a base that is trained, autocast, and whenever no gradient is asked. Dropout is drawn as peft draws it.
@@ -44,7 +44,8 @@ class _LowRankProduct(torch.autograd.Function):
         read_NI = x_NI if read is None else read.reshape(-1, x.shape[-1])
         out_NO = F.linear(x_NI.to(base), weight_OI.to(base), None if bias_O is None else bias_O.to(base)).to(low)
         hidden_NR = read_NI.to(low) @ down_RI.to(low).t()
-        out_NO.addmm_(hidden_NR, up_OR.to(low).t(), alpha=scale)
+        into = None if weight_OI.shape[1] > weight_OI.shape[0] else out_NO  # checkpointing may keep what a narrowing product answers, as it is
+        out_NO = torch.addmm(out_NO, hidden_NR, up_OR.to(low).t(), alpha=scale, out=into)
         ctx.save_for_backward(read_NI, hidden_NR, weight_OI, down_RI, up_OR)
         ctx.scale, ctx.types, ctx.shape, ctx.x_type, ctx.apart = scale, (base, low), x.shape, x.dtype, read is not None
         return out_NO.to(x.dtype).view(*x.shape[:-1], -1)

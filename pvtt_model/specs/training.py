@@ -54,10 +54,10 @@ class ParallelSpec(Spec):
     peak_tflops: Annotated[float, Field(gt=0)] | None = Execution(
         None, description="dense peak of one device at `precision`, what MFU is a share of; None: by the device's name (training/metering.py)"
     )
-    checkpointing: Literal["full", "keep_attention", "keep_self_attention"] = Added(
+    checkpointing: Literal["full", "keep_self_attention", "keep_attention", "keep_attention_and_ffn"] = Added(
         "full",
-        description="with gradient_checkpointing, what is recomputed: all of a block; all but its attentions, whose outputs are kept; or all but the "
-        "video's attention to itself, the costly one",
+        description="with gradient_checkpointing, what is recomputed: all of a block; all but the video's attention to itself, the costly one, whose "
+        "output is kept; all but its attentions; or all but these and the feed-forward's second product",
     )
     fused_lora: bool = Added(
         False, description="LoRA on frozen layers in one autograd node; DoRA, 4-bit bases and several adapters stay with peft's forward"

@@ -1,7 +1,7 @@
 """Checkpoints written while training goes on.
 
 Training waits for the copy of the trainable state into the CPU's memory and no more; a thread writes the files, and `save` sends and commits them.
-One at a time, in order: the next copy is taken when the one before is committed, so that two states at most are in memory.
+One at a time, in order: the next copy is taken when the one before is committed, into the same memory (host_copies.py).
 """
 
 from __future__ import annotations

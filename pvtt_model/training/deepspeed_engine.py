@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from pvtt_model.specs import OptimSpec, ParallelSpec
 from pvtt_model.training.engine import StatefulEngine, adamw_of
+from pvtt_model.training.host_copies import Copy, fresh
 from pvtt_model.training.pieces import Master, Piece, whole
 from pvtt_model.training.process_group import ensure_group
 from pvtt_model.training.teacher import Teacher
@@ -138,12 +139,12 @@ class DeepSpeedEngine(StatefulEngine):
         norm = self._plain_norm if norm is None else norm
         return float(norm) if norm is not None else float("nan")
 
-    def trained(self, teacher: nn.Module) -> dict[str, Tensor]:
+    def trained(self, teacher: nn.Module, copy: Copy = fresh) -> dict[str, Tensor]:
         """ZeRO-3 gathers them."""
         named = {n: p for n, p in teacher.named_parameters() if p.requires_grad}
         gather = deepspeed.zero.GatheredParameters(list(named.values())) if self.zero_stage == 3 else contextlib.nullcontext()
         with gather:
-            return {n: p.detach().float().cpu().contiguous().clone() for n, p in named.items()}
+            return {n: copy(n, p) for n, p in named.items()}
 
 
 def _zero2_pieces(group: list[Any], named: dict[int, str]) -> list[Piece]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from pvtt_model.specs import OptimSpec, ParallelSpec
+from pvtt_model.training.host_copies import Copy, fresh
 from pvtt_model.training.pieces import Master, load_pieces, pieces_of
 from pvtt_model.training.schedule import lr_at
 from pvtt_model.training.teacher import Teacher
@@ -47,7 +48,7 @@ class Engine(Protocol):
         """Norm before clipping of the step just taken, over all ranks."""
         ...
 
-    def trained(self, teacher: torch.nn.Module) -> dict[str, Tensor]:
+    def trained(self, teacher: torch.nn.Module, copy: Copy = fresh) -> dict[str, Tensor]:
         """The trained tensors as the network computes with them, whole, float32 on the CPU; every rank must call it."""
         ...
 
@@ -64,8 +65,8 @@ class Engine(Protocol):
         """Whether the step just taken changed nothing, by backward_and_drop or as its gradient is not finite; the same on every rank."""
         ...
 
-    def rank_state(self) -> dict[str, Tensor]:
-        """A copy of this rank's share of masters and moments, by the parameters' names; see pieces.py."""
+    def rank_state(self, copy: Copy = fresh) -> dict[str, Tensor]:
+        """Copies of this rank's share of masters and moments, by the parameters' names; see pieces.py."""
         ...
 
     def load_rank(self, path: Path) -> None:
@@ -93,9 +94,9 @@ class StatefulEngine:
             group["lr"] = lr
         return lr
 
-    def rank_state(self) -> dict[str, Tensor]:
+    def rank_state(self, copy: Copy = fresh) -> dict[str, Tensor]:
         idle = self.replicated and torch.distributed.is_initialized() and torch.distributed.get_rank() > 0
-        return pieces_of([] if idle else self.masters(), self.adamw)
+        return pieces_of([] if idle else self.masters(), self.adamw, copy)
 
     def load_rank(self, path: Path) -> None:
         load_pieces(self.masters(), self.adamw, sorted(path.parent.glob("rank*.safetensors")))

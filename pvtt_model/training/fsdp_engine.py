@@ -13,6 +13,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
+from pvtt_model.training.host_copies import Copy, fresh
 from pvtt_model.training.pieces import Master, Piece
 from pvtt_model.training.process_group import ensure_group
 from pvtt_model.training.torch_engine import TorchEngine
@@ -62,7 +63,5 @@ class FsdpEngine(TorchEngine):
         dist.all_reduce(squares)
         return squares.sqrt().to(norm)
 
-    def trained(self, teacher: nn.Module) -> dict[str, Tensor]:
-        return {
-            name: cast(DTensor, p.detach()).full_tensor().to(self.dtype).float().cpu().contiguous().clone() for name, p in self.parameters.items()
-        }
+    def trained(self, teacher: nn.Module, copy: Copy = fresh) -> dict[str, Tensor]:
+        return {name: copy(name, cast(DTensor, p.detach()).full_tensor().to(self.dtype)) for name, p in self.parameters.items()}

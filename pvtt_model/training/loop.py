@@ -26,6 +26,7 @@ from pvtt_model.training.background_saves import BackgroundSaves
 from pvtt_model.training.bad_steps import answer, what_is_wrong
 from pvtt_model.training.ema import Ema
 from pvtt_model.training.engine import Engine, build_engine
+from pvtt_model.training.host_copies import HostCopies
 from pvtt_model.training.metering import Meter
 from pvtt_model.training.prefetch import Samples
 from pvtt_model.training.prepare_step import prepare_step
@@ -120,7 +121,7 @@ def train(
     elif kept_optimizer is not None:
         engine.load_rank(kept_optimizer)
     ema = Ema(engine, stage.train.ema_decay, resume.folder / EMA if resume else None) if stage.train.ema_decay is not None else None
-    saves = BackgroundSaves(hooks.save, work)
+    saves, copies = BackgroundSaves(hooks.save, work), HostCopies()
     data = Samples(stage, places, empty_text_LD, max_text_tokens, rank, world, engine.device, first_step=len(records))
     try:
         while len(records) < stage.train.steps:
@@ -142,7 +143,7 @@ def train(
             if stop or _is_due(stage, records, data.epoch_samples):
                 hooks.at(len(records) - 1, "checkpoint")
                 pinned = stage.train.keep_every_epoch and ends_epoch(len(records) - 1, data.epoch_samples, stage.parallel.global_batch)
-                saves.start(len(records), lambda: _files(engine, teacher, rank, ema), records if rank == 0 else None, pinned)
+                saves.start(len(records), lambda: _files(engine, teacher, rank, ema, copies), records if rank == 0 else None, pinned)
             saves.check()
             if stop:
                 saves.finish()
@@ -227,7 +228,7 @@ def _summed(total: Tensor, world: int, device: torch.device) -> Tensor:
     return total_on.cpu()
 
 
-def _files(engine: Engine, teacher: Teacher, rank: int, ema: Ema | None) -> dict[str, dict[str, Tensor]]:
+def _files(engine: Engine, teacher: Teacher, rank: int, ema: Ema | None, copies: HostCopies) -> dict[str, dict[str, Tensor]]:
     """This rank's files of a checkpoint, copied into the CPU's memory. Every rank must call it (ZeRO-3 gathers)."""
-    files = {TRAINED: engine.trained(teacher)} | ({EMA: ema.tensors()} if ema is not None else {})
-    return {rank_file(rank): engine.rank_state()} | (files if rank == 0 else {})
+    files = {TRAINED: engine.trained(teacher, copies.of(TRAINED))} | ({EMA: ema.tensors()} if ema is not None else {})
+    return {rank_file(rank): engine.rank_state(copies.of(rank_file(rank)))} | (files if rank == 0 else {})

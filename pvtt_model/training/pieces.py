@@ -18,6 +18,8 @@ import torch.distributed as dist
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from pvtt_model.training.host_copies import Copy, fresh
+
 STEP = "step"  # of the state, how many steps AdamW has taken
 MASTER = "param"
 
@@ -42,7 +44,7 @@ def whole(name: str, tensor: Tensor) -> Master:
     return Master(tensor, (Piece(name, 0, tensor.numel(), 0),))
 
 
-def pieces_of(masters: Sequence[Master], adamw: torch.optim.Optimizer) -> dict[str, Tensor]:
+def pieces_of(masters: Sequence[Master], adamw: torch.optim.Optimizer, copy: Copy = fresh) -> dict[str, Tensor]:
     """The masters' numbers and AdamW's state of them on this rank, copied. Of no masters none, which says that others hold all."""
     tensors: dict[str, Tensor] = {}
     for master in masters:
@@ -53,7 +55,8 @@ def pieces_of(masters: Sequence[Master], adamw: torch.optim.Optimizer) -> dict[s
                 continue
             flat = value.detach().flatten()
             for piece in master.pieces:
-                tensors[f"{piece.name}@{piece.start}/{key}"] = flat[piece.at : piece.at + piece.size].float().cpu().clone()
+                name = f"{piece.name}@{piece.start}/{key}"
+                tensors[name] = copy(name, flat[piece.at : piece.at + piece.size])
     return tensors
 
 

@@ -54,17 +54,21 @@ def _in(wide: torch.dtype, x: Any, of: torch.dtype) -> Any:
     return x.to(wide) if isinstance(x, torch.Tensor) and x.dtype == of else x
 
 
-def _kept(own_alone: bool, context: Any, op: Any, query_BHLd: Any = None, key_BHNd: Any = None, *args: Any, **kwargs: Any) -> CheckpointPolicy:
-    keep = op in _ATTENTION and (not own_alone or key_BHNd.shape[-2] >= query_BHLd.shape[-2])
+def _kept(kind: str, context: Any, op: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
+    if op in _ATTENTION:
+        query_BHLd, key_BHNd = args[:2]
+        keep = kind != "keep_self_attention" or key_BHNd.shape[-2] >= query_BHLd.shape[-2]
+    else:  # a bias, an input (L, F) and a weight (F, D): the feed-forward's second product is the one layer of a block with F > D
+        keep = kind == "keep_attention_and_ffn" and op is torch.ops.aten.addmm.default and args[2].shape[0] > args[2].shape[1]
     return CheckpointPolicy.MUST_SAVE if keep else CheckpointPolicy.PREFER_RECOMPUTE
 
 
-def keep_attention_contexts(own_alone: bool) -> tuple[AbstractContextManager, AbstractContextManager]:
-    """For checkpoint's context_fn: in the forward pass the attentions' outputs are kept, and the recomputation takes them from there.
+def kept_contexts(kind: str) -> tuple[AbstractContextManager, AbstractContextManager]:
+    """For checkpoint's context_fn: in the forward pass the outputs that `kind` names are kept, and the recomputation takes them from there.
 
-    own_alone: of those alone that read at least as many tokens as they answer for, self-attentions: they cost L^2, those to text and reference L.
+    keep_self_attention: of attentions that read at least as many tokens as they answer for: they cost L^2, those to text and reference L.
     """
-    return create_selective_checkpoint_contexts(partial(_kept, own_alone))
+    return create_selective_checkpoint_contexts(partial(_kept, kind))
 
 
 def block_runner(parallel: ParallelSpec) -> Runner | None:
@@ -72,7 +76,8 @@ def block_runner(parallel: ParallelSpec) -> Runner | None:
 
     checkpointing 'full': the block's inputs are kept. 'keep_attention': and the attentions' outputs with their softmax sums, so that there is
     one attention forward a step; its bits are those without checkpointing. 'keep_self_attention': of the video to itself alone, which at a video's
-    length is nearly all that attention costs, at a third of the memory.
+    length is nearly all that attention costs, at a third of the memory. 'keep_attention_and_ffn': the attentions', and the answer of the
+    feed-forward, whose second product then runs once: no other product saves as much for so few bytes, and the backward pass needs it of none.
     """
     run: Runner = _wide if parallel.wide_products else _plain
     if parallel.gradient_checkpointing:
@@ -94,5 +99,5 @@ def _wide(block: nn.Module, *args: Any) -> Any:
 def _checkpointed(run: Runner, kind: str, block: nn.Module, *args: Any) -> Any:
     if kind == "full":
         return checkpoint(run, block, *args, use_reentrant=False)
-    contexts = partial(keep_attention_contexts, kind == "keep_self_attention")
+    contexts = partial(kept_contexts, kind)
     return checkpoint(run, block, *args, use_reentrant=False, context_fn=contexts, respect_saved_tensors_hooks=True)

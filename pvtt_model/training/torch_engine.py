@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from pvtt_model.specs import OptimSpec, ParallelSpec
 from pvtt_model.training.engine import StatefulEngine, adamw_of
+from pvtt_model.training.host_copies import Copy, fresh
 from pvtt_model.training.pieces import Master, whole
 from pvtt_model.training.teacher import Teacher
 
@@ -109,8 +110,8 @@ class TorchEngine(StatefulEngine):
     def grad_norm(self) -> float:
         return self.norm
 
-    def trained(self, teacher: nn.Module) -> dict[str, Tensor]:
-        return {name: p.detach().float().cpu().contiguous().clone() for name, p in self.parameters.items()}
+    def trained(self, teacher: nn.Module, copy: Copy = fresh) -> dict[str, Tensor]:
+        return {name: copy(name, p) for name, p in self.parameters.items()}
 
     def load_rank(self, path: Path) -> None:
         super().load_rank(path)

@@ -27,9 +27,10 @@ from pvtt_model.artifacts import Planned, StoredFile, plan_artifact
 from pvtt_model.specs import RecipeSpec
 
 STEPS, EVERY, WORKERS = 12, 2, 2
-#: In the order in which they come; of the first stage, but for the last.
+#: In the order in which they come; of the first stage, but for the last. Between two of which one is in the background lies a checkpoint,
+#: which waits for it.
 MOMENTS = ("step", "accumulation", "writing", "upload", "validation", "stage change")
-AT = {"step": 1, "accumulation": 4, "writing": 6, "upload": 8, "validation": 9}  # the step (from 0), or of a checkpoint the steps done
+AT = {"step": 1, "accumulation": 4, "writing": 6, "upload": 8, "validation": 10}  # the step (from 0), or of a checkpoint the steps done
 PAUSE_S = 60.0
 TRIES = 4  # POLICY's: once, and three more times
 

@@ -13,13 +13,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from pvtt_model.backbones.architectures import architecture
 from pvtt_model.low_rank.fused import product_dtype
-from pvtt_model.plan_memory import attention_outputs
+from pvtt_model.plan_memory import kept_outputs
 from pvtt_model.recipes import recipe_by_name
 from pvtt_model.specs import ParallelSpec
 from pvtt_model.training.prepare_step import prepare_step
 from pvtt_model.training.recompute import WideProducts
 
 torch.set_num_threads(1)
+KINDS = ("full", "keep_self_attention", "keep_attention", "keep_attention_and_ffn")
 
 
 class Attentions(TorchDispatchMode):
@@ -66,16 +67,17 @@ def test_all_but_attention_has_the_bits_of_none(make_teacher, teacher_inputs, in
         "full": {"gradient_checkpointing": True},
         "keep": {"gradient_checkpointing": True, "checkpointing": "keep_attention"},
         "own": {"gradient_checkpointing": True, "checkpointing": "keep_self_attention"},
+        "ffn": {"gradient_checkpointing": True, "checkpointing": "keep_attention_and_ffn"},
     }.items():
         found[name] = step(make_teacher(injection=injection, vace_blocks=True), teacher_inputs(2), **changes)
     answer, gradients, ran, most = found["none"]
-    for name in ("full", "keep", "own"):
+    for name in ("full", "keep", "own", "ffn"):
         assert torch.equal(found[name][0], answer)
         assert gradients.keys() == found[name][1].keys() and all(torch.equal(g, found[name][1][n]) for n, g in gradients.items())
         assert found[name][3] < most
-    assert found["keep"][2] == ran, "one attention forward a step"
+    assert found["keep"][2] == found["ffn"][2] == ran, "one attention forward a step"
     assert found["full"][2]["forward"] > found["own"][2]["forward"] > ran["forward"], "those to text and reference again"
-    assert found["full"][3] < found["own"][3] < found["keep"][3]
+    assert found["full"][3] < found["own"][3] < found["keep"][3] < found["ffn"][3]
     assert found["full"][2]["backward"] == ran["backward"]
 
 
@@ -97,7 +99,7 @@ def wan(ffn=512, layers=4):
 def test_keeps_at_most_0_15_of_no_checkpointing():
     """bfloat16, a Wan of head width 128 and feed-forward of four times the width, as the benchmark's."""
     sizes = {}
-    kinds = {name: {"gradient_checkpointing": True, "checkpointing": name} for name in ("full", "keep_self_attention", "keep_attention")}
+    kinds = {name: {"gradient_checkpointing": True, "checkpointing": name} for name in KINDS}
     for name, changes in ({"none": {}} | kinds).items():
         model = wan()
         prepare_step(SimpleNamespace(transformer=model), parallel(precision="bfloat16", **changes))
@@ -110,26 +112,26 @@ def test_keeps_at_most_0_15_of_no_checkpointing():
         with saved_tensors_hooks(pack, lambda t: t):
             model(torch.randn(1, 4, 2, 16, 16).bfloat16(), torch.tensor([500.0]), torch.randn(1, 5, 16).bfloat16(), return_dict=False)
         sizes[name] = sum(size for at, size in kept.items() if at not in weights)
-    full, own, every = (sizes[name] / sizes["none"] for name in kinds)
-    assert full < own < every <= 0.15
+    full, own, every, ffn = (sizes[name] / sizes["none"] for name in kinds)
+    assert full < own < every <= 0.15 and every < ffn <= 0.2
 
 
 def test_the_plan_s_bytes_of_kept_attentions(make_teacher, teacher_inputs):
     """An estimate, a quarter too little or half too much at most, for what VACE's blocks keep differs from what the main ones do."""
     config, tokens, found = architecture("nano-s").config, 3 * 2 * 2, {}
-    for kind in ("full", "keep_self_attention", "keep_attention"):
+    for kind in KINDS:
         of = {"stages.*.parallel.gradient_checkpointing": True, "stages.*.parallel.checkpointing": kind}
         stage = recipe_by_name("nano", of).stages[0]
         kept = step(make_teacher(), teacher_inputs(2), gradient_checkpointing=True, checkpointing=kind)[3]
-        found[kind] = kept, 2 * (config["num_layers"] + len(config["vace_layers"])) * attention_outputs(stage, tokens)
-    for kind in ("keep_self_attention", "keep_attention"):
+        found[kind] = kept, 2 * (config["num_layers"] + len(config["vace_layers"])) * kept_outputs(stage, tokens)
+    for kind in KINDS[1:]:
         kept, planned = found[kind]
         assert 0.75 < planned / (kept - found["full"][0]) < 1.5, found
 
 
 def test_fused_and_kept_together_give_peft_s_gradients(make_teacher, teacher_inputs):
     wanted = step(make_teacher(), teacher_inputs(2))
-    got = step(make_teacher(), teacher_inputs(2), gradient_checkpointing=True, checkpointing="keep_attention", fused_lora=True)
+    got = step(make_teacher(), teacher_inputs(2), gradient_checkpointing=True, checkpointing="keep_attention_and_ffn", fused_lora=True)
     assert got[2] == wanted[2]
     for name, gradient in wanted[1].items():
         assert (got[1][name] - gradient).abs().max() <= 1e-5 * gradient.abs().max() + 1e-9, name
@@ -167,7 +169,7 @@ def test_refused(changes, said):
 @pytest.mark.slow
 def test_compiled_blocks_give_the_same_gradients(make_teacher, teacher_inputs):
     wanted = step(make_teacher(vace_blocks=True), teacher_inputs(2))
-    every = {"gradient_checkpointing": True, "checkpointing": "keep_attention", "fused_lora": True, "compile_blocks": True}
+    every = {"gradient_checkpointing": True, "checkpointing": "keep_attention_and_ffn", "fused_lora": True, "compile_blocks": True}
     got = step(make_teacher(vace_blocks=True), teacher_inputs(2), **every)
     for name, gradient in wanted[1].items():
         assert (got[1][name] - gradient).abs().max() <= 1e-4 * gradient.abs().max() + 1e-8, name
