@@ -142,3 +142,15 @@ def build_on_meta(name: str) -> Any:
                 from pvtt_model.backbones.clip import clip_config
 
                 return open_clip.CLIP(**clip_config(arch.config))
+            case "flow":
+                from pvtt_model.backbones.flow import build_flow_model
+
+                return build_flow_model(arch.config)
+            case "perceptual":
+                from pvtt_model.backbones.perceptual import build_perceptual_model
+
+                return build_perceptual_model(arch.config)
+            case "inception":
+                from pvtt_model.backbones.inception import build_inception
+
+                return build_inception()
