@@ -115,13 +115,13 @@ def _dtype_of(name: str, model: Any, dtype: torch.dtype) -> torch.dtype:
 def build_on_meta(name: str) -> Any:
     """The architecture's module on the meta device: shapes and names without memory. A 14B takes seconds and no bytes of weights.
 
-    Raises ValueError for SAM 2, whose classes read tensors' values while they are made, and for video networks, which are exported code.
+    Raises ValueError for SAM 2, whose classes read tensors' values while they are made, and for networks that are exported code.
     """
     arch = architecture(name)
     if arch.family == "sam2":
         raise ValueError(f"'{name}' cannot stand on the meta device: SAM 2 reads values while it is made. Load it (pvtt_model.backbones.sam2).")
-    if arch.family == "video":
-        raise ValueError(f"'{name}' is exported code and has no class to build. Load it (pvtt_model.backbones.video).")
+    if arch.library_class == "torch.jit.ScriptModule":
+        raise ValueError(f"'{name}' is exported code and has no class to build. Load it (pvtt_model.backbones.video, inception).")
     with torch.device("meta"):
         match arch.family:
             case "dit":

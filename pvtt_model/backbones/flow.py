@@ -57,6 +57,7 @@ def load_flow(spec: ModelSpec, folder: Path | None) -> FlowModel:
     if seed is not None or folder is None:
         raise ValueError(f"'{spec.architecture}' cannot be made from a seed: a random network's flow says nothing. Set `weights` to a folder.")
     part = part_folder(folder, "flow")
-    model = build_flow_model(arch.config)
-    load_strictly(model, read_safetensors(weight_files(part, spec.sha256)), part)
+    with torch.device("meta"):
+        model = build_flow_model(arch.config)
+    load_strictly(model, read_safetensors(weight_files(part, spec.sha256)), part, assign=True)
     return FlowModel(frozen(model), label(spec))

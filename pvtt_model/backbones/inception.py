@@ -62,6 +62,7 @@ def load_inception(spec: ModelSpec, folder: Path | None) -> InceptionFeatures:
     if arch.library_class == "torch.jit.ScriptModule":
         return InceptionFeatures(load_torchscript(part, spec.sha256), label(spec), width, exported=True)
     state = read_safetensors(weight_files(part, spec.sha256))
-    model = build_inception()
-    load_strictly(model, {k: v for k, v in state.items() if not k.startswith(("fc.", "AuxLogits."))}, part)
+    with torch.device("meta"):
+        model = build_inception()
+    load_strictly(model, {k: v for k, v in state.items() if not k.startswith(("fc.", "AuxLogits."))}, part, assign=True)
     return InceptionFeatures(frozen(model), label(spec), width, exported=False)

@@ -107,12 +107,13 @@ def load_perceptual(spec: ModelSpec, folder: Path | None) -> PerceptualModel:
         raise ValueError(f"'{spec.architecture}' cannot be made from a seed: a random network's distance is not calibrated. Set `weights`.")
     part = part_folder(folder, "perceptual")
     state = _read(part, spec.sha256)
-    model = build_perceptual_model(arch.config)
+    with torch.device("meta"):
+        model = build_perceptual_model(arch.config)
     if any(name.startswith("features.") for name in state):
         state = _with_linear_layers(model, state, arch.config["net"])
     state = {name: tensor for name, tensor in state.items() if not name.startswith("lins.")}  # the same tensors as lin0 to lin4, a second time
     state |= {name.replace("lin", "lins.", 1): tensor for name, tensor in state.items() if name.startswith("lin")}
-    load_strictly(model, state, part)
+    load_strictly(model, state, part, assign=True)
     return PerceptualModel(frozen(model), label(spec))
 
 
@@ -132,7 +133,7 @@ def _read(part: Path, sha256: str | None) -> dict[str, Tensor]:
 def _with_linear_layers(model: lpips.LPIPS, trunk: dict[str, Tensor], net: str) -> dict[str, Tensor]:
     """torchvision's `features.N` under the package's slices, and the linear layers v0.1 that the package ships."""
     slices = {key.split(".")[2]: key.split(".")[1] for key in model.state_dict() if key.startswith("net.slice")}
-    found = {name: tensor for name, tensor in model.state_dict().items() if name.startswith("scaling_layer.")}
+    found = {f"scaling_layer.{name}": tensor for name, tensor in lpips.ScalingLayer().state_dict().items()}
     for name, tensor in trunk.items():
         where, _, rest = name.removeprefix("features.").partition(".")
         if name.startswith("features.") and where in slices:
