@@ -27,7 +27,10 @@ def edit_direction(clip: ClipExtractor, edit_TCHW: torch.Tensor, source_TCHW: to
 
 
 def direction_of(edit_TD: torch.Tensor, source_TD: torch.Tensor, words_2D: torch.Tensor) -> float:
-    """The mean cosine from unit embeddings; words: of the source's prompt, then of the target's. Raises ValueError where the words do not differ."""
+    """The mean cosine from embeddings, of unit length or as they are; words: of the source's prompt, then of the target's.
+
+    Raises ValueError where the words do not differ.
+    """
     way_D = words_2D[1] - words_2D[0]
     if float(way_D.norm()) < UNCHANGED:
         raise ValueError("the prompts of source and target are the same to CLIP: they have no direction.")
