@@ -38,6 +38,8 @@ class InceptionFeatures:
         they are given at 299 x 299 (bilinear, antialiased), normalised. Raises ValueError for another range."""
         if float(images_BCHW.max()) > 1.001:
             raise ValueError(f"frames go up to {float(images_BCHW.max()):.3g}; {self.name} takes [0, 1]. Divide uint8 by 255.")
+        device = next((p.device for p in self.model.parameters()), images_BCHW.device)
+        images_BCHW = images_BCHW.to(device)
         if self._exported:
             features: Tensor = self.model((images_BCHW * 255).round().clamp(0, 255).to(torch.uint8), return_features=True)
             return features.flatten(1).float()

@@ -35,7 +35,8 @@ class VideoFeatures:
             raise ValueError(f"clips have shape {shape}; {self.name} takes (N, 3, T, H, W) with T of {self.least_frames} or more.")
         if clips_NCTHW.abs().max() > 1.001:
             raise ValueError(f"clips go up to {float(clips_NCTHW.abs().max()):.3g}; {self.name} takes [-1, 1]. Divide uint8 by 127.5, less 1.")
-        features: Tensor = self.model(clips_NCTHW, **self._flags)
+        device = next((p.device for p in self.model.parameters()), clips_NCTHW.device)
+        features: Tensor = self.model(clips_NCTHW.to(device), **self._flags)
         return features.float()
 
 

@@ -53,6 +53,10 @@ def models_of_stage(stage: StageSpec) -> Iterator[tuple[str, ModelSpec]]:
     yield f"{at}.evaluate.dino", stage.evaluate.dino
     if stage.evaluate.judge is not None:
         yield f"{at}.evaluate.judge", stage.evaluate.judge
+    if stage.evaluate.flow is not None:
+        yield f"{at}.evaluate.flow", stage.evaluate.flow
+    if stage.evaluate.lpips is not None:
+        yield f"{at}.evaluate.lpips", stage.evaluate.lpips
 
 
 def files_checks(check: str, spec: ModelSpec, folder: Path, *, with_hash: bool) -> list[Check]:

@@ -17,6 +17,7 @@ from pvtt_model.backbones.flow import load_flow
 from pvtt_model.backbones.inception import load_inception
 from pvtt_model.backbones.perceptual import ShiftTolerantAlexNet, load_perceptual
 from pvtt_model.backbones.video import load_video_features
+from pvtt_model.backbones.weight_record import weight_record
 from pvtt_model.specs import ModelSpec
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -45,6 +46,7 @@ def test_lpips_is_the_packages_own(tmp_path):
         got = sum(layer.mean((1, 2, 3)) for layer in ours.layer_distances(pictures(0), pictures(1)))
         torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-7)
         assert ours.name == "lpips-alex"
+        assert weight_record(spec_of("lpips-alex", path), path)["files"] == {path.name: sha256_of_file(path)}
     with pytest.raises(ValueError, match="`sha256` names its hash"):
         load_perceptual(spec_of("lpips-alex", paths[1]), paths[1])
     with pytest.raises(ValueError, match="has SHA-256"):
