@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
+from torch.nn import functional as F
 
 from pvtt_model.evaluation.frames import to_unit
 from pvtt_model.evaluation.frechet import Distance, Moments, distance_of
@@ -24,8 +25,15 @@ def frame_moments(network: ImageExtractor, width: int, videos: Iterable[torch.Te
     moments = Moments(width)
     for video_TCHW in videos:
         for part in video_TCHW.split(_FRAMES_AT_ONCE):
-            moments.add(network.embed(to_unit(part)))
+            moments.add(network.embed(_squeezed(to_unit(part), getattr(network, "side", None))))
     return moments
+
+
+def _squeezed(frames_BCHW: torch.Tensor, side: int | None) -> torch.Tensor:
+    """At the square that an image encoder works on; FID's own networks (no side) squeeze by themselves."""
+    if side is None:
+        return frames_BCHW
+    return F.interpolate(frames_BCHW, size=(side, side), mode="bilinear", align_corners=False, antialias=True).clamp(0, 1)
 
 
 def fid(network: ImageExtractor, spec: ModelSpec, real: Moments, made: Moments) -> Distance:
