@@ -1,4 +1,4 @@
-"""Peak memory of FVD over N videos: features' moments as they stream, against all videos in memory. Bar: at most 0.1x at 256, the same to 1e-3, flat in N.
+"""Peak memory of FVD over N videos: moments as they stream, against all videos in memory. Bar: 0.1x at 256, the same to 1e-3, flat in N.
 
     PYTHONPATH=. .venv/bin/python benchmarks/fvd_memory.py [--counts 64 256] [--frames 16] [--side 128]
 

@@ -51,6 +51,8 @@ class PerceptualModel:
 class Blur(nn.Module):
     """A fixed binomial filter of 3 x 3 on each channel, then every second pixel; edges mirrored over 2 px."""
 
+    filt: Tensor
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         row = torch.tensor([0.25, 0.5, 0.25])

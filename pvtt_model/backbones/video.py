@@ -20,7 +20,7 @@ class VideoFeatures:
 
     def __init__(self, model: torch.jit.ScriptModule, name: str, width: int, least_frames: int) -> None:
         self.model, self.name, self.width, self.least_frames = model, name, width, least_frames
-        known = {argument.name for argument in model.forward.schema.arguments}
+        known = {argument.name for argument in model.forward.schema.arguments}  # type: ignore[attr-defined]
         self._flags = {flag: value for flag, value in I3D_FLAGS.items() if flag in known}
 
     def to(self, device: torch.device | str) -> VideoFeatures:

@@ -27,7 +27,7 @@ def background_lpips(network: PerceptualModel, edit_TCHW: torch.Tensor, source_T
     for start in range(0, len(source_TCHW), _FRAMES_AT_ONCE):
         part = slice(start, start + _FRAMES_AT_ONCE)
         maps = network.layer_distances(to_unit(same_inside[part]), to_unit(source_TCHW[part]))
-        shares = [F.adaptive_avg_pool2d(ground_THW[part, None].float().to(m), m.shape[-2:]) for m in maps]
+        shares = [F.adaptive_avg_pool2d(ground_THW[part, None].float().to(m), (m.shape[-2], m.shape[-1])) for m in maps]
         totals = totals or [0.0] * len(maps)
         weights = weights or [0.0] * len(maps)
         for layer, (distances, share) in enumerate(zip(maps, shares, strict=True)):

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import torch
 
-FARNEBACK = {"pyr_scale": 0.5, "levels": 3, "winsize": 15, "iterations": 3, "poly_n": 5, "poly_sigma": 1.2, "flags": 0}
+FARNEBACK = (0.5, 3, 15, 3, 5, 1.2, 0)  # scale of the pyramid, levels, window, iterations, neighbourhood, its sigma, flags
 
 
 def dynamic_degree(video_TCHW: torch.Tensor) -> float:
@@ -21,6 +21,6 @@ def dynamic_degree(video_TCHW: torch.Tensor) -> float:
     grey = [cv2.cvtColor(np.ascontiguousarray(frame.permute(1, 2, 0).numpy()), cv2.COLOR_RGB2GRAY) for frame in video_TCHW]
     lengths = []
     for one, other in zip(grey[:-1], grey[1:], strict=True):
-        flow = cv2.calcOpticalFlowFarneback(one, other, np.zeros((*one.shape, 2), np.float32), **FARNEBACK)
+        flow = cv2.calcOpticalFlowFarneback(one, other, np.zeros((*one.shape, 2), np.float32), *FARNEBACK)
         lengths.append(float(np.linalg.norm(flow, axis=-1).mean(dtype=np.float64)))
     return sum(lengths) / len(lengths)

@@ -66,7 +66,7 @@ def _fixed(frames: TaskFrames, skip: int, size: tuple[int, int]) -> Aligned:
     if frames.masks and len(frames.masks) != len(frames.source_TCHW):
         raise ValueError(f"{len(frames.masks)} masks for {len(frames.source_TCHW)} source frames. Give one a frame; none is repeated.")
     source = frames.source_TCHW[shown]
-    target = _same_aspect(source.shape[-2:], size)
+    target = _same_aspect((source.shape[-2], source.shape[-1]), size)
     mask = None
     if frames.masks:
         covered = torch.stack([frames.masks[i] for i in shown])[:, None].float()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -118,11 +119,11 @@ def _by_dino(row: TaskRow, at: Aligned, networks: Networks, mode: Mode) -> None:
     made, source = (dino_frames(networks.dino, flat_grey(video, mask)) for video in videos)
     row.values["StructDist"] = float((1 - F.cosine_similarity(made, source)).mean())
     for name, video in zip(("SubjectCons", "SubjectCons_src"), videos, strict=True):
-        row.put(name, lambda video=video: all_pairs(_product_tokens(networks, video[chosen], mask[chosen])))
+        row.put(name, partial(_subject_consistency, networks, video[chosen], mask[chosen]))
 
 
-def _product_tokens(networks: Networks, video_TCHW: torch.Tensor, mask_THW: torch.Tensor) -> torch.Tensor:
-    return embedded(networks.dino, product_crops(video_TCHW, mask_THW, CROP_MARGIN, side_of(networks.dino)))
+def _subject_consistency(networks: Networks, video_TCHW: torch.Tensor, mask_THW: torch.Tensor) -> float:
+    return all_pairs(embedded(networks.dino, product_crops(video_TCHW, mask_THW, CROP_MARGIN, side_of(networks.dino))))
 
 
 def _product(row: TaskRow, at: Aligned, networks: Networks, mode: Mode, frames: TaskFrames) -> None:
