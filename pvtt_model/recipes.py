@@ -267,6 +267,8 @@ def _check_roles(recipe: RecipeSpec) -> None:
     for stage in recipe.stages:
         wanted += [(stage.backbone, "dit"), (stage.evaluate.clip, "clip"), (stage.evaluate.dino, "image")]
         wanted += [(stage.evaluate.judge, "image")] if stage.evaluate.judge else []
+        wanted += [(stage.evaluate.flow, "flow")] if stage.evaluate.flow else []
+        wanted += [(stage.evaluate.lpips, "perceptual")] if stage.evaluate.lpips else []
     for spec, family in wanted:
         architecture(spec.architecture, family)
         if spec.weights.startswith("nano:"):

@@ -11,7 +11,7 @@ from infra.artifact_store import Derived
 from pvtt_model.artifacts import StoredFile
 from pvtt_model.data.shards import SCHEMAS, read_row, write_shard
 from pvtt_model.specs import BackboneSpec, LoraSpec, ModelSpec, RecipeSpec, ReferenceSpec, StageSpec
-from tasks.shard_work import Row, clip_of, device, few_threads, image_of, opened, vae_of, weights_of
+from tasks.shard_work import Row, clip_of, device, few_threads, flow_of, image_of, opened, perceptual_of, vae_of, weights_of
 
 PRODUCT = ("clips", "conditions")  # the rows that a product is taken from
 
@@ -93,6 +93,7 @@ def make_edit(unit: EditUnit) -> Derived:
 def score_one(unit: ScoreUnit) -> Derived:
     """All metrics of one edit, in the record's summary."""
     from pvtt_model.evaluation.score import score_row
+    from pvtt_model.evaluation.score_more import Networks
 
     few_threads()
     store = opened(unit.store)
@@ -103,7 +104,8 @@ def score_one(unit: ScoreUnit) -> Derived:
     row = read_row(store.local_path(unit.edit), 0)
     judge = image_of(spec.judge) if spec.judge else None
     gallery = _gallery(str(store.local_path(unit.gallery)), spec.judge) if spec.judge and unit.gallery else None
-    scores = score_row(row, spec, clip_of(spec.clip), image_of(spec.dino), judge, gallery)
+    networks = Networks(flow_of(spec.flow) if spec.flow else None, perceptual_of(spec.lpips) if spec.lpips else None)
+    scores = score_row(row, spec, clip_of(spec.clip), image_of(spec.dino), judge, gallery, networks)
     return store.record_derived("reports", unit.key, [], scores.model_dump(mode="json"))
 
 

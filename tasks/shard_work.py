@@ -255,6 +255,20 @@ def sam2_of(spec: ModelSpec) -> Any:
 
 
 @lru_cache(maxsize=1)
+def flow_of(spec: ModelSpec) -> Any:
+    from pvtt_model.backbones.flow import load_flow
+
+    return _loaded(spec, load_flow)
+
+
+@lru_cache(maxsize=1)
+def perceptual_of(spec: ModelSpec) -> Any:
+    from pvtt_model.backbones.perceptual import load_perceptual
+
+    return _loaded(spec, load_perceptual)
+
+
+@lru_cache(maxsize=1)
 def clip_of(spec: ModelSpec) -> Any:
     from pvtt_model.backbones.clip import load_clip
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 from pvtt_model.backbones.wan_configs import LARGE, MIDDLE, SMALL, WAN21_VAE, WAN22_VAE, wan, with_image, with_vace
 
-Family = Literal["dit", "vae", "text", "image", "clip", "video", "sam2"]
+Family = Literal["dit", "vae", "text", "image", "clip", "video", "sam2", "flow", "perceptual", "inception"]
 Kind = Literal["vace", "t2v", "i2v", "ti2v"]
 #: The diffusers pipeline that loads a backbone of the kind as it is trained here: TI2V-5B with its first frame given.
 PIPELINES: dict[Kind, str] = {"vace": "WanVACEPipeline", "t2v": "WanPipeline", "i2v": "WanImageToVideoPipeline", "ti2v": "WanImageToVideoPipeline"}
@@ -141,6 +141,8 @@ ARCHITECTURES: dict[str, Architecture] = {
         nano=True,
     ),
     "dinov2-vit-l14": Architecture("image", "timm.create_model", {"model_name": "vit_large_patch14_dinov2", "width": 1024, "patch": 14}),
+    "dino-vit-b8": Architecture("image", "timm.create_model", {"model_name": "vit_base_patch8_224.dino", "width": 768, "patch": 8}),
+    "dinov2-vit-b14": Architecture("image", "timm.create_model", {"model_name": "vit_base_patch14_dinov2", "width": 768, "patch": 14}),
     "nano-dinov2": Architecture(
         "image", "timm.create_model", {"model_name": "vit_small_patch14_dinov2", "width": 128, "patch": 8, "depth": 4, "num_heads": 4}, nano=True
     ),
@@ -173,8 +175,20 @@ ARCHITECTURES: dict[str, Architecture] = {
         },
         nano=True,
     ),
+    "openclip-vit-b32": Architecture(  # OpenAI's weights (their GELU) in open_clip's layout: what the benchmark's compat mode is defined by
+        "clip",
+        "open_clip.create_model",
+        {"model_name": "ViT-B-32-quickgelu", "embed_dim": 512, "vision_cfg": {"layers": 12, "width": 768, "patch_size": 32, "image_size": 224}},
+    ),
     "i3d": Architecture("video", "torch.jit.ScriptModule", {"width": 400, "least_frames": 9}),
     "nano-video": Architecture("video", "torch.jit.ScriptModule", {"width": 128, "least_frames": 3}, nano=True),
+    "raft-small": Architecture("flow", "torchvision.models.optical_flow.raft_small", {"model_name": "raft_small"}),
+    "raft-large": Architecture("flow", "torchvision.models.optical_flow.raft_large", {"model_name": "raft_large"}),
+    "lpips-alex": Architecture("perceptual", "lpips.LPIPS", {"net": "alex"}),
+    "lpips-vgg": Architecture("perceptual", "lpips.LPIPS", {"net": "vgg"}),
+    "stlpips-alex": Architecture("perceptual", "lpips.LPIPS", {"net": "alex", "shift_tolerant": True}),  # its scores are not those of LPIPS
+    "fid-inception": Architecture("inception", "torch.jit.ScriptModule", {"width": 2048}),  # the export of the FID's own network
+    "torchvision-inception": Architecture("inception", "torchvision.models.inception_v3", {"width": 2048}),  # other weights and pooling
 }
 
 
@@ -224,6 +238,9 @@ _FILES: dict[Family, tuple[str, ...]] = {
     "image": ("model.safetensors", "config.json"),
     "clip": ("open_clip_model.safetensors", "open_clip_config.json"),
     "video": ("*.pt",),
+    "flow": ("*.safetensors",),
+    "perceptual": ("*.safetensors", "*.pth"),  # published as .pth: read by hash, tensors only
+    "inception": ("*.safetensors", "*.pt"),
     "sam2": ("sam2*.safetensors", "sam2*.pt"),  # published as .pt: read by hash, tensors only
 }
 

@@ -28,13 +28,14 @@ class ClipModel:
         return self
 
     @torch.no_grad()
-    def embed_images(self, images_BCHW: Tensor) -> Tensor:
-        """Square images (B, 3, S, S), RGB in [0, 1], as unit vectors (B, D); resized to the model's side (bicubic, antialiased).
+    def embed_images(self, images_BCHW: Tensor, unit: bool = True) -> Tensor:
+        """Square images (B, 3, S, S), RGB in [0, 1], as vectors (B, D), of length 1 where `unit`; resized to the model's side (bicubic, antialiased).
 
         Raises ValueError for images that are not square: the caller chooses between cutting and letterbox.
         """
         images = self._prepared(images_BCHW)
-        return normalize(self.model.encode_image(images), dim=-1)
+        found = self.model.encode_image(images)
+        return normalize(found, dim=-1) if unit else found
 
     @torch.no_grad()
     def reference_tokens(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
@@ -62,9 +63,10 @@ class ClipModel:
         return (images - self._mean.to(images)) / self._std.to(images)
 
     @torch.no_grad()
-    def embed_texts(self, texts: list[str]) -> Tensor:
-        """Texts as unit vectors (N, D). CLIP reads 77 tokens; what is longer is cut, as in every CLIP score."""
-        return normalize(self.model.encode_text(self._tokenize(texts).to(self.model.logit_scale.device)), dim=-1)
+    def embed_texts(self, texts: list[str], unit: bool = True) -> Tensor:
+        """Texts as vectors (N, D), of length 1 where `unit`. CLIP reads 77 tokens; what is longer is cut, as in every CLIP score."""
+        found = self.model.encode_text(self._tokenize(texts).to(self.model.logit_scale.device))
+        return normalize(found, dim=-1) if unit else found
 
 
 def clip_config(config: dict[str, Any]) -> dict[str, Any]:

@@ -115,13 +115,13 @@ def _dtype_of(name: str, model: Any, dtype: torch.dtype) -> torch.dtype:
 def build_on_meta(name: str) -> Any:
     """The architecture's module on the meta device: shapes and names without memory. A 14B takes seconds and no bytes of weights.
 
-    Raises ValueError for SAM 2, whose classes read tensors' values while they are made, and for video networks, which are exported code.
+    Raises ValueError for SAM 2, whose classes read tensors' values while they are made, and for networks that are exported code.
     """
     arch = architecture(name)
     if arch.family == "sam2":
         raise ValueError(f"'{name}' cannot stand on the meta device: SAM 2 reads values while it is made. Load it (pvtt_model.backbones.sam2).")
-    if arch.family == "video":
-        raise ValueError(f"'{name}' is exported code and has no class to build. Load it (pvtt_model.backbones.video).")
+    if arch.library_class == "torch.jit.ScriptModule":
+        raise ValueError(f"'{name}' is exported code and has no class to build. Load it (pvtt_model.backbones.video, inception).")
     with torch.device("meta"):
         match arch.family:
             case "dit":
@@ -142,3 +142,15 @@ def build_on_meta(name: str) -> Any:
                 from pvtt_model.backbones.clip import clip_config
 
                 return open_clip.CLIP(**clip_config(arch.config))
+            case "flow":
+                from pvtt_model.backbones.flow import build_flow_model
+
+                return build_flow_model(arch.config)
+            case "perceptual":
+                from pvtt_model.backbones.perceptual import build_perceptual_model
+
+                return build_perceptual_model(arch.config)
+            case "inception":
+                from pvtt_model.backbones.inception import build_inception
+
+                return build_inception()

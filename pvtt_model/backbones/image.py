@@ -43,7 +43,7 @@ class ImageEncoder:
 
     def reference_tokens(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         """`patch_tokens` (B, P, C) and the class tokens of `embed` (B, C), in one pass. Raises ValueError as `patch_tokens`."""
-        if not self._is_vit:
+        if not self.is_vit:
             raise ValueError(f"{self.name} is a ConvNet and has no patch tokens. Use a ViT as conditions.image_encoder, e.g. nano-dinov2.")
         features = self._features(images_BCHW)
         return features[:, self.model.num_prefix_tokens :], features[:, 0]
@@ -56,7 +56,7 @@ class ImageEncoder:
     @property
     def cell(self) -> int:
         """Pixels of the picture that a cell of `feature_map` stands for, either way."""
-        return self.patch if self._is_vit else self._stages[self._stage]["reduction"]
+        return self.patch if self.is_vit else self._stages[self._stage]["reduction"]
 
     @torch.no_grad()
     def feature_map(self, images_BCHW: Tensor) -> Tensor:
@@ -64,10 +64,26 @@ class ImageEncoder:
 
         Raises ValueError for sides that are not in cells, and as `embed`.
         """
-        if self._is_vit:
+        if self.is_vit:
             tokens = self.patch_tokens(images_BCHW)
             return tokens.transpose(1, 2).unflatten(2, (images_BCHW.shape[2] // self.patch, images_BCHW.shape[3] // self.patch))
         return self.model.forward_intermediates(self._normalised(images_BCHW, self.cell), indices=[self._stage], intermediates_only=True)[0]
+
+    @torch.no_grad()
+    def last_keys(self, images_BCHW: Tensor) -> Tensor:
+        """Images as `patch_tokens` takes them, as the keys of the last attention (B, 1 + P, C), heads side by side, class token first.
+
+        Raises ValueError for a ConvNet, which has none, and as `embed`.
+        """
+        if not self.is_vit:
+            raise ValueError(f"{self.name} is a ConvNet and has no keys. Use a ViT, e.g. nano-dinov2.")
+        found: list[Tensor] = []
+        hook = self.model.blocks[-1].attn.qkv.register_forward_hook(lambda _, __, qkv: found.append(qkv.chunk(3, dim=-1)[1]))
+        try:
+            self._features(images_BCHW)
+        finally:
+            hook.remove()
+        return found[0]
 
     @property
     def _stages(self) -> list[dict[str, Any]]:
@@ -78,13 +94,14 @@ class ImageEncoder:
         return max(i for i, stage in enumerate(self._stages) if stage["reduction"] <= CONVNET_CELL)
 
     @property
-    def _is_vit(self) -> bool:
+    def is_vit(self) -> bool:
+        """It has patch tokens and keys; a ConvNet has a feature map alone."""
         return hasattr(self.model, "num_prefix_tokens")
 
     def embed(self, images_BCHW: Tensor) -> Tensor:
         """Images (B, 3, H, W), RGB in [0, 1], as (B, C): a ViT's class token after the last norm, a ConvNet's pooled features; not of unit length."""
         features = self._features(images_BCHW)
-        return features[:, 0] if self._is_vit else self.model.forward_head(features, pre_logits=True)
+        return features[:, 0] if self.is_vit else self.model.forward_head(features, pre_logits=True)
 
     @torch.no_grad()
     def _features(self, images_BCHW: Tensor) -> Tensor:

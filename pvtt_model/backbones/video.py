@@ -1,7 +1,4 @@
-"""Video networks exported as TorchScript, whose features a Fréchet video distance is taken between: I3D elsewhere, nano-video here.
-
-A TorchScript file holds code, so it is loaded only where the spec names its SHA-256 and the file has it.
-"""
+"""Video networks exported as TorchScript, whose features a Fréchet video distance is taken between: I3D elsewhere, nano-video here."""
 
 from __future__ import annotations
 
@@ -10,9 +7,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pvtt_model.artifacts import sha256_of_file
 from pvtt_model.backbones.source import architecture_of, label
+from pvtt_model.backbones.torchscript import load_torchscript
 from pvtt_model.specs import ModelSpec
+
+#: The published I3D export answers with class probabilities unless asked for features, and would scale and resize once more.
+I3D_FLAGS = {"rescale": False, "resize": False, "return_features": True}
 
 
 class VideoFeatures:
@@ -20,6 +20,8 @@ class VideoFeatures:
 
     def __init__(self, model: torch.jit.ScriptModule, name: str, width: int, least_frames: int) -> None:
         self.model, self.name, self.width, self.least_frames = model, name, width, least_frames
+        known = {argument.name for argument in model.forward.schema.arguments}  # type: ignore[attr-defined]
+        self._flags = {flag: value for flag, value in I3D_FLAGS.items() if flag in known}
 
     def to(self, device: torch.device | str) -> VideoFeatures:
         self.model.to(device)
@@ -33,7 +35,8 @@ class VideoFeatures:
             raise ValueError(f"clips have shape {shape}; {self.name} takes (N, 3, T, H, W) with T of {self.least_frames} or more.")
         if clips_NCTHW.abs().max() > 1.001:
             raise ValueError(f"clips go up to {float(clips_NCTHW.abs().max()):.3g}; {self.name} takes [-1, 1]. Divide uint8 by 127.5, less 1.")
-        features: Tensor = self.model(clips_NCTHW)
+        device = next((p.device for p in self.model.parameters()), clips_NCTHW.device)
+        features: Tensor = self.model(clips_NCTHW.to(device), **self._flags)
         return features.float()
 
 
@@ -42,15 +45,5 @@ def load_video_features(spec: ModelSpec, folder: Path | None) -> VideoFeatures:
     arch, seed = architecture_of(spec, "video", folder)
     if seed is not None or folder is None:
         raise ValueError(f"'{spec.architecture}' is exported code and cannot be made from a seed. Set `weights`, e.g. 'nano:video'.")
-    found = sorted(Path(folder).glob("*.pt"))
-    if len(found) != 1:
-        raise FileNotFoundError(f"{folder} holds {len(found)} .pt files; one TorchScript file is wanted. Check `weights`.")
-    if spec.sha256 is None:
-        raise ValueError(f"{found[0]} is TorchScript, which holds code, and the spec names no hash. Set `sha256` to that of the file you trust.")
-    got = sha256_of_file(found[0])
-    if got != spec.sha256.lower():
-        raise ValueError(f"{found[0]} has SHA-256 {got}; the spec says {spec.sha256}. Fetch the file again, or correct `sha256`.")
-    model = torch.jit.load(str(found[0]), map_location="cpu").eval()
-    for parameter in model.parameters():  # a script module has no requires_grad_ of its own
-        parameter.requires_grad_(False)
+    model = load_torchscript(Path(folder), spec.sha256)
     return VideoFeatures(model, label(spec), int(arch.config["width"]), int(arch.config["least_frames"]))

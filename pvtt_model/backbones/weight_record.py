@@ -47,6 +47,9 @@ def _files(spec: ModelSpec, folder: Path) -> tuple[list[Path], list[Path]]:
         from pvtt_model.backbones.sam2 import checkpoint_file
 
         return [checkpoint_file(part)], []
+    if family in ("video", "perceptual", "inception"):  # published as exported code or a pickle, which their loaders read by hash
+        found = [part] if part.is_file() else sorted(part.glob("*.safetensors")) or sorted([*part.glob("*.pt"), *part.glob("*.pth")])
+        return found, []
     places = [part, folder / "tokenizer"] if family == "text" else [part]
     return weight_files(part), [place / name for place in places for name in _BESIDE.get(family, ()) if (place / name).is_file()]
 

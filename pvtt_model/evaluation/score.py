@@ -24,6 +24,7 @@ from pvtt_model.evaluation.gallery import Gallery
 from pvtt_model.evaluation.pasted import pasted
 from pvtt_model.evaluation.report import Direction, EditScores, Score, measure
 from pvtt_model.evaluation.score_against_truth import identity_scores, truth_scores
+from pvtt_model.evaluation.score_more import NONE, Networks, more_scores
 from pvtt_model.evaluation.similarity import ClipExtractor, ImageExtractor, embed_reference, metric_name, product_similarity, text_similarity
 from pvtt_model.specs import EvalSpec, ModelSpec
 
@@ -51,10 +52,12 @@ def score_edit(
     dino: ImageExtractor,
     judge: ImageExtractor | None = None,
     gallery: Gallery | None = None,
+    networks: Networks = NONE,
 ) -> dict[str, Score]:
     """Scores by metric name of one edits row. An unusable row has none: {}; see score_row, which counts it.
 
-    judge and gallery: of identity_top1. Without a judge it is left out, as the metrics against the right edit are where that is not known.
+    judge and gallery: of identity_top1; networks: of the metrics that only some stages ask for (score_more.py).
+    Without a judge it is left out, as the metrics against the right edit are where that is not known.
     What cannot be measured on this edit (a mask that leaves no background, an empty prompt) is a Score with value None and the reason.
     Raises ValueError for a row whose pictures do not agree in count or size.
     """
@@ -66,6 +69,7 @@ def score_edit(
     scores += truth_scores(frames)
     if judge is not None:
         scores += identity_scores(row, frames, spec, judge, gallery)
+    scores += more_scores(row, frames, spec, clip, dino, networks)
     return {score.name: score for score in scores}
 
 
@@ -76,6 +80,7 @@ def score_row(
     dino: ImageExtractor,
     judge: ImageExtractor | None = None,
     gallery: Gallery | None = None,
+    networks: Networks = NONE,
 ) -> EditScores:
     """The edit accounted for: done with its scores, failed (usable False) or quarantined (pictures that cannot be scored) with the reason."""
     edit = EditScores(
@@ -84,7 +89,7 @@ def score_row(
     if not row["usable"]:
         return edit.model_copy(update={"status": "failed", "reason": str(row.get("reason") or "the editing gave no reason")})
     try:
-        return edit.model_copy(update={"scores": score_edit(row, spec, clip, dino, judge, gallery)})
+        return edit.model_copy(update={"scores": score_edit(row, spec, clip, dino, judge, gallery, networks)})
     except (ValueError, OSError) as error:  # OSError: PIL's answer to bytes that are no picture
         return edit.model_copy(update={"status": "quarantined", "reason": str(error)})
 

@@ -19,7 +19,17 @@ from pvtt_model.evaluation.crops import product_crops, reference_square
 from pvtt_model.evaluation.frames import to_unit
 from pvtt_model.specs import ModelSpec
 
-PUBLISHED = {"clip_i": "openclip-vit-h14", "clip_t": "openclip-vit-h14", "dino_i": "dinov2-vit-l14"}
+PUBLISHED = {
+    "clip_i": "openclip-vit-h14",
+    "clip_t": "openclip-vit-h14",
+    "dino_i": "dinov2-vit-l14",
+    "fvd": "i3d",
+    "fid": "fid-inception",
+    "bg_lpips": "lpips-alex",
+    "warp_error": "raft-large",
+    "structure_distance": "dino-vit-b8",
+    "edit_direction": "openclip-vit-h14",
+}
 _IMAGES_AT_ONCE = 16
 
 
@@ -47,7 +57,7 @@ def metric_name(metric: str, family: str, extractor_name: str, spec: ModelSpec) 
 
 
 def is_published(family: str, extractor_name: str, spec: ModelSpec) -> bool:
-    """True for the published architecture of clip_i, clip_t or dino_i whose weights are not random. No other family has a published one."""
+    """True for the published architecture of a family (PUBLISHED) whose weights are not random. No other family has a published one."""
     return spec.architecture == extractor_name == PUBLISHED.get(family) and not spec.weights.startswith("seed:")
 
 
@@ -72,11 +82,15 @@ def text_similarity(clip: ClipExtractor, video_TCHW: torch.Tensor, prompt: str) 
     if not prompt.strip():
         raise ValueError("the prompt is empty: text similarity cannot be measured.")
     text_1D = _finite(clip.embed_texts([prompt]), clip.name)
+    return float(F.cosine_similarity(embedded(clip, to_unit(centre_squares(video_TCHW))), text_1D).mean())
+
+
+def centre_squares(video_TCHW: torch.Tensor) -> torch.Tensor:
+    """The largest square in the middle of each frame."""
     height, width = video_TCHW.shape[-2:]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
-    squares = video_TCHW[:, :, top : top + side, left : left + side]
-    return float(F.cosine_similarity(embedded(clip, to_unit(squares)), text_1D).mean())
+    return video_TCHW[:, :, top : top + side, left : left + side]
 
 
 def embedded(extractor: ImageExtractor | ClipExtractor, images_BCHW: torch.Tensor) -> torch.Tensor:

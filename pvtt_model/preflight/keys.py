@@ -17,6 +17,8 @@ from pvtt_model.preflight.safetensors_header import Shape
 
 #: Of UMT5's two names for one tensor a file need hold one.
 TIED = ("shared.weight", "encoder.embed_tokens.weight")
+#: Whose files may be exported code or pickles, and which their loaders check by hash and by name.
+LOADER_CHECKS = ("sam2", "video", "perceptual", "inception")
 #: How the original repositories (Wan-Video/Wan2.1, ali-vilab/VACE) and what wraps them call what diffusers calls otherwise: the names that
 #: diffusers' own converters start from (diffusers.loaders.single_file_utils, convert_wan_*_to_diffusers).
 ORIGINAL = {
@@ -62,7 +64,7 @@ def as_loaded(name: str, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
 def keys_check(check: str, name: str, shapes: Mapping[str, Shape]) -> Check:
     """Whether the files hold just the tensors that architecture `name` wants; what is missing, unexpected or of another shape by name."""
     what = f"the tensors of architecture '{name}'"
-    if architecture(name).family in ("sam2", "video"):
+    if architecture(name).family in LOADER_CHECKS:
         return Check(check, "skipped", what, "known only once it is loaded: its loader refuses what does not fit")
     try:
         wanted, has = expected_shapes(name), as_loaded(name, shapes)

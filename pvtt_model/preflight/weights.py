@@ -8,7 +8,7 @@ from pathlib import Path
 from pvtt_model.backbones.architectures import architecture
 from pvtt_model.backbones.source import part_folder, weight_files
 from pvtt_model.preflight.check import Check, some
-from pvtt_model.preflight.keys import keys_check
+from pvtt_model.preflight.keys import LOADER_CHECKS, keys_check
 from pvtt_model.preflight.safetensors_header import Shape, read_header
 from pvtt_model.specs import BackboneSpec, ModelSpec, RecipeSpec, StageSpec
 
@@ -53,6 +53,10 @@ def models_of_stage(stage: StageSpec) -> Iterator[tuple[str, ModelSpec]]:
     yield f"{at}.evaluate.dino", stage.evaluate.dino
     if stage.evaluate.judge is not None:
         yield f"{at}.evaluate.judge", stage.evaluate.judge
+    if stage.evaluate.flow is not None:
+        yield f"{at}.evaluate.flow", stage.evaluate.flow
+    if stage.evaluate.lpips is not None:
+        yield f"{at}.evaluate.lpips", stage.evaluate.lpips
 
 
 def files_checks(check: str, spec: ModelSpec, folder: Path, *, with_hash: bool) -> list[Check]:
@@ -60,7 +64,7 @@ def files_checks(check: str, spec: ModelSpec, folder: Path, *, with_hash: bool) 
     and hold just the tensors that the architecture wants. What fails first is the last line."""
     what = f"weights of '{spec.architecture}' in {folder}"
     try:
-        if architecture(spec.architecture).family in ("sam2", "video"):
+        if architecture(spec.architecture).family in LOADER_CHECKS:
             return [_exported(check, what, folder)]
         expert = spec.expert if isinstance(spec, BackboneSpec) else None
         part = part_folder(folder, architecture(spec.architecture).family, expert)
@@ -87,7 +91,7 @@ def files_checks(check: str, spec: ModelSpec, folder: Path, *, with_hash: bool) 
 
 
 def _exported(check: str, what: str, folder: Path) -> Check:
-    files = [folder] if folder.is_file() else sorted([*folder.glob("*.pt"), *folder.glob("*.safetensors")])
+    files = [folder] if folder.is_file() else sorted(f for end in ("*.pt", "*.pth", "*.safetensors") for f in folder.glob(end))
     if not files:
-        return Check(check, "fail", what, "neither a .pt nor a .safetensors", "Correct `weights`.")
+        return Check(check, "fail", what, "no .pt, .pth or .safetensors", "Correct `weights`.")
     return Check(check, "ok", what, f"{some([f.name for f in files])}; hash and names are checked by its loader")

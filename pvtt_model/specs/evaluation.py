@@ -6,8 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pvtt_model.specs.base import Execution, Share, Spec
+from pvtt_model.specs.base import Added, Execution, Share, Spec
 from pvtt_model.specs.models import ModelSpec
+
+#: Metrics that are taken only where a stage asks for them: they cost a pass over the frames, or mean something on real footage alone.
+MoreMetrics = Literal["flicker", "dynamic_degree", "structure_distance", "edit_direction"]
 
 
 class EvalSpec(Spec):
@@ -18,6 +21,9 @@ class EvalSpec(Spec):
     judge: ModelSpec | None = Field(default=None, description="image encoder of identity_top1, independent of the one that conditions the adapter")
     candidates: Annotated[int, Field(ge=2)] = Field(default=20, description="products among which the judge has to find the right one")
     crop_margin: Share = Field(default=0.1, description="margin round the mask's box, share of its side")
+    flow: ModelSpec | None = Added(None, description="optical flow of warp_error, e.g. raft-large; null: the metric is left out")
+    lpips: ModelSpec | None = Added(None, description="network of bg_lpips, e.g. lpips-alex; null: the metric is left out")
+    more: tuple[MoreMetrics, ...] = Added((), description="further metrics by name; structure_distance reads `dino`, edit_direction `clip`")
 
 
 class Threshold(Spec):

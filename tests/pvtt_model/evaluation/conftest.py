@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn import functional as F
 
+from pvtt_model.backbones.flow import FlowModel, load_flow
+from pvtt_model.backbones.image import ImageEncoder, load_image_encoder
+from pvtt_model.backbones.perceptual import PerceptualModel, load_perceptual
+from pvtt_model.data.video_io import decode
 from pvtt_model.evaluation.frames import decode_frames, decode_masks
 from pvtt_model.specs import EvalSpec, ModelSpec
 
+STLPIPS = "b356b382f96010f77d085ee8343ecd9fd322d0a56e8de2b2d0549fafcad8b9ee"
 NANO_EVAL = EvalSpec(clip=ModelSpec(architecture="nano-openclip", weights="seed:3"), dino=ModelSpec(architecture="nano-dinov2", weights="seed:2"))
 REAL_EVAL = EvalSpec(
     clip=ModelSpec(architecture="openclip-vit-h14", weights="/w/clip"), dino=ModelSpec(architecture="dinov2-vit-l14", weights="/w/dino")
@@ -145,3 +153,45 @@ def histogram() -> ColourHistogram:
 @pytest.fixture
 def mean_colour() -> MeanColourClip:
     return MeanColourClip()
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    shared = Path(os.environ.get("PVTT_SHARED_DATA", Path(__file__).resolve().parents[4] / "shared" / "data"))
+    if not shared.is_dir():
+        pytest.skip(f"no shared data at {shared}; set PVTT_SHARED_DATA")
+    return shared
+
+
+@pytest.fixture(scope="session")
+def raft_small(shared_data: Path) -> FlowModel:
+    """RAFT-small with its published weights."""
+    path = shared_data / "weights" / "raft_small_torchvision.safetensors"
+    return load_flow(ModelSpec(architecture="raft-small", weights=str(path)), path)
+
+
+@pytest.fixture(scope="session")
+def lite0(shared_data: Path) -> ImageEncoder:
+    """EfficientNet-Lite0 on ImageNet classes: a small real image network; it carries its own name."""
+    path = shared_data / "weights" / "tf_efficientnet_lite0_timm.safetensors"
+    return load_image_encoder(ModelSpec(architecture="tf-efficientnet-lite0", weights=str(path)), path)
+
+
+@pytest.fixture(scope="session")
+def stlpips(shared_data: Path) -> PerceptualModel:
+    """Shift-tolerant LPIPS with its published weights; its scores are not those of LPIPS."""
+    path = shared_data / "weights" / "stlpips_alex_shift_tolerant.pth"
+    return load_perceptual(ModelSpec(architecture="stlpips-alex", weights=str(path), sha256=STLPIPS), path)
+
+
+@pytest.fixture(scope="session")
+def mug_pour(shared_data: Path) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
+    """(frames, height, width, every) -> the video's frames uint8 T,3,H,W and the mug's masks bool T,H,W, both made smaller."""
+
+    def read(frames: int, height: int = 120, width: int = 208, every: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+        video, mask = (decode((shared_data / "videos" / f"mug_pour{end}.mp4").read_bytes())[::every][:frames] for end in ("", "_mask"))
+        small = F.interpolate(video.float(), size=(height, width), mode="bilinear", antialias=True).round().clamp(0, 255).to(torch.uint8)
+        covered = F.interpolate((mask.float().mean(1, keepdim=True) > 127).float(), size=(height, width), mode="area")
+        return small, covered[:, 0] > 0.5
+
+    return read

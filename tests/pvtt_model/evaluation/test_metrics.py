@@ -4,12 +4,13 @@ import math
 
 import pytest
 import torch
-from torchmetrics.functional.image import structural_similarity_index_measure
+from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from pvtt_model.evaluation.background_psnr import CAP_DB, background_psnr_db
 from pvtt_model.evaluation.background_ssim import background_ssim
 from pvtt_model.evaluation.crops import letterbox, product_crops, reference_square
 from pvtt_model.evaluation.frame_ssim import frame_motion, frame_ssim
+from pvtt_model.evaluation.psnr import psnr_db
 from pvtt_model.evaluation.similarity import embed_reference, metric_name, product_similarity, text_similarity
 from pvtt_model.specs import ModelSpec
 
@@ -29,6 +30,11 @@ def test_psnr_of_a_known_error(error: int) -> None:
     source = video()
     got = background_psnr_db(source + error, source, masked(source))
     assert got == pytest.approx(20 * math.log10(255 / error), abs=1e-4)
+
+
+def test_psnr_without_mask_is_torchmetrics() -> None:
+    source, other = video(), video(seed=1)
+    assert psnr_db(other, source) == pytest.approx(float(peak_signal_noise_ratio(other.double(), source.double(), data_range=255.0)), abs=1e-4)
 
 
 def test_psnr_pools_over_frames_and_background_only() -> None:
