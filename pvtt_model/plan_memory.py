@@ -21,7 +21,7 @@ MAX_LIVE = 1_000_000_000  # elements; DeepSpeed's stage3_max_live_parameters, it
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of one GPU. `host` is what the offloads put into the machine's own memory, a worker."""
+    """Bytes of one GPU. `host` is what the offloads put into the machine's own memory (or onto parallel.offload_folder), a worker."""
 
     weights: int
     gradients: int

@@ -71,6 +71,15 @@ class StageSpec(Spec):
             )
         return self
 
+    @model_validator(mode="after")
+    def _average_is_at_hand(self) -> StageSpec:
+        if self.train.ema_decay is not None and self.parallel.offload_folder is not None and self.parallel.offload_optimizer:
+            raise ValueError(
+                f"stage '{self.name}': train.ema_decay averages AdamW's numbers after every step, and parallel.offload_folder has them on a disk. "
+                "Set ema_decay=null, or offload_folder=null."
+            )
+        return self
+
 
 class RecipeSpec(Spec):
     """Everything a run needs to know, from raw clips to release."""

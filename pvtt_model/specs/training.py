@@ -47,6 +47,11 @@ class ParallelSpec(Spec):
     zero_stage: Literal[0, 1, 2, 3] = 3
     offload_optimizer: bool = False
     offload_params: bool = False
+    offload_folder: str | None = Execution(
+        None,
+        description="a folder on a fast disk (NVMe) of every node: what the two offloads move lies there and not in the CPU's memory; at ZeRO-3. "
+        "DeepSpeed compiles its asynchronous reads for it, minutes, and needs libaio",
+    )
     micro_batch: Positive = 1
     grad_accum: Positive = 4
     precision: Literal["float32", "bfloat16"] = "bfloat16"
@@ -122,6 +127,11 @@ class ParallelSpec(Spec):
         if offloads and self.strategy != "deepspeed":
             raise ValueError(
                 f"parallel.{offloads[0]} is DeepSpeed's, and parallel.strategy is '{self.strategy}'. Set strategy='deepspeed', or it to false."
+            )
+        if self.offload_folder is not None and not (offloads and self.zero_stage == 3):
+            raise ValueError(
+                f"parallel.offload_folder is '{self.offload_folder}', but offload_optimizer and offload_params are false, or ZeRO's stage is "
+                f"{self.zero_stage}: only ZeRO-3 moves them to a disk. Set one of them, and zero_stage=3, or offload_folder=null."
             )
         return self
 

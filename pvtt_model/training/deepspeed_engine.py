@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import deepspeed
@@ -35,7 +37,9 @@ def deepspeed_config(parallel: ParallelSpec, optim: OptimSpec) -> dict[str, Any]
         "reduce_bucket_size": 50_000_000,
         "allgather_bucket_size": 50_000_000,
     }
-    place = {"device": "cpu", "pin_memory": parallel.accelerator == "gpu"}
+    place: dict[str, Any] = {"device": "cpu", "pin_memory": parallel.accelerator == "gpu"}
+    if parallel.offload_folder is not None:
+        place |= {"device": "nvme", "nvme_path": parallel.offload_folder}
     if parallel.offload_optimizer:
         zero["offload_optimizer"] = place
     if parallel.offload_params:
@@ -91,7 +95,7 @@ class DeepSpeedEngine(StatefulEngine):
                 return [whole(named[id(p)], m) for own, group in pairs for p, m in zip(own, group["params"], strict=True)]
             case 3:
                 flats = zip(outer.fp32_partitioned_groups_flat, outer.fp16_groups, strict=True)
-                return [Master(flat, tuple(_zero3_pieces(group, named))) for flat, group in flats]
+                return [Master(flat, tuple(_zero3_pieces(group, named)), partial(_swapped_in, outer, i)) for i, (flat, group) in enumerate(flats)]
         flats = zip(outer.single_partition_of_fp32_groups, outer.bit16_groups, strict=True)
         return [Master(flat, tuple(_zero2_pieces(group, named))) for flat, group in flats]
 
@@ -145,6 +149,18 @@ class DeepSpeedEngine(StatefulEngine):
         gather = deepspeed.zero.GatheredParameters(list(named.values())) if self.zero_stage == 3 else contextlib.nullcontext()
         with gather:
             return {n: copy(n, p) for n, p in named.items()}
+
+
+@contextlib.contextmanager
+def _swapped_in(outer: Any, index: int) -> Iterator[None]:
+    """ZeRO-3's group `index` with its moments in memory, where they lie on a disk; written back at the end."""
+    if not outer._swappable_optimizer_subgroup(index):
+        yield
+        return
+    flat = outer.fp32_partitioned_groups_flat[index]
+    outer.optimizer_swapper.swap_in_optimizer_state(parameter=flat)
+    yield
+    outer.optimizer_swapper.swap_out_optimizer_state(parameter=flat)
 
 
 def _zero2_pieces(group: list[Any], named: dict[int, str]) -> list[Piece]:

@@ -8,8 +8,8 @@ its own pieces again to the last bit; one of another layout cuts what it needs o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,10 +34,11 @@ class Piece(NamedTuple):
 
 
 class Master(NamedTuple):
-    """A float32 tensor that AdamW steps on, and what it holds. What no piece names is padding."""
+    """A float32 tensor that AdamW steps on, and what it holds. What no piece names is padding. here: within it, tensor and state are in memory."""
 
     tensor: Tensor
     pieces: tuple[Piece, ...]
+    here: Callable[[], AbstractContextManager[Any]] = nullcontext
 
 
 def whole(name: str, tensor: Tensor) -> Master:
@@ -48,15 +49,15 @@ def pieces_of(masters: Sequence[Master], adamw: torch.optim.Optimizer, copy: Cop
     """The masters' numbers and AdamW's state of them on this rank, copied. Of no masters none, which says that others hold all."""
     tensors: dict[str, Tensor] = {}
     for master in masters:
-        state = {MASTER: master.tensor, **adamw.state.get(master.tensor, {})}
-        for key, value in state.items():
-            if key == STEP:
-                tensors[STEP] = torch.as_tensor(value).detach().float().cpu().clone()
-                continue
-            flat = value.detach().flatten()
-            for piece in master.pieces:
-                name = f"{piece.name}@{piece.start}/{key}"
-                tensors[name] = copy(name, flat[piece.at : piece.at + piece.size])
+        with master.here():
+            for key, value in {MASTER: master.tensor, **adamw.state.get(master.tensor, {})}.items():
+                if key == STEP:
+                    tensors[STEP] = torch.as_tensor(value).detach().float().cpu().clone()
+                    continue
+                flat = value.detach().flatten()
+                for piece in master.pieces:
+                    name = f"{piece.name}@{piece.start}/{key}"
+                    tensors[name] = copy(name, flat[piece.at : piece.at + piece.size])
     return tensors
 
 
@@ -92,7 +93,8 @@ def load_pieces(masters: Sequence[Master], adamw: torch.optim.Optimizer, paths: 
         _refuse_unknown(masters, stored, paths)
         with torch.no_grad():
             for master in masters:
-                _restore(master, adamw, stored, step, paths)
+                with master.here():
+                    _restore(master, adamw, stored, step, paths)
 
 
 def _restore(
@@ -104,10 +106,11 @@ def _restore(
         values = torch.zeros(tensor.numel(), dtype=tensor.dtype)
         for piece in master.pieces:
             values[piece.at : piece.at + piece.size] = _cut(piece, part, stored.get((piece.name, part), []), paths)
-        if part == MASTER:
-            tensor.copy_(values.view_as(tensor))
-        else:
+        kept = tensor if part == MASTER else adamw.state[tensor].get(part)
+        if kept is None:
             adamw.state[tensor][part] = values.view_as(tensor).to(tensor.device)
+        else:
+            kept.copy_(values.view_as(kept))
     if step is not None and len(parts) > 1:
         fused = any(group.get("fused") for group in adamw.param_groups)  # whose count lies with the numbers, where else it stays on the CPU
         adamw.state[tensor][STEP] = step.clone().to(tensor.device if fused else "cpu")
