@@ -94,7 +94,8 @@ def templates(captions: Sequence[str], product_words: Sequence[str | None]) -> l
     split = {(text, part): re.findall(r"\w+|\*", (text.replace(part, " * ") if part else text).lower()) for text, part in counts}
     seen: Counter[str] = Counter()
     for pair, count in counts.items():
-        seen.update(dict.fromkeys(split[pair], count))
+        for word in set(split[pair]):
+            seen[word] += count
     common = {word for word, count in seen.items() if word != "*" and count >= RARE * len(captions)}
     found: dict[tuple[str, str | None], str | None] = {}
     for pair, words in split.items():
