@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def _said(store: ArtifactStore, manifests: dict[str, Manifest], recipe: RecipeSp
 def _sheet(store: ArtifactStore, manifests: dict[str, Manifest], facts: list[Any], masks: list[Any], path: Path) -> None:
     """Usable clips evenly out of the first, the middle and the last shard: others need not be fetched for it."""
     from pvtt_model.curation.frames import as_seen
-    from pvtt_model.data.shards import read_row
+    from pvtt_model.data.shards import some_rows
     from pvtt_model.evaluation.clip_sheet import clip_sheet
 
     usable = {mask["clip_key"] for mask in masks if mask["usable"]}
@@ -91,8 +92,9 @@ def _sheet(store: ArtifactStore, manifests: dict[str, Manifest], facts: list[Any
     step = max(1, len(shown) / SHEET_CLIPS)
     chosen = [shown[int(i * step)] for i in range(min(SHEET_CLIPS, len(shown)))]
     shards = {kind: manifests[kind].shards() for kind in ("clips", "masks")}
-    rows = ({kind: read_row(store.local_path(shards[kind][f["shard"]]), f["row"]) for kind in shards} for f in chosen)
-    clip_sheet(((as_seen(row["clips"]), row["masks"]) for row in rows), len(chosen), len(good), path)
+    by = [(number, [fact["row"] for fact in its]) for number, its in by_shard(chosen).items()]  # a shard is opened once
+    rows = zip(*(chain(*(some_rows(store.local_path(shards[kind][n]), its) for n, its in by)) for kind in shards), strict=True)
+    clip_sheet(((as_seen(clip), mask) for clip, mask in rows), len(chosen), len(good), path)
 
 
 def _show(store: ArtifactStore, manifest: Manifest) -> None:

@@ -15,13 +15,14 @@ from pvtt_model.artifacts import REVISIONS, SPLIT_REVISION, Manifest, digest
 from pvtt_model.data.refusals import PASSING
 from pvtt_model.specs import RecipeSpec
 from tasks.pieces import Shard, shards_of
-from tasks.tables import read_json
+from tasks.tables import TABLE, read_json
 from tasks.twins import LEAKS
 
 Fact = dict[str, Any]
 InShard = tuple[str, Fact]
 REFUSALS, LEAKED = "refusals.json", "leaked.json"
 MOST_VERSIONS = 4  # looked through, newest first
+FEW = 50  # lines asked for
 LEAST_USED = 0.5  # share of a shard's rows: below it the shard is left behind, and its lines are probed anew
 
 
@@ -42,6 +43,8 @@ def earlier_lines(store: ArtifactStore, recipe: RecipeSpec, wanted: Collection[s
     left = set(wanted)
     found = Earlier({}, {}, {}, None)
     for i, version in enumerate(store.newest("clips", MOST_VERSIONS) if left else []):
+        if i and not _may_name(store, version, left):  # the newest is read by the steps that follow as well
+            continue
         facts, refusals, complete = _said(store, version, left, judged_by(recipe), keep=i == 0)
         shards = {its.sha256: its for its in shards_of(version)}
         used = {sha256 for its in facts.values() for sha256, _ in its}
@@ -57,6 +60,14 @@ def earlier_lines(store: ArtifactStore, recipe: RecipeSpec, wanted: Collection[s
         if not left:
             break
     return found
+
+
+def _may_name(store: ArtifactStore, version: Manifest, contents: Collection[str]) -> bool:
+    """Whether a table of the version holds one of these contents: of a few, they are looked for in the files as they lie, and none is parsed."""
+    if len(contents) > FEW:
+        return True
+    files = [store.local_path(file).read_bytes() for file in version.files if file.name in (TABLE, REFUSALS, LEAKED)]
+    return any(content.encode() in file for content in contents for file in files)
 
 
 def _said(

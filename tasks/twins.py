@@ -9,6 +9,7 @@ from pvtt_model.data.duplicates import near_pairs, pairs_between
 
 Fact = dict[str, Any]
 LEAKS = "leaks_evaluation"
+BLOCK = 1000  # clips found before that are compared at once, their shards whole
 
 
 class Seen(NamedTuple):
@@ -23,7 +24,7 @@ def find_twins(facts: list[Fact], most_bits: float | None, known: list[Fact], co
     """Every pair of clips at most `most_bits` apart: clip_key, source, twin, twin_source, bits, exact (the same bytes), of_truth.
 
     of_truth: a clip for training, and the right edit of a held-out one. known: the pairs among the first `covered` facts, found before. hashes:
-    a shard's number -> the `Seen` of its rows; read shard by shard, and of the clips found before none is held. A clip of before there were
+    a shard's number -> the `Seen` of its rows; read shard by shard, and of the clips found before a block is held. A clip of before there were
     hashes is in no pair.
     """
     if most_bits is None:
@@ -44,8 +45,13 @@ def find_twins(facts: list[Fact], most_bits: float | None, known: list[Fact], co
                 answers.append((place, j - first_truth, _pair(facts[place], facts[other], bits) | {"of_truth": True}))
 
     if new or truths:
+        block: dict[int, Seen] = {}
         for number, places in _by_shard(facts, range(covered)).items():
-            compare(places, _rows(facts, places, hashes(number)), [*new, *truths])
+            block |= _rows(facts, places, hashes(number))
+            if len(block) >= BLOCK:
+                compare([*block], block, [*new, *truths])
+                block = {}
+        compare([*block], block, [*new, *truths])
     compare(range(covered, len(facts)), own, truths)
     for i, j, bits in near_pairs(new, most_bits):
         a, b = covered + i, covered + j

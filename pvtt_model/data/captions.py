@@ -89,20 +89,24 @@ def templates(captions: Sequence[str], product_words: Sequence[str | None]) -> l
     '*' for the product's words and for every run of words that are in fewer than a fifth of the captions; case and punctuation go. A
     template has at least 4 words besides.
     """
-    pairs = list(zip(captions, product_words, strict=True))
-    counts = Counter(pairs)  # captions repeat themselves: each is looked at once
-    split = {(text, part): re.findall(r"\w+|\*", (text.replace(part, " * ") if part else text).lower()) for text, part in counts}
+    pairs = Counter(zip(captions, product_words, strict=True))  # captions repeat themselves, and more so without the product's words
+    bare = {(text, part): (text.replace(part, " * ") if part else text).lower() for text, part in pairs}
+    counts: Counter[str] = Counter()
+    for pair, count in pairs.items():
+        counts[bare[pair]] += count
+    split = {text: re.findall(r"\w+|\*", text) for text in counts}
     seen: Counter[str] = Counter()
-    for pair, count in counts.items():
-        seen.update(dict.fromkeys(split[pair], count))
+    for text, count in counts.items():
+        for word in set(split[text]):
+            seen[word] += count
     common = {word for word, count in seen.items() if word != "*" and count >= RARE * len(captions)}
-    found: dict[tuple[str, str | None], str | None] = {}
-    for pair, words in split.items():
+    found: dict[str, str | None] = {}
+    for text, words in split.items():
         kept: list[str] = []
         for word in words:
             if word in common:
                 kept.append(word)
             elif not kept or kept[-1] != "*":
                 kept.append("*")
-        found[pair] = " ".join(kept) if len(kept) - kept.count("*") >= FIXED_WORDS else None
-    return [found[pair] for pair in pairs]
+        found[text] = " ".join(kept) if len(kept) - kept.count("*") >= FIXED_WORDS else None
+    return [found[bare[pair]] for pair in zip(captions, product_words, strict=True)]

@@ -185,13 +185,21 @@ def read_rows(path: str | Path, columns: Sequence[str] | None = None) -> list[Ro
 
 
 def read_row(path: str | Path, i: int, columns: Sequence[str] | None = None) -> Row:
-    """Row `i` alone, with the bytes of its file wherever they lie. Raises IndexError, ValueError for an unknown column."""
+    """Row `i` alone. Raises as `some_rows`."""
+    (row,) = some_rows(path, [i], columns)
+    return row
+
+
+def some_rows(path: str | Path, which: Iterable[int], columns: Sequence[str] | None = None) -> Iterator[Row]:
+    """Rows `which` alone, one held at a time, with the bytes of their file wherever they lie. Raises IndexError, ValueError for an unknown column."""
     with pq.ParquetFile(path) as file:
-        if not 0 <= i < file.num_row_groups:
-            raise IndexError(f"{path} has rows 0 to {file.num_row_groups - 1}; {i} is asked for")
-        row: Row = file.read_row_group(i, _known(file, columns)).to_pylist()[0]
-        holder, wanted = _held_by(file).get(i), [name for name in BYTES if name in row]
-        return row if holder is None or not wanted else row | file.read_row_group(holder, wanted).to_pylist()[0]
+        names, held_by = _known(file, columns), _held_by(file)
+        for i in which:
+            if not 0 <= i < file.num_row_groups:
+                raise IndexError(f"{path} has rows 0 to {file.num_row_groups - 1}; {i} is asked for")
+            row: Row = file.read_row_group(i, names).to_pylist()[0]
+            wanted = [name for name in BYTES if name in row] if i in held_by else []
+            yield row | file.read_row_group(held_by[i], wanted).to_pylist()[0] if wanted else row
 
 
 def _held_by(file: pq.ParquetFile) -> dict[int, int]:
