@@ -1,8 +1,9 @@
 """The whole step under Ray Train and DeepSpeed against the bare loop: one plain process of torch, no Ray. Bar: 1.03 of the CPU time.
 
-    PYTHONPATH=. .venv/bin/python -m benchmarks.ray_step [--rounds 9] [--steps 2]
+    PYTHONPATH=. .venv/bin/python -m benchmarks.ray_step [--rounds 9] [--steps 2] [--width 384] [--layers 8]
 
-Both train the same stage (nano-s at 64 x 64, batches of 8, float32; ZeRO-2 under Ray) with the same samples, in processes of their own,
+Both train the same stage (nano-s made wider and deeper, at 64 x 64, batches of 8, float32; ZeRO-2 under Ray) with the same samples, in processes of
+their own, neither niced (Ray runs its workers at nice 15 unless RAY_worker_niceness says another: beside other work that alone cost 1.4 times the CPU),
 and take turns: a round is `steps` steps of the one, then of the other, and who waits sleeps. CPU time is that of the training's process with all of
 its threads (time.process_time), and wall time beside it; Ray's own daemons are not in it. Prints the medians and their ratio.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -57,9 +59,9 @@ def work(given: dict[str, Any], side: str) -> None:
     import torch
 
     from benchmarks.strategies import places
-    from pvtt_model.backbones.architectures import architecture
-    from pvtt_model.nano.shipped import shipped_folder
+    from pvtt_model.backbones import architectures
     from pvtt_model.recipes import recipe_by_name
+    from pvtt_model.specs import BackboneSpec
     from pvtt_model.training.loop import train
     from pvtt_model.training.teacher import build_teacher
 
@@ -68,16 +70,19 @@ def work(given: dict[str, Any], side: str) -> None:
     parallel = {"num_workers": 1, "micro_batch": 8, "grad_accum": 1, "zero_stage": 2, "strategy": "deepspeed" if side == "ray" else "one"}
     overrides = {f"stages.*.parallel.{key}": value for key, value in parallel.items()}
     recipe = recipe_by_name("nano", overrides | {"stages.*.train.steps": total, "stages.*.train.checkpoint_every_steps": total})
-    stage = recipe.stages[0]
+    small = architectures.architecture("nano-s")
+    heads = given["width"] // small.config["attention_head_dim"]
+    config = small.config | {"num_attention_heads": heads, "num_layers": given["layers"], "ffn_dim": 4 * given["width"]}
+    architectures.ARCHITECTURES["benchmark"] = small._replace(config=config)
+    stage = recipe.stages[0].model_copy(update={"backbone": BackboneSpec(architecture="benchmark", weights="seed:1")})
     own = folder / f"data-{side}"
     own.mkdir()
     clips = places(own, recipe)
     teacher = build_teacher(
-        stage.backbone, stage.reference, stage.lora, recipe.conditions.image_encoder.architecture, shipped_folder(stage.backbone.weights),
-        torch.float32, stage.train.seed,
-    )  # fmt: skip
+        stage.backbone, stage.reference, stage.lora, recipe.conditions.image_encoder.architecture, None, torch.float32, stage.train.seed
+    )
     Turns.of_rounds = given["rounds"] + WARM_UP
-    empty = torch.zeros(1, architecture(stage.backbone.architecture).config["text_dim"])
+    empty = torch.zeros(1, config["text_dim"])
     train(stage, teacher, clips, empty, recipe.conditions.max_text_tokens, Turns(folder, side, given["steps"]), own / "work")
 
 
@@ -89,6 +94,7 @@ def ray_side(given: dict[str, Any]) -> None:
     from infra.ray_launch import start_ray, train_on_ray
     from infra.settings import settings
 
+    os.environ["RAY_worker_niceness"] = "0"
     where = settings(given["folder"] + "/store")
     start_ray(where)
     train_on_ray(
@@ -101,6 +107,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--width", type=int, default=384)
+    parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--side")
     parser.add_argument("--folder")
     given = vars(parser.parse_args())
@@ -110,7 +118,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         sides = [
             subprocess.Popen([sys.executable, "-m", "benchmarks.ray_step", "--side", side, "--folder", folder,
-                              "--rounds", str(given["rounds"]), "--steps", str(given["steps"])]) for side in SIDES
+                              *(part for key in ("rounds", "steps", "width", "layers") for part in (f"--{key}", str(given[key])))]) for side in SIDES
         ]  # fmt: skip
         for one in sides:
             if one.wait():
