@@ -3,7 +3,8 @@
     PYTHONPATH=. .venv/bin/python -m benchmarks.ray_step [--rounds 9] [--steps 2] [--width 384] [--layers 8]
 
 Both train the same stage (nano-s made wider and deeper, at 64 x 64, batches of 8, float32; ZeRO-2 under Ray) with the same samples, in processes of
-their own, neither niced (Ray runs its workers at nice 15 unless RAY_worker_niceness says another: beside other work that alone cost 1.4 times the CPU),
+their own, neither niced (Ray runs its workers at nice 15 unless RAY_worker_niceness says another: beside other work that alone cost 1.4 times the
+CPU),
 and take turns: a round is `steps` steps of the one, then of the other, and who waits sleeps. CPU time is that of the training's process with all of
 its threads (time.process_time), and wall time beside it; Ray's own daemons are not in it. Prints the medians and their ratio.
 """
@@ -94,7 +95,7 @@ def ray_side(given: dict[str, Any]) -> None:
     from infra.ray_launch import start_ray, train_on_ray
     from infra.settings import settings
 
-    os.environ["RAY_worker_niceness"] = "0"
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 Ray spells it so
     where = settings(given["folder"] + "/store")
     start_ray(where)
     train_on_ray(
