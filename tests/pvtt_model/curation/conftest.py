@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,14 +20,6 @@ class RealClip(NamedTuple):
     row: dict[str, Any]  # a clips row, its given mask with it
     frames_TCHW: torch.Tensor
     mask_THW: torch.Tensor
-
-
-@pytest.fixture(scope="session")
-def shared_data() -> Path:
-    shared = Path(os.environ.get("PVTT_SHARED_DATA", Path(__file__).resolve().parents[4] / "shared" / "data"))
-    if not shared.is_dir():
-        pytest.skip(f"no shared data at {shared}; set PVTT_SHARED_DATA")
-    return shared
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -153,14 +152,6 @@ def histogram() -> ColourHistogram:
 @pytest.fixture
 def mean_colour() -> MeanColourClip:
     return MeanColourClip()
-
-
-@pytest.fixture(scope="session")
-def shared_data() -> Path:
-    shared = Path(os.environ.get("PVTT_SHARED_DATA", Path(__file__).resolve().parents[4] / "shared" / "data"))
-    if not shared.is_dir():
-        pytest.skip(f"no shared data at {shared}; set PVTT_SHARED_DATA")
-    return shared
 
 
 @pytest.fixture(scope="session")
