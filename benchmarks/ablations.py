@@ -163,7 +163,7 @@ def run_arm(bench: Bench, arm: str, seed: int, steps: int, edits: int) -> dict[s
     from pvtt_model.training.loop import Hooks, train
     from pvtt_model.training.teacher import build_teacher
     from tasks.embed_conditions import EMPTY_TEXT
-    from tasks.shard_work import image_of, vae_of, weights_of
+    from tasks.shard_work import model_of, weights_of
 
     class Nothing(Hooks):
         """The loop's surroundings, of which nothing is kept."""
@@ -171,7 +171,7 @@ def run_arm(bench: Bench, arm: str, seed: int, steps: int, edits: int) -> dict[s
     torch.set_num_threads(1)
     recipe = recipe_of(arm, seed, steps, edits)
     stage = next(s for s in recipe.stages if s.name == STAGE)
-    conditions, vae = recipe.conditions, vae_of(recipe.latents.vae)
+    conditions, vae = recipe.conditions, model_of("vae", recipe.latents.vae)
     teacher = build_teacher(
         stage.backbone, stage.reference, stage.lora, conditions.image_encoder.architecture, weights_of(stage.backbone), torch.float32, seed,
         stage.train.trained, clip_encoder=conditions.clip_encoder.architecture,
@@ -180,13 +180,13 @@ def run_arm(bench: Bench, arm: str, seed: int, steps: int, edits: int) -> dict[s
     record: dict[str, Any] = {"arm": arm, "seed": seed, "steps": steps, "edits": edits}
     record["trained_k"] = sum(p.numel() for p in teacher.trainable().values()) / 1000
     if arm != UNTRAINED:
-        models = LossModels(vae, image_of(conditions.image_encoder)) if stage.objective.identity_weight else None
+        models = LossModels(vae, model_of("image", conditions.image_encoder)) if stage.objective.identity_weight else None
         with tempfile.TemporaryDirectory() as folder:
             began = time.process_time()
             records = train(stage, teacher, bench.places(stage), empty, conditions.max_text_tokens, Nothing(), Path(folder), None, models)
             record |= {"step_s": (time.process_time() - began) / steps, "loss": statistics.mean(r["loss"] for r in records[-20:])}
     with tempfile.TemporaryDirectory() as folder:
-        judge = image_of(stage.evaluate.judge)
+        judge = model_of("image", stage.evaluate.judge)
         gallery = bench.gallery(judge, Path(folder))
     began, rows = time.process_time(), []
     for pair in bench.pairs(edits):

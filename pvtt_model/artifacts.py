@@ -28,7 +28,7 @@ REVISIONS: dict[Kind, int] = {
     "cards": 4,
     "checkpoints": 3,
     "edits": 4,
-    "reports": 2,
+    "reports": 3,
     "gates": 1,
     "releases": 1,
 }

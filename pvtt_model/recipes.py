@@ -27,6 +27,7 @@ from pvtt_model.specs import (
     LoraSpec,
     MaskPolicy,
     ModelSpec,
+    MoreMetrics,
     NanoWorldSpec,
     ObjectiveSpec,
     OptimSpec,
@@ -104,7 +105,8 @@ def _survey(name: str, description: str, *stages: StageSpec) -> RecipeSpec:
 
 # --- nano: every code path of the big recipes at sizes that two cores carry, on models trained in the nano world and shipped.
 NANO_VIDEO = VideoSpec(width=64, height=64, num_frames=5)
-NANO_CLIP, NANO_DINO, NANO_JUDGE = (shipped(name, ModelSpec) for name in ("clip", "dinov2", "judge"))
+NANO_CLIP, NANO_DINO, NANO_JUDGE, NANO_FVD = (shipped(name, ModelSpec) for name in ("clip", "dinov2", "judge", "video"))
+EVERY_METRIC: tuple[MoreMetrics, ...] = ("flicker", "dynamic_degree", "structure_distance", "edit_direction")
 CONTEXT = ("base", "no_reference", "wrong_reference")
 NANO_EDIT = EditSpec(
     num_steps=4,
@@ -135,7 +137,7 @@ def _nano_stage(name: str, backbone: str, steps: int, micro_batch: int, lr: floa
         train=TrainSpec(steps=steps, checkpoint_every_steps=100, validate_every_steps=50, sample_every_steps=100),
         data=DataSpec(min_pairs=1),
         edit=NANO_EDIT,
-        evaluate=EvalSpec(clip=NANO_CLIP, dino=NANO_DINO, judge=NANO_JUDGE),
+        evaluate=EvalSpec(clip=NANO_CLIP, dino=NANO_DINO, judge=NANO_JUDGE, fvd=NANO_FVD, more=EVERY_METRIC),
         gate=gate,
     )
     return stage.model_copy(update=changes)
@@ -253,6 +255,12 @@ def _short(error: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
+#: The family of what EvalSpec's fields name.
+JUDGED_BY: dict[str, Family] = {
+    "clip": "clip", "dino": "image", "judge": "image", "flow": "flow", "lpips": "perceptual", "fvd": "video", "fid": "inception",
+}  # fmt: skip
+
+
 def _check_roles(recipe: RecipeSpec) -> None:
     """Every architecture exists and is of the family its place wants, and shipped weights are there and of it. Raises ValueError."""
     wanted: list[tuple[ModelSpec, Family]] = [
@@ -265,10 +273,7 @@ def _check_roles(recipe: RecipeSpec) -> None:
     wanted += [(recipe.conditions.clip_encoder, "clip")] if recipe.conditions.clip_encoder else []
     wanted += [(recipe.latents.first_frame_clip, "clip")] if recipe.latents.first_frame_clip else []
     for stage in recipe.stages:
-        wanted += [(stage.backbone, "dit"), (stage.evaluate.clip, "clip"), (stage.evaluate.dino, "image")]
-        wanted += [(stage.evaluate.judge, "image")] if stage.evaluate.judge else []
-        wanted += [(stage.evaluate.flow, "flow")] if stage.evaluate.flow else []
-        wanted += [(stage.evaluate.lpips, "perceptual")] if stage.evaluate.lpips else []
+        wanted += [(stage.backbone, "dit"), *((model, JUDGED_BY[name]) for name, model in stage.evaluate.models().items())]
     for spec, family in wanted:
         architecture(spec.architecture, family)
         if spec.weights.startswith("nano:"):

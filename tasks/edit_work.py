@@ -1,4 +1,4 @@
-"""What one Ray worker does with one edit: make it, score it. No Prefect in here."""
+"""What one Ray worker does with one edit: make it. No Prefect in here."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from infra.artifact_store import Derived
 from pvtt_model.artifacts import StoredFile
 from pvtt_model.data.shards import SCHEMAS, read_row, write_shard
-from pvtt_model.specs import BackboneSpec, LoraSpec, ModelSpec, RecipeSpec, ReferenceSpec, StageSpec
-from tasks.shard_work import Row, clip_of, device, few_threads, flow_of, image_of, opened, perceptual_of, vae_of, weights_of
+from pvtt_model.specs import BackboneSpec, LoraSpec, RecipeSpec, ReferenceSpec, StageSpec
+from tasks.shard_work import Row, device, few_threads, model_of, opened, weights_of
 
 PRODUCT = ("clips", "conditions")  # the rows that a product is taken from
 
@@ -42,21 +42,13 @@ class EditUnit(NamedTuple):
     partner: tuple[StoredFile, ...] = ()  # the same of the backbone's other expert, where an earlier stage trained it
 
 
-class ScoreUnit(NamedTuple):
-    store: str
-    key: str
-    recipe: RecipeSpec
-    stage_index: int
-    edit: StoredFile
-    gallery: StoredFile | None  # the products among which the stage's judge has to find the right one; None without a judge
-
-
 def make_edit(unit: EditUnit) -> Derived:
     """One edits shard of one row, and its mp4s: the edit itself, composited and raw, and side by side with its source."""
     from safetensors.torch import load_file
 
     from pvtt_model.data.video_io import png_frame, write_mp4
     from pvtt_model.editing.edit import edit_clip
+    from pvtt_model.evaluation.groups import groups_of
     from pvtt_model.evaluation.side_by_side import side_by_side
 
     few_threads()
@@ -68,9 +60,9 @@ def make_edit(unit: EditUnit) -> Derived:
     teacher = _teachers(unit, store)
     empty = load_file(store.local_path(unit.empty_text))["text_LD"]
     template = rows_of(store, unit.template)
+    product = template if unit.reference == unit.template else rows_of(store, unit.reference, PRODUCT)
     row = edit_clip(
-        teacher, vae_of(recipe.latents.vae), template, template if unit.reference == unit.template else rows_of(store, unit.reference, PRODUCT),
-        empty, stage.edit, recipe.latents, recipe.conditions.max_text_tokens,
+        teacher, model_of("vae", recipe.latents.vae), template, product, empty, stage.edit, recipe.latents, recipe.conditions.max_text_tokens,
         wrong=rows_of(store, unit.wrong, PRODUCT) if unit.wrong else None,
         product_hidden=recipe.conditions.product_words == "hide",
     )  # fmt: skip
@@ -87,26 +79,8 @@ def make_edit(unit: EditUnit) -> Derived:
                 files.append(store.pool(folder / f"{kind}.mp4", f"{clip}-{kind}.mp4"))
             write_mp4(folder / "side.mp4", side_by_side(row), row["fps"])
             files.append(store.pool(folder / "side.mp4", f"{clip}-side-by-side.mp4"))
-        return store.record_derived("edits", unit.key, files, {"usable": row["usable"], "reason": row["reason"]})
-
-
-def score_one(unit: ScoreUnit) -> Derived:
-    """All metrics of one edit, in the record's summary."""
-    from pvtt_model.evaluation.score import score_row
-    from pvtt_model.evaluation.score_more import Networks
-
-    few_threads()
-    store = opened(unit.store)
-    found = store.find_derived("reports", unit.key)
-    if found is not None:
-        return found
-    spec = unit.recipe.stages[unit.stage_index].evaluate
-    row = read_row(store.local_path(unit.edit), 0)
-    judge = image_of(spec.judge) if spec.judge else None
-    gallery = _gallery(str(store.local_path(unit.gallery)), spec.judge) if spec.judge and unit.gallery else None
-    networks = Networks(flow_of(spec.flow) if spec.flow else None, perceptual_of(spec.lpips) if spec.lpips else None)
-    scores = score_row(row, spec, clip_of(spec.clip), image_of(spec.dino), judge, gallery, networks)
-    return store.record_derived("reports", unit.key, [], scores.model_dump(mode="json"))
+        groups = groups_of(template["clips"], product["clips"])
+        return store.record_derived("edits", unit.key, files, {"usable": row["usable"], "reason": row["reason"], "groups": groups})
 
 
 def rows_of(store: Any, place: ClipPlace, kinds: tuple[str, ...] = ("clips", "masks", "latents", "conditions")) -> dict[str, Row]:
@@ -115,13 +89,6 @@ def rows_of(store: Any, place: ClipPlace, kinds: tuple[str, ...] = ("clips", "ma
     if wrong:
         raise ValueError(f"row {place.row} should hold clip {place.clip_key}, but {wrong}. The shards are of different data sets; re-run curation.")
     return rows
-
-
-@lru_cache(maxsize=1)
-def _gallery(path: str, judge: ModelSpec) -> Any:
-    from pvtt_model.evaluation.gallery import read_gallery
-
-    return read_gallery(path, image_of(judge))
 
 
 def _teachers(unit: EditUnit, store: Any) -> Any:

@@ -5,22 +5,26 @@ from __future__ import annotations
 import csv
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefect import task
 
-from infra.artifact_store import ArtifactStore
+from infra.artifact_store import ArtifactStore, Derived
 from pvtt_model.artifacts import REVISIONS, ArtifactRef, Manifest, Planned, StoredFile, digest
 from pvtt_model.chain import report_artifact
 from pvtt_model.specs import EvalSpec, RecipeSpec
 from tasks.clip_table import map_units
-from tasks.edit_work import ScoreUnit, score_one
 from tasks.generate_edits import SHEET
+from tasks.leaks import leaks_of
 from tasks.pieces import whole_facts
 from tasks.policy import POLICY, produce
+from tasks.score_work import ScoreUnit, networks_of, score_one
 from tasks.tables import read_json
 from tasks.train_stage import stage_index
 from tasks.ui import show_markdown
+
+if TYPE_CHECKING:
+    from pvtt_model.evaluation.report import Report
 
 REPORT, PAGE, CSV, GALLERY = "report.json", "report.html", "edits.csv", "gallery.parquet"
 
@@ -44,12 +48,16 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, stage_name
     behind = {name.split("/")[0]: store.manifest(name) for name in made.inputs}
     gallery, said = _gallery(store, made, behind["clips"], stage.evaluate) if stage.evaluate.judge else (None, [])
     spec = [stage.evaluate.identity(), gallery.sha256 if gallery else None, REVISIONS["reports"]]
-    units = [ScoreUnit(store.store.uri, digest("reports", spec, f.sha256), recipe, index, f, gallery) for f in made.shards()]
+    units = [
+        ScoreUnit(store.store.uri, digest("reports", spec, file.sha256), recipe, index, file, said_of, gallery)
+        for file, said_of in zip(made.shards(), read_json(store, made), strict=True)
+    ]
     gpus = 0.0 if stage.parallel.accelerator == "cpu" else 1.0
     records = map_units(store, score_one, units, kind="reports", what=f"scoring ({stage_name})", num_gpus=gpus)
     scores = [EditScores.model_validate(record.summary) for record in records]
     said = _curation(behind["clips"].summary, behind["masks"].summary) + said
-    report = aggregate(stage_name, scores, stage.evaluate, on_training_clips=bool(made.summary["on_training_clips"]), warnings=said)
+    of_set, of_distances = _distances(store, records, stage.evaluate)
+    report = aggregate(stage_name, scores, stage.evaluate, leaks=leaks_of(store, made), of_set=of_set, warnings=said + of_distances)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / REPORT).write_text(report.model_dump_json(indent=1))
@@ -62,7 +70,25 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, stage_name
                 values = [edit.scores[c].value if c in edit.scores else None for c in columns]
                 writer.writerow([edit.clip_key, edit.reference_key, edit.status, edit.reason, *values])
         files = [store.attach(planned, part, folder / part) for part in (REPORT, PAGE, CSV)] + ([gallery] if gallery else [])
-    return store.commit(planned, files, {"stage": stage_name, "edits": report.edits, "done": report.edits_done, "values": report.values()})
+    return store.commit(planned, files, _summary(report))
+
+
+def _summary(report: Report) -> dict[str, Any]:
+    return {
+        "stage": report.stage, "edits": report.edits, "done": report.edits_done, "missing": report.edits_missing,
+        "checks_failed": report.checks_failed, "values": report.values(),
+    }  # fmt: skip
+
+
+def _distances(store: ArtifactStore, records: list[Derived], spec: EvalSpec) -> tuple[list[Any], list[str]]:
+    """FVD and FID over all edits; the features of one are read at a time."""
+    if spec.fvd is None and spec.fid is None:
+        return [], []
+    from safetensors.torch import load_file
+
+    from pvtt_model.evaluation.set_distances import set_distances
+
+    return set_distances((load_file(store.local_path(file)) for record in records for file in record.files), spec, networks_of(spec))
 
 
 def _gallery(store: ArtifactStore, edits: Manifest, clips: Manifest, spec: EvalSpec) -> tuple[StoredFile, list[str]]:

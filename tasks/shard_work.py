@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache
+from functools import cache, lru_cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from infra.artifact_store import ArtifactStore, Derived
 from infra.settings import settings
 from infra.weights import local_weights
 from pvtt_model.artifacts import Kind, StoredFile
-from pvtt_model.backbones.architectures import files_wanted
+from pvtt_model.backbones.architectures import Family, files_wanted
 from pvtt_model.backbones.weight_record import ENCODERS, WeightRecord, weight_record
 from pvtt_model.data.manifest import CheckedLine
 from pvtt_model.data.refusals import Refusal
@@ -102,14 +103,14 @@ def mask_shard(unit: Unit) -> Derived:
         recipe = unit.recipe
         asked: dict[str, ModelSpec] = {}  # no model is loaded that no clip needs
 
-        def noted(name: str, load: Callable[[ModelSpec], Any]) -> Callable[[ModelSpec], Any]:
-            def model_of(spec: ModelSpec) -> Any:
-                asked[name] = spec
-                return load(spec)
+        def noted(family: Family) -> Callable[[ModelSpec], Any]:
+            def load(spec: ModelSpec) -> Any:
+                asked[family] = spec
+                return model_of(family, spec)
 
-            return model_of
+            return load
 
-        models = MaskModels(noted("image", image_of), noted("sam2", sam2_of))
+        models = MaskModels(noted("image"), noted("sam2"))
         rows = [mask_of(as_seen(clip), recipe.latents.video, recipe.masks, recipe.clips.decode_timeout_s, models) for clip in inputs[0]]
         return rows, {"masks": [{k: v for k, v in row.items() if k != "mask"} for row in rows], ENCODERS: _recorded(asked)}
 
@@ -136,7 +137,8 @@ def latent_shard(unit: Unit) -> Derived:
 
         def rows() -> Iterator[Row]:
             for clip, mask, variants in ahead(decoded, zip(*inputs, strict=True), few_threads):
-                row = latents_row(clip, mask, variants, spec, vae_of(spec.vae), clip_of(spec.first_frame_clip) if spec.first_frame_clip else None)
+                first_frames = model_of("clip", spec.first_frame_clip) if spec.first_frame_clip else None
+                row = latents_row(clip, mask, variants, spec, model_of("vae", spec.vae), first_frames)
                 said = {k: row[k] for k in ("clip_key", "usable", "reason")}
                 table.append(said | ({"videos": count_videos(names_of(row["tensors"]))} if spec.video_variants > 1 else {}))
                 yield row
@@ -154,9 +156,9 @@ def condition_shard(unit: Unit) -> Derived:
     def work(inputs: list[Iterator[Row]]) -> tuple[list[Row], Row]:
         spec = unit.recipe.conditions
         used = {"text": spec.text_encoder, "image": spec.image_encoder} | ({"clip": spec.clip_encoder} if spec.clip_encoder else {})
-        clip_model = clip_of(spec.clip_encoder) if spec.clip_encoder else None
+        clip_model = model_of("clip", spec.clip_encoder) if spec.clip_encoder else None
         clips = [{k: v for k, v in clip.items() if k == "references" or k not in BYTES} for clip in inputs[0]]  # no video is held
-        rows = embed_conditions(clips, spec, text_of(spec.text_encoder), image_of(spec.image_encoder), clip_model)
+        rows = embed_conditions(clips, spec, model_of("text", spec.text_encoder), model_of("image", spec.image_encoder), clip_model)
         captions = [embedded_caption(clip, spec) for clip in clips]
         said = [{"caption": c.text, "caption_source": c.source, "caption_fallback": c.fallback} for c in captions]
         table = [{k: row[k] for k in ("clip_key", "usable", "reason")} | caption for row, caption in zip(rows, said, strict=True)]
@@ -174,7 +176,7 @@ def empty_text(unit: Unit) -> Derived:
     if found is not None:
         return found
     spec = unit.recipe.conditions
-    (tokens,) = text_of(spec.text_encoder).embed([""], spec.max_text_tokens)
+    (tokens,) = model_of("text", spec.text_encoder).embed([""], spec.max_text_tokens)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "empty_text.safetensors"
         save_file({"text_LD": tokens.contiguous()}, path)
@@ -226,50 +228,20 @@ def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-@lru_cache(maxsize=1)
-def vae_of(spec: ModelSpec) -> Any:
-    from pvtt_model.backbones.vae import load_vae
-
-    return _loaded(spec, load_vae)
-
-
-@lru_cache(maxsize=1)
-def text_of(spec: ModelSpec) -> Any:
-    from pvtt_model.backbones.text import load_text_encoder
-
-    return _loaded(spec, load_text_encoder)
+#: Of which more than one is kept in a process: the encoder that conditions or scores, and the judge.
+_KEPT: dict[Family, int] = {"image": 2}
+_LOADERS: dict[Family, str] = {
+    "vae": "load_vae", "text": "load_text_encoder", "image": "load_image_encoder", "clip": "load_clip", "sam2": "load_sam2", "flow": "load_flow",
+    "perceptual": "load_perceptual", "video": "load_video_features", "inception": "load_inception",
+}  # fmt: skip
 
 
-@lru_cache(maxsize=2)
-def image_of(spec: ModelSpec) -> Any:
-    from pvtt_model.backbones.image import load_image_encoder
-
-    return _loaded(spec, load_image_encoder)
+def model_of(family: Family, spec: ModelSpec) -> Any:
+    """The frozen model, loaded once a process by its family's loader in pvtt_model.backbones; the one of its family before it is let go."""
+    return _keeper(family)(spec)
 
 
-@lru_cache(maxsize=1)
-def sam2_of(spec: ModelSpec) -> Any:
-    from pvtt_model.backbones.sam2 import load_sam2
-
-    return _loaded(spec, load_sam2)
-
-
-@lru_cache(maxsize=1)
-def flow_of(spec: ModelSpec) -> Any:
-    from pvtt_model.backbones.flow import load_flow
-
-    return _loaded(spec, load_flow)
-
-
-@lru_cache(maxsize=1)
-def perceptual_of(spec: ModelSpec) -> Any:
-    from pvtt_model.backbones.perceptual import load_perceptual
-
-    return _loaded(spec, load_perceptual)
-
-
-@lru_cache(maxsize=1)
-def clip_of(spec: ModelSpec) -> Any:
-    from pvtt_model.backbones.clip import load_clip
-
-    return _loaded(spec, load_clip)
+@cache
+def _keeper(family: Family) -> Callable[[ModelSpec], Any]:
+    load = getattr(import_module(f"pvtt_model.backbones.{family}"), _LOADERS[family])
+    return lru_cache(maxsize=_KEPT.get(family, 1))(lambda spec: _loaded(spec, load))

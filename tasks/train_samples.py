@@ -14,7 +14,7 @@ from pvtt_model.specs import StageSpec
 from pvtt_model.training.sample_edits import SampleEdits, strip_png
 from pvtt_model.training.teacher import Teacher
 from tasks.edit_work import PRODUCT, rows_of
-from tasks.shard_work import vae_of
+from tasks.shard_work import model_of
 from tasks.train_hooks import Show
 from tasks.train_payload import TrainPayload
 
@@ -33,7 +33,7 @@ def shown_samples(payload: TrainPayload, store: ArtifactStore, stage: StageSpec,
         clips = [(rows_of(store, template), rows_of(store, product, PRODUCT)) for template, product in payload.samples]
         conditions = recipe.conditions
         hidden = conditions.product_words == "hide"
-        return SampleEdits(clips, vae_of(recipe.latents.vae), empty_text_LD, recipe.latents, conditions.max_text_tokens, hidden)
+        return SampleEdits(clips, model_of("vae", recipe.latents.vae), empty_text_LD, recipe.latents, conditions.max_text_tokens, hidden)
 
     def show(step: int, teacher: Teacher) -> list[StoredFile]:
         rows = edits().make(teacher, stage)

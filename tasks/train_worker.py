@@ -33,7 +33,7 @@ from pvtt_model.training.teacher import build_teacher, load_trainable, load_trai
 from pvtt_model.training.trained_tensors import part_of
 from pvtt_model.training.validation import Validation
 from tasks.preflight import store_folder
-from tasks.shard_work import device, image_of, vae_of, weights_of
+from tasks.shard_work import device, model_of, weights_of
 from tasks.train_hooks import StoreHooks
 from tasks.train_payload import TrainPayload
 from tasks.train_samples import shown_samples
@@ -102,7 +102,7 @@ def _kept_optimizer(payload: TrainPayload, store: ArtifactStore, work: Path) -> 
 
 def _loss_models(recipe: RecipeSpec) -> LossModels:
     """The frozen models of the identity loss, loaded only where a stage asks for it."""
-    return LossModels(vae_of(recipe.latents.vae), image_of(recipe.conditions.image_encoder))
+    return LossModels(model_of("vae", recipe.latents.vae), model_of("image", recipe.conditions.image_encoder))
 
 
 def _preflight(recipe: RecipeSpec, stage: StageSpec, where: Settings, reporter: Reporter) -> None:

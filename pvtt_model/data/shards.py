@@ -101,6 +101,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             **_REASON,
             "reference": pa.binary(),
             "product_id": pa.string(),  # of the product put in
+            "source_prompt": pa.string(),  # the template's own
             "wrong_product_id": pa.string(),  # of the wrong reference
             "truth": _PNGS,  # the right edit, where it is known; its product's mask; and it through the VAE and back
             "truth_mask": _PNGS,

@@ -58,6 +58,7 @@ def edit_clip(
         "clip_key": clip["clip_key"], "usable": True, "reason": None, "reference_key": product["clip_key"], "prompt": prompt_of(clip, product),
         **{name: [] for name in (*VIDEOS, *OPTIONAL_VIDEOS)}, "reference": None, "fps": latents.video.fps or clip["fps"],
         "product_id": product["product_id"], "wrong_product_id": wrong["clips"]["product_id"] if wrong else None,
+        "source_prompt": clip["prompt"],
     }  # fmt: skip
     if not template["latents"]["usable"]:
         return row | {"usable": False, "reason": template["latents"]["reason"]}

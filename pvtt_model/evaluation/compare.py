@@ -2,7 +2,7 @@
 
 The differences of the same edit (clip and reference) in both runs are resampled (confidence.py): what all edits share, easy or hard clips, falls
 out, so a small change is seen that two separate intervals would hide. Better or worse is said where the 95 % interval of the mean difference
-leaves 0 out; with fewer than LEAST_PAIRS edits never, for an interval of a few differences is too narrow (Efron and Tibshirani 1993, ch. 14).
+leaves 0 out; with fewer than LEAST_PAIRS edits never.
 Each metric is judged alone: of 20 metrics without any true difference about one will be called better or worse.
 """
 
@@ -11,10 +11,9 @@ from __future__ import annotations
 import statistics
 from typing import Literal, NamedTuple
 
-from pvtt_model.evaluation.confidence import bootstrap_interval
+from pvtt_model.evaluation.confidence import paired
 from pvtt_model.evaluation.report import Report
 
-LEAST_PAIRS = 8
 Verdict = Literal["better", "worse", "cannot tell"]
 
 
@@ -81,14 +80,11 @@ def compare(new: Report, old: Report) -> Comparison:
 
 
 def _line(name: str, direction: str, pairs: list[tuple[float, float]]) -> Line:
-    differences = [a - b for a, b in pairs]
-    low, high = bootstrap_interval(differences)
-    up: Verdict = "better" if direction == "higher" else "worse"
-    down: Verdict = "worse" if direction == "higher" else "better"
-    sure = len(pairs) >= LEAST_PAIRS
-    verdict: Verdict = up if sure and low > 0 else down if sure and high < 0 else "cannot tell"
+    found = paired([a - b for a, b in pairs])
+    gain = found.sign if direction == "higher" else -found.sign
+    verdict: Verdict = "better" if gain > 0 else "worse" if gain < 0 else "cannot tell"
     new, old = (statistics.fmean(side) for side in zip(*pairs, strict=True))
-    return Line(name, direction, len(pairs), new, old, statistics.fmean(differences), low, high, verdict)
+    return Line(name, direction, found.n, new, old, found.mean, found.low, found.high, verdict)
 
 
 def _marked(verdict: Verdict) -> str:

@@ -35,7 +35,7 @@ def measure(name: str, direction: Direction, note: str, metric: Callable[..., fl
 
 
 class EditScores(Frozen):
-    """One edit: scored (done), not made (failed), made but not to be believed (quarantined), or planned and not to be had (missing), with the reason."""
+    """One edit: scored (done), or with the reason not made (failed), made but not to be believed (quarantined), not to be had (missing)."""
 
     clip_key: str
     reference_key: str = ""
@@ -44,6 +44,42 @@ class EditScores(Frozen):
     reason: str = ""
     groups: dict[str, str] = Field(default_factory=dict, description="group -> which, e.g. category -> bag; a table of means for each group")
     scores: dict[str, Score] = Field(default_factory=dict)
+
+
+class GroupMean(Frozen):
+    """A metric's mean over the edits of one category or difficulty, with its 95 % interval."""
+
+    group: str
+    which: str
+    value: Finite
+    n: int
+    low: Finite | None = None
+    high: Finite | None = None
+
+
+class MetricCard(Frozen):
+    """What the figure is, wherever the report goes."""
+
+    range: str = Field(description="that a value can have, with its unit")
+    source: str = Field(description="paper, or 'ours'")
+
+
+class Metric(Frozen):
+    """One metric over the edits that have it. std is the population's (0 for one edit); worst is the clip to look at first."""
+
+    name: str
+    value: Finite = Field(description="mean over n edits")
+    std: Finite
+    n: int
+    worst: str | None = Field(description="clip_key of the worst edit; None where no direction is better")
+    worst_value: Finite | None = None
+    low: Finite | None = Field(default=None, description="95 % bootstrap interval of the mean over clips; None for one, or of the whole set")
+    high: Finite | None = None
+    direction: Direction
+    extractor: str | None = None
+    note: str = ""
+    card: MetricCard | None = None
+    groups: tuple[GroupMean, ...] = ()
 
 
 class Check(Frozen):

@@ -24,9 +24,14 @@ def frame_moments(network: ImageExtractor, width: int, videos: Iterable[torch.Te
     """The moments of all frames' features, of uint8 videos T,3,H,W; one video is held at a time."""
     moments = Moments(width)
     for video_TCHW in videos:
-        for part in video_TCHW.split(_FRAMES_AT_ONCE):
-            moments.add(network.embed(_squeezed(to_unit(part), getattr(network, "side", None))))
+        moments.add(frame_features(network, video_TCHW))
     return moments
+
+
+def frame_features(network: ImageExtractor, video_TCHW: torch.Tensor) -> torch.Tensor:
+    """(T, D) of the frames of one uint8 video."""
+    side = getattr(network, "side", None)
+    return torch.cat([network.embed(_squeezed(to_unit(part), side)).cpu() for part in video_TCHW.split(_FRAMES_AT_ONCE)])
 
 
 def _squeezed(frames_BCHW: torch.Tensor, side: int | None) -> torch.Tensor:

@@ -1,4 +1,6 @@
-"""The gate: thresholds against a report. What is not measured fails, and so does the bare name of a published metric where a stand-in was used.
+"""The gate: thresholds against a report, each by the mean or an end of its 95 % bootstrap interval, as the recipe says (Threshold.bound).
+
+What is not measured fails, and so does the bare name of a published metric where a stand-in was used.
 
 Identity has no published judge that a bare name could be mistaken for: a gate on `identity_top1` takes identity_top1[the report's judge].
 """
@@ -7,7 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -18,7 +20,7 @@ _OPS = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le
 
 
 class Line(BaseModel):
-    """One threshold judged. `got` None: not measured."""
+    """One threshold judged. `got` None: not measured. bound: which figure of the metric `got` is."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     metric: str
@@ -27,6 +29,7 @@ class Line(BaseModel):
     got: Annotated[float, Field(allow_inf_nan=False)] | None
     passed: bool
     why: str
+    bound: Literal["mean", "low", "high"] = "mean"
 
 
 class Verdict(BaseModel):
@@ -59,28 +62,40 @@ class Verdict(BaseModel):
 
 
 def judge(report: Report, thresholds: GateSpec | Sequence[Threshold]) -> Verdict:
-    """Hold a stage's report against its thresholds. `edits_done`, `edits_failed` and `edits_quarantined` can be gated too."""
+    """Hold a stage's report against its thresholds. The counts edits_done, edits_failed, edits_quarantined, edits_missing and checks_failed too."""
     wanted = thresholds.thresholds if isinstance(thresholds, GateSpec) else tuple(thresholds)
     lines = tuple(_line(report, threshold) for threshold in wanted)
     return Verdict(stage=report.stage, passed=all(line.passed for line in lines), lines=lines)
 
 
+COUNTS = ("edits_done", "edits_failed", "edits_quarantined", "edits_missing", "checks_failed")
+
+
 def _line(report: Report, wanted: Threshold) -> Line:
-    got, n, worst = _got(report, wanted.metric)
+    bound = _bound(wanted)
+
+    def line(got: float | None, passed: bool, why: str) -> Line:
+        return Line(metric=wanted.metric, op=wanted.op, threshold=wanted.value, got=got, passed=passed, why=why, bound=bound)
+
+    if wanted.metric in COUNTS:
+        count = float(getattr(report, wanted.metric))
+        return line(count, bool(_OPS[wanted.op](count, wanted.value)), f"count of {report.edits} edits")
+    metric = report.family(wanted.metric) if wanted.metric.startswith("identity_") else report.metric(wanted.metric)
+    if metric is None:
+        return line(None, False, _not_measured(report, wanted.metric))
+    got = metric.value if bound == "mean" else getattr(metric, bound)
     if got is None:
-        return Line(metric=wanted.metric, op=wanted.op, threshold=wanted.value, got=None, passed=False, why=_not_measured(report, wanted.metric))
+        return line(None, False, f"not measured: the mean {metric.value:.4g} of {metric.n} edits has no interval, and the gate is on its {bound} end")
     passed = bool(_OPS[wanted.op](got, wanted.value))
-    why = f"mean of {n} edits" if n is not None else f"count of {report.edits} edits"
-    if not passed and worst:
-        why += f"; worst {worst}"
-    return Line(metric=wanted.metric, op=wanted.op, threshold=wanted.value, got=got, passed=passed, why=why)
+    what = "mean" if bound == "mean" else f"{bound} end of the 95 % interval of the mean {metric.value:.4g}"
+    return line(got, passed, f"{what} of {metric.n} edits" + (f"; worst {metric.worst}" if metric.worst and not passed else ""))
 
 
-def _got(report: Report, name: str) -> tuple[float | None, int | None, str | None]:
-    if name in ("edits_done", "edits_failed", "edits_quarantined"):
-        return float(getattr(report, name)), None, None
-    metric = report.family(name) if name.startswith("identity_") else report.metric(name)
-    return (None, None, None) if metric is None else (metric.value, metric.n, metric.worst)
+def _bound(wanted: Threshold) -> Literal["mean", "low", "high"]:
+    """'safe' is the end that is harder to pass: the low one of what has to be above."""
+    if wanted.bound == "safe":
+        return "low" if wanted.op in (">", ">=") else "high"
+    return wanted.bound
 
 
 def _not_measured(report: Report, name: str) -> str:

@@ -1,6 +1,6 @@
 """Every metric on a card: what it is in a line, its range, which way is better, where it is from, and by whose network its bare name is earned.
 
-The numbers themselves are Scores (report.py) and Distances (frechet.py), which carry extractor and N. A name's suffix says of which video
+The numbers themselves are Scores and Metrics (edit_scores.py), which carry extractor and N. A name's suffix says of which video
 (_composited, _source, _ceiling, ...), a bracket which stand-in was used.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from pvtt_model.evaluation.edit_scores import Direction
+from pvtt_model.evaluation.edit_scores import Direction, MetricCard
 from pvtt_model.evaluation.similarity import PUBLISHED
 
 INF = float("inf")
@@ -40,6 +40,12 @@ CARDS: dict[str, Card] = {
     "bg_ssim": Card(-1, 1, "", "higher", "Wang et al. 2004; survey 9.4, goal > 0.90", "outside the mask grown by 5 px"),
     "bg_lpips": Card(0, INF, "", "lower", "arXiv:1801.03924; survey 9.4", "outside the mask; beside the VAE's round trip"),
     "structure_distance": Card(0, 4, "", "lower", "arXiv:2201.00424", "self-similarity of the whole frame against the source's"),
+    "frame_shift": Card(-2, 2, "frames", "context", "ours", "by how many frames the edit is late; 0 is right"),
+    "product_change": Card(0, 1, "of full range", "context", "ours", "change inside the mask against the source"),
+    "reference_effect": Card(0, 1, "of full range", "context", "ours", "change inside the mask when another product's pictures are given"),
+    "vae_psnr_db": Card(0, 100, "dB", "context", "ours", "whole frame through the VAE and back: the most an edit on latents can reach"),
+    "gap_closed": Card(-INF, 1, "share", "higher", "ours", "of the PSNR between the untrained base and the VAE's round trip"),
+    "weighted_score": Card(0, 1, "", "higher", "survey 9.6", "shares of the survey's goals, weighted"),
     "in_product_psnr_db": Card(0, 100, "dB", "higher", "ours", "inside the right edit's product, where that is known"),
     "identity_top1": Card(0, 1, "share", "higher", "ours", "the right product is the nearest of the candidates"),
 }
@@ -49,6 +55,12 @@ def card_of(name: str) -> Card | None:
     """The card of a metric as a report names it: the longest card name that it begins with; None where there is none."""
     known = [key for key in CARDS if name.partition("[")[0].startswith(key)]
     return CARDS[max(known, key=len)] if known else None
+
+
+def carded(name: str) -> MetricCard | None:
+    """A metric's card as a report records it."""
+    card = card_of(name)
+    return None if card is None else MetricCard(range=_span(card), source=card.source)
 
 
 def cards_markdown() -> str:
@@ -63,4 +75,4 @@ def cards_markdown() -> str:
 
 def _span(card: Card) -> str:
     high = "any" if card.high == INF else f"{card.high:g}"
-    return f"{card.low:g} to {high}{' ' + card.unit if card.unit else ''}"
+    return f"{'any' if card.low == -INF else f'{card.low:g}'} to {high}{' ' + card.unit if card.unit else ''}"

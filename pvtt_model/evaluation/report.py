@@ -4,35 +4,18 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
 
 from pydantic import Field
 
 from pvtt_model.evaluation.confidence import bootstrap_interval
-from pvtt_model.evaluation.edit_scores import Check, Direction, EditScores, Finite, Frozen, Score
+from pvtt_model.evaluation.edit_scores import Check, Direction, EditScores, Frozen, GroupMean, Metric, Status
 from pvtt_model.evaluation.in_product_psnr import gap_closed
-from pvtt_model.evaluation.weighted_score import weighted_score
+from pvtt_model.evaluation.metric_cards import carded
+from pvtt_model.evaluation.sanity import OWN_FIGURES, sanity_checks
+from pvtt_model.evaluation.weighted_score import Weighted, weighted_score, weighted_score_of
 from pvtt_model.specs import EvalSpec
-
-#: An edit whose motion is under this share of its source's is called near-static. Ours, for a warning only.
-STILL_SHARE = 0.2
-
-
-class Metric(Frozen):
-    """One metric over the edits that have it. std is the population's (0 for one edit); worst is the clip to look at first."""
-
-    name: str
-    value: Finite = Field(description="mean over n edits")
-    std: Finite
-    n: int
-    worst: str | None = Field(description="clip_key of the worst edit; None where no direction is better")
-    worst_value: Finite | None = None
-    low: Finite | None = Field(default=None, description="95 % bootstrap interval of the mean over clips; None for one clip, or a figure of the whole set")
-    high: Finite | None = None
-    direction: Direction
-    extractor: str | None = None
-    note: str = ""
 
 
 class Report(Frozen):
@@ -69,40 +52,53 @@ class Report(Frozen):
         return {m.name: m.value for m in self.metrics}
 
 
-def aggregate(stage: str, edits: Sequence[EditScores], spec: EvalSpec, *, on_training_clips: bool = False, warnings: Sequence[str] = ()) -> Report:
-    """The report over all edits of a stage, the failed and quarantined too.
+def aggregate(
+    stage: str,
+    edits: Sequence[EditScores],
+    spec: EvalSpec,
+    *,
+    leaks: Mapping[str, str] | None = None,
+    of_set: Sequence[Metric] = (),
+    warnings: Sequence[str] = (),
+) -> Report:
+    """The report over all edits of a stage, those that failed, are missing or quarantined too.
 
-    A metric's mean is over the edits that have it: where some lack it, n says so and a warning names the reason.
-    `on_training_clips` and `warnings` are what the caller knows. Raises ValueError where two edits are of the same clip and reference.
+    A metric's mean is over the edits that have it: where some lack it, n says so and a warning names the reason. What the caller knows: leaks,
+    clip_key -> why the edit is of something trained on ({}: looked for, none; None: not looked for); of_set: figures of all edits
+    together (set_distances.py); warnings. Raises ValueError where two edits are of the same clip and reference.
     """
     pairs = [(e.clip_key, e.reference_key) for e in edits]
     twice = sorted({pair for pair in pairs if pairs.count(pair) > 1})
     if twice:
         raise ValueError(f"stage '{stage}': edits of the same clip and reference, {twice}. Count each edit once.")
-    counts = {status: sum(e.status == status for e in edits) for status in ("done", "failed", "quarantined")}
+    counts = {status: sum(e.status == status for e in edits) for status in get_args(Status)}
     names = list(dict.fromkeys(name for edit in edits for name in edit.scores))
-    metrics, said = [], list(warnings)
-    if on_training_clips:
-        said.append("Evaluated on training clips: the numbers say nothing about clips the model has not seen.")
-    said += _accounts(counts, len(edits)) + _extractor_warnings(spec)
+    metrics, said = [], _accounts(counts, len(edits)) + list(warnings) + _extractor_warnings(spec)
     for name in names:
         metric, missing = _over_edits(name, edits)
         if metric is not None:
             metrics.append(metric)
         said += missing
+    metrics += of_set
     over_all, missing = _of_the_stage(metrics)
     metrics += over_all
-    said += missing + _still(edits)
-    said.append("FVD not measured: it needs I3D weights and hundreds of videos; a gate on fvd fails as not measured.")
+    said += missing
+    if not any(m.name.startswith("fvd") for m in of_set):
+        why = "the stage names no video network (evaluate.fvd)" if spec.fvd is None else "no features of the edits were given"
+        said.append(f"FVD not measured: {why}; a gate on fvd fails as not measured.")
+    checks = sanity_checks(edits, metrics, leaks)
+    said = [f"Sanity check failed, {check.name}: {check.said}" for check in checks if check.status == "failed"] + said
     return Report(
         stage=stage,
         metrics=tuple(metrics),
         edits_done=counts["done"],
         edits_failed=counts["failed"],
         edits_quarantined=counts["quarantined"],
+        edits_missing=counts["missing"],
         warnings=tuple(dict.fromkeys(said)),
         extractors=spec.identity(),
         per_edit=tuple(edits),
+        checks=tuple(checks),
     )
 
 
@@ -115,7 +111,7 @@ def _over_edits(name: str, edits: Sequence[EditScores]) -> tuple[Metric | None, 
         return None, missing
     values = [value for _, value, _ in measured]
     example = measured[0][2]
-    low, high = bootstrap_interval(values) if name.startswith("identity_") else (None, None)
+    low, high = bootstrap_interval(values) if len(values) > 1 else (None, None)
     worst_key, worst_value = None, None
     if example.direction != "context":
         pick = min if example.direction == "higher" else max
@@ -132,8 +128,24 @@ def _over_edits(name: str, edits: Sequence[EditScores]) -> tuple[Metric | None, 
         direction=example.direction,
         extractor=example.extractor,
         note=_note([score.note for _, _, score in measured]),
+        groups=_by_group(name, edits),
+        card=carded(name),
     )
-    return metric, missing
+    return metric, [] if name in OWN_FIGURES else missing
+
+
+def _by_group(name: str, edits: Sequence[EditScores]) -> tuple[GroupMean, ...]:
+    """Means over the edits of each category, difficulty and the like, in the order met."""
+    values: dict[tuple[str, str], list[float]] = {}
+    for edit in edits:
+        if name in edit.scores and (value := edit.scores[name].value) is not None:
+            for group in edit.groups.items():
+                values.setdefault(group, []).append(value)
+    return tuple(
+        GroupMean(group=group, which=which, value=statistics.fmean(of_it), n=len(of_it), low=low, high=high)
+        for (group, which), of_it in values.items()
+        for low, high in [bootstrap_interval(of_it) if len(of_it) > 1 else (None, None)]
+    )
 
 
 def _note(notes: Sequence[str]) -> str:
@@ -154,42 +166,37 @@ def _of_the_stage(metrics: Sequence[Metric]) -> tuple[list[Metric], list[str]]:
         try:
             value = gap_closed(edit.value, base.value, ceiling.value)
             note = "share of the in-product PSNR between base and VAE round trip, of the mean dB"
-            found.append(Metric(name="gap_closed", value=value, std=0.0, n=edit.n, worst=None, direction="higher", note=note))
+            found.append(_of_set("gap_closed", value, edit.n, "higher", note))
         except ValueError as error:
             missing.append(f"gap_closed not measured: {error}")
-    weighted = weighted_score({m.name: m.value for m in metrics})
-    if weighted is not None:
-        n = max(m.n for m in metrics)
-        found.append(Metric(name=weighted.name, value=weighted.value, std=0.0, n=n, worst=None, direction="higher", note=weighted.note))
+    values = {m.name: m.value for m in metrics}
+    directions: tuple[tuple[Weighted | None, Direction], ...] = (
+        (weighted_score(values), "higher"), (weighted_score_of(values, "source"), "context"), (weighted_score_of(values, "pasted"), "context"),
+    )  # fmt: skip
+    for weighted, direction in directions:
+        if weighted is not None:
+            found.append(_of_set(weighted.name, weighted.value, max(m.n for m in metrics), direction, weighted.note))
     return found, missing
+
+
+def _of_set(name: str, value: float, n: int, direction: Direction, note: str) -> Metric:
+    return Metric(name=name, value=value, std=0.0, n=n, worst=None, direction=direction, note=note, card=carded(name))
 
 
 def _accounts(counts: dict[str, int], total: int) -> list[str]:
     if total == 0:
         return ["No edit was made: nothing is measured."]
-    lost = counts["failed"] + counts["quarantined"]
+    lost = {status: n for status, n in counts.items() if n and status != "done"}
     if not lost:
         return []
-    which = f"{counts['failed']} failed, {counts['quarantined']} quarantined"
-    return [f"{lost} of {total} edits are not in the means: {which}. Reasons are in the table of edits."]
+    which = ", ".join(f"{n} {status}" for status, n in lost.items())
+    return [f"{sum(lost.values())} of {total} edits are not in the means: {which}. Reasons are in the table of edits."]
 
 
 def _extractor_warnings(spec: EvalSpec) -> list[str]:
-    seen = {"clip": spec.clip, "dino": spec.dino} | ({"judge": spec.judge} if spec.judge else {})
     return [
         f"Random weights: the {kind} extractor {model.architecture} ({model.weights}) is not trained; "
         "its similarities show that the code runs, not quality."
-        for kind, model in seen.items()
+        for kind, model in spec.models().items()
         if model.weights.startswith("seed:")
     ]
-
-
-def _still(edits: Sequence[EditScores]) -> list[str]:
-    still = []
-    for edit in edits:
-        made, source = edit.scores.get("frame_motion_raw"), edit.scores.get("frame_motion_source")
-        if made and source and made.value is not None and source.value and made.value < STILL_SHARE * source.value:
-            still.append(edit.clip_key)
-    if not still:
-        return []
-    return [f"{len(still)} edits are near-static (motion under {STILL_SHARE:.0%} of their source's), which flatters frame_ssim: {', '.join(still)}."]

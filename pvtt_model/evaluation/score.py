@@ -4,7 +4,8 @@ Three videos of an edit are measured: raw (what the model made), composited (raw
 outside) and, for the background, the ceiling (the source through the VAE and back, about the best that an edit on latents can do).
 A bare background name is the raw one: `bg_psnr_db` is `bg_psnr_raw_db`, what a gate of the survey means; compositing would make it pass
 whatever the model does. `*_source` stands beside for comparison: with the clip's own reference clip_i_source is what the real product
-scores, with a swapped one it is what the old product scores, and an edit that does not beat it did not change the product.
+scores, with a swapped one it is what the old product scores, and an edit that does not beat it did not change the product. `*_pasted` is what the
+reference's picture scores pasted in, `*_wrong_reference` what the teacher makes of another product's pictures, held against the right ones.
 The metrics that ask for the right answer, which edit or which product it should be, are in score_against_truth.py.
 """
 
@@ -18,13 +19,16 @@ from torch import Tensor
 from pvtt_model.evaluation.background_psnr import CAP_DB, background_psnr_db
 from pvtt_model.evaluation.background_ssim import background_ssim
 from pvtt_model.evaluation.crops import crop_rule
+from pvtt_model.evaluation.edit_scores import Direction, EditScores, Score, measure
+from pvtt_model.evaluation.frame_shift import frame_shift
 from pvtt_model.evaluation.frame_ssim import frame_motion, frame_ssim
 from pvtt_model.evaluation.frames import OPTIONAL_VIDEOS, edit_frames
 from pvtt_model.evaluation.gallery import Gallery
 from pvtt_model.evaluation.pasted import pasted
-from pvtt_model.evaluation.edit_scores import Direction, EditScores, Score, measure
+from pvtt_model.evaluation.product_change import product_change
 from pvtt_model.evaluation.score_against_truth import identity_scores, truth_scores
 from pvtt_model.evaluation.score_more import NONE, Networks, more_scores
+from pvtt_model.evaluation.set_distances import set_features
 from pvtt_model.evaluation.similarity import ClipExtractor, ImageExtractor, embed_reference, metric_name, product_similarity, text_similarity
 from pvtt_model.specs import EvalSpec, ModelSpec
 
@@ -42,6 +46,8 @@ _VIDEOS: tuple[tuple[str, str, Direction], ...] = (
     ("", "raw", "higher"),
     ("_composited", "composited", "higher"),
     ("_source", "source", "context"),
+    ("_pasted", "pasted", "context"),
+    ("_wrong_reference", "wrong_reference", "context"),
 )
 
 
@@ -53,10 +59,12 @@ def score_edit(
     judge: ImageExtractor | None = None,
     gallery: Gallery | None = None,
     networks: Networks = NONE,
+    features: dict[str, Tensor] | None = None,
 ) -> dict[str, Score]:
     """Scores by metric name of one edits row. An unusable row has none: {}; see score_row, which counts it.
 
-    judge and gallery: of identity_top1; networks: of the metrics that only some stages ask for (score_more.py).
+    judge and gallery: of identity_top1; networks: of the metrics that only some stages ask for (score_more.py); features: filled with what FVD and
+    FID want of this edit (set_distances.py).
     Without a judge it is left out, as the metrics against the right edit are where that is not known.
     What cannot be measured on this edit (a mask that leaves no background, an empty prompt) is a Score with value None and the reason.
     Raises ValueError for a row whose pictures do not agree in count or size.
@@ -64,12 +72,13 @@ def score_edit(
     if not row["usable"]:
         return {}
     frames = edit_frames(row, OPTIONAL_VIDEOS)
-    scores: list[Score] = [*_background(frames), *_time(frames), *_identity(frames, spec, clip, dino), *_text(frames, str(row["prompt"]), spec, clip)]
     frames["pasted"] = pasted(frames["source"], frames["mask"], frames["reference"])
-    scores += truth_scores(frames)
+    scores: list[Score] = [*_background(frames), *_time(frames), *_identity(frames, spec, clip, dino), *_text(frames, str(row["prompt"]), spec, clip)]
+    scores += [*_sane(frames), *truth_scores(frames)]
     if judge is not None:
         scores += identity_scores(row, frames, spec, judge, gallery)
     scores += more_scores(row, frames, spec, clip, dino, networks)
+    scores += [] if features is None else set_features(frames, networks, features)
     return {score.name: score for score in scores}
 
 
@@ -81,6 +90,7 @@ def score_row(
     judge: ImageExtractor | None = None,
     gallery: Gallery | None = None,
     networks: Networks = NONE,
+    features: dict[str, Tensor] | None = None,
 ) -> EditScores:
     """The edit accounted for: done with its scores, failed (usable False) or quarantined (pictures that cannot be scored) with the reason."""
     edit = EditScores(
@@ -89,7 +99,7 @@ def score_row(
     if not row["usable"]:
         return edit.model_copy(update={"status": "failed", "reason": str(row.get("reason") or "the editing gave no reason")})
     try:
-        return edit.model_copy(update={"scores": score_edit(row, spec, clip, dino, judge, gallery, networks)})
+        return edit.model_copy(update={"scores": score_edit(row, spec, clip, dino, judge, gallery, networks, features)})
     except (ValueError, OSError) as error:  # OSError: PIL's answer to bytes that are no picture
         return edit.model_copy(update={"status": "quarantined", "reason": str(error)})
 
@@ -107,9 +117,29 @@ def _background(frames: dict[str, Tensor]) -> list[Score]:
     return found
 
 
+def _of(frames: Mapping[str, Tensor]) -> list[tuple[str, str, Direction]]:
+    """Those of _VIDEOS that were made."""
+    return [named for named in _VIDEOS if named[1] in frames]
+
+
+def _sane(frames: Mapping[str, Tensor]) -> list[Score]:
+    """What the sanity checks ask of one edit (sanity.py)."""
+    source, mask = frames["source"], frames["mask"]
+    floor = "mean |difference| / 255 inside the mask"
+    found = [
+        measure("frame_shift", "context", "frames that the edit is late by, of its background; 0 is right", frame_shift, frames["raw"], source, mask),
+        measure("product_change", "context", f"{floor}, edit against source", product_change, frames["raw"], source, mask),
+        measure("product_change_ceiling", "context", f"{floor}, VAE round trip against source", product_change, frames["round_trip"], source, mask),
+    ]
+    if "wrong_reference" in frames:
+        note = f"{floor}, edit against the same with a wrong reference"
+        found.append(measure("reference_effect", "context", note, product_change, frames["raw"], frames["wrong_reference"], mask))
+    return found
+
+
 def _time(frames: dict[str, Tensor]) -> list[Score]:
     found = []
-    for suffix, video, direction in _VIDEOS:
+    for suffix, video, direction in _of(frames):
         label = suffix or "_raw"
         found.append(measure(f"frame_ssim{label}", direction, _FRAME_NOTE, frame_ssim, frames[video]))
         found.append(measure(f"frame_motion{label}", "context", "mean |difference| / 255", frame_motion, frames[video]))
@@ -122,7 +152,7 @@ def _identity(frames: dict[str, Tensor], spec: EvalSpec, clip: ClipExtractor, di
     pairs: tuple[tuple[str, ImageExtractor | ClipExtractor, ModelSpec], ...] = (("clip_i", clip, spec.clip), ("dino_i", dino, spec.dino))
     for family, extractor, model in pairs:
         reference = embed_reference(extractor, frames["reference"])
-        for suffix, video, direction in _VIDEOS:
+        for suffix, video, direction in _of(frames):
             name = metric_name(family + suffix, family, extractor.name, model)
             score = measure(name, direction, note, product_similarity, extractor, frames[video], frames["mask"], reference, spec.crop_margin)
             found.append(score.model_copy(update={"extractor": extractor.name}))
@@ -131,7 +161,7 @@ def _identity(frames: dict[str, Tensor], spec: EvalSpec, clip: ClipExtractor, di
 
 def _text(frames: dict[str, Tensor], prompt: str, spec: EvalSpec, clip: ClipExtractor) -> list[Score]:
     found = []
-    for suffix, video, direction in _VIDEOS:
+    for suffix, video, direction in _of(frames):
         name = metric_name("clip_t" + suffix, "clip_t", clip.name, spec.clip)
         score = measure(name, direction, "centre square of each frame", text_similarity, clip, frames[video], prompt)
         found.append(score.model_copy(update={"extractor": clip.name}))

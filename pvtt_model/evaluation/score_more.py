@@ -11,12 +11,14 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from pvtt_model.backbones.flow import FlowModel
+from pvtt_model.backbones.inception import InceptionFeatures
 from pvtt_model.backbones.perceptual import PerceptualModel
+from pvtt_model.backbones.video import VideoFeatures
 from pvtt_model.evaluation.background_lpips import background_lpips
 from pvtt_model.evaluation.dynamic_degree import dynamic_degree
 from pvtt_model.evaluation.edit_direction import edit_direction
-from pvtt_model.evaluation.flicker import added_flicker, temporal_flicker
 from pvtt_model.evaluation.edit_scores import Direction, Score, measure
+from pvtt_model.evaluation.flicker import added_flicker, temporal_flicker
 from pvtt_model.evaluation.similarity import ClipExtractor, metric_name
 from pvtt_model.evaluation.structure_distance import structure_distance
 from pvtt_model.evaluation.warp_error import MOTION_FLOOR_PX, warp_error
@@ -28,6 +30,8 @@ class Networks(NamedTuple):
 
     flow: FlowModel | None = None
     lpips: PerceptualModel | None = None
+    fvd: VideoFeatures | None = None
+    fid: InceptionFeatures | None = None
 
 
 NONE = Networks()

@@ -17,6 +17,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from pvtt_model.evaluation.psnr import CAP_DB
+
 NAME = "weighted_score"
 
 
@@ -36,6 +38,10 @@ PARTS = (
     Part("bg_ssim", 0.05, 0.90),
     Part("clip_t", 0.05, 0.25),
 )
+
+
+#: What a video that leaves the background as it is scores there: identical.
+_UNTOUCHED = {"bg_psnr_db": CAP_DB, "bg_ssim": 1.0}
 
 
 class Weighted(NamedTuple):
@@ -62,6 +68,24 @@ def weighted_score(values: Mapping[str, float]) -> Weighted | None:
     note += f"; without {', '.join(absent)}, the other weights scaled up" if absent else ""
     note += f"; stand-ins: {', '.join(dict.fromkeys(stand_ins))}" if stand_ins else ""
     return Weighted(NAME + which, earned / weight, note)
+
+
+def weighted_score_of(values: Mapping[str, float], suffix: str) -> Weighted | None:
+    """The same of a baseline that changes at most the product: 'source' (nothing done), 'pasted' (the reference's picture pasted in). Without fvd.
+
+    values: as weighted_score, with clip_i_source and the like. None where not one of them was measured.
+    """
+    own = {}
+    for part in PARTS:
+        stem = part.metric.removesuffix("_raw")
+        name = next((n for n in values if n == f"{stem}_{suffix}" or n.startswith(f"{stem}_{suffix}[")), None)
+        if name is not None:
+            own[part.metric + "[" * ("[" in name) + name.partition("[")[2]] = values[name]
+    found = weighted_score(own | _UNTOUCHED) if own else None
+    if found is None:
+        return None
+    _, bracket, rest = found.name.partition("[")
+    return Weighted(f"{NAME}_{suffix}{bracket}{rest}", found.value, f"{found.note}; background untouched by construction")
 
 
 def share_of_goal(value: float, part: Part) -> float:

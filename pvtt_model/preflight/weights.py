@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from pvtt_model.artifacts import sha256_of_file
 from pvtt_model.backbones.architectures import architecture
 from pvtt_model.backbones.source import part_folder, weight_files
 from pvtt_model.preflight.check import Check, some
@@ -49,14 +50,7 @@ def _shared(paths: list[str], stages: list[str]) -> list[str]:
 def models_of_stage(stage: StageSpec) -> Iterator[tuple[str, ModelSpec]]:
     at = f"stages.{stage.name}"
     yield f"{at}.backbone", stage.backbone
-    yield f"{at}.evaluate.clip", stage.evaluate.clip
-    yield f"{at}.evaluate.dino", stage.evaluate.dino
-    if stage.evaluate.judge is not None:
-        yield f"{at}.evaluate.judge", stage.evaluate.judge
-    if stage.evaluate.flow is not None:
-        yield f"{at}.evaluate.flow", stage.evaluate.flow
-    if stage.evaluate.lpips is not None:
-        yield f"{at}.evaluate.lpips", stage.evaluate.lpips
+    yield from ((f"{at}.evaluate.{name}", model) for name, model in stage.evaluate.models().items())
 
 
 def files_checks(check: str, spec: ModelSpec, folder: Path, *, with_hash: bool) -> list[Check]:
@@ -65,7 +59,7 @@ def files_checks(check: str, spec: ModelSpec, folder: Path, *, with_hash: bool) 
     what = f"weights of '{spec.architecture}' in {folder}"
     try:
         if architecture(spec.architecture).family in LOADER_CHECKS:
-            return [_exported(check, what, folder)]
+            return [_exported(check, what, folder, spec.sha256 if with_hash else None)]
         expert = spec.expert if isinstance(spec, BackboneSpec) else None
         part = part_folder(folder, architecture(spec.architecture).family, expert)
         files = weight_files(part, spec.sha256 if with_hash else None)
@@ -90,8 +84,13 @@ def files_checks(check: str, spec: ModelSpec, folder: Path, *, with_hash: bool) 
     return [Check(check, "ok", what, found), keys_check(f"{check} keys", spec.architecture, shapes)]
 
 
-def _exported(check: str, what: str, folder: Path) -> Check:
+def _exported(check: str, what: str, folder: Path, sha256: str | None) -> Check:
     files = [folder] if folder.is_file() else sorted(f for end in ("*.pt", "*.pth", "*.safetensors") for f in folder.glob(end))
     if not files:
         return Check(check, "fail", what, "no .pt, .pth or .safetensors", "Correct `weights`.")
-    return Check(check, "ok", what, f"{some([f.name for f in files])}; hash and names are checked by its loader")
+    if sha256 is None:
+        return Check(check, "ok", what, f"{some([f.name for f in files])}; hash and names are checked by its loader")
+    found = [sha256_of_file(file) for file in files]
+    if sha256 not in found:
+        return Check(check, "fail", f"{what}, SHA-256 {sha256}", some(found), "Fetch the file again, or correct `weights` and `sha256`.")
+    return Check(check, "ok", what, f"{some([f.name for f in files])}; SHA-256 as the spec has it; names are checked by its loader")

@@ -5,7 +5,7 @@ from pvtt_model.specs.clips import ClipSpec, NanoWorldSpec
 from pvtt_model.specs.conditions import AugmentSpec, ConditionSpec
 from pvtt_model.specs.editing import EditSpec
 from pvtt_model.specs.editor import EditorSpec, PartnerSpec
-from pvtt_model.specs.evaluation import EvalSpec, GateSpec, Threshold
+from pvtt_model.specs.evaluation import EvalSpec, GateSpec, MoreMetrics, Threshold
 from pvtt_model.specs.latents import LatentSpec, VideoAugmentSpec
 from pvtt_model.specs.lora import LORA_ALIASES, LORA_TARGETS, LoraSpec
 from pvtt_model.specs.masks import MaskPolicy, MaskSpec
@@ -26,6 +26,7 @@ __all__ = [
     "EditSpec",
     "EditorSpec",
     "EvalSpec",
+    "MoreMetrics",
     "Execution",
     "GateSpec",
     "LORA_ALIASES",

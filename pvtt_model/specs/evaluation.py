@@ -23,7 +23,14 @@ class EvalSpec(Spec):
     crop_margin: Share = Field(default=0.1, description="margin round the mask's box, share of its side")
     flow: ModelSpec | None = Added(None, description="optical flow of warp_error, e.g. raft-large; null: the metric is left out")
     lpips: ModelSpec | None = Added(None, description="network of bg_lpips, e.g. lpips-alex; null: the metric is left out")
+    fvd: ModelSpec | None = Added(None, description="video network of fvd, e.g. i3d; null: fvd is not measured")
+    fid: ModelSpec | None = Added(None, description="image network of fid a frame, e.g. fid-inception; null: fid is not measured")
     more: tuple[MoreMetrics, ...] = Added((), description="further metrics by name; structure_distance reads `dino`, edit_direction `clip`")
+
+    def models(self) -> dict[str, ModelSpec]:
+        """Field -> the network it names, of those that are named."""
+        every = {name: getattr(self, name) for name in ("clip", "dino", "judge", "flow", "lpips", "fvd", "fid")}
+        return {name: model for name, model in every.items() if model is not None}
 
 
 class Threshold(Spec):
@@ -32,6 +39,9 @@ class Threshold(Spec):
     metric: str
     op: Literal[">", ">=", "<", "<="]
     value: float
+    bound: Literal["mean", "low", "high", "safe"] = Added(
+        "mean", description="what is held against the value: the mean, an end of its 95 % interval, or the end that is harder to pass"
+    )
 
 
 class GateSpec(Spec):

@@ -34,7 +34,7 @@ from tasks import describe_data, embed_conditions, encode_latents, extract_masks
 from tasks.clip_table import Curated, clip_places
 from tasks.ingest_clips import DUPLICATES, REFUSALS
 from tasks.pieces import reasons
-from tasks.shard_work import FACTS, vae_of
+from tasks.shard_work import FACTS, model_of
 from tasks.tables import attach_json
 from tasks.train_stage import place_ref, select_pairs
 
@@ -160,7 +160,7 @@ def test_edits_of_both_sizes_are_made_and_shown_side_by_side(curated: Any, tmp_p
         clip = template["clips"]
         known = {"truth_product_id": f"p{other}", "truth_video": clip["video"], "truth_mask": clip["mask"]}
         template["clips"] = clip | known
-        rows.append(edit_clip(teacher, vae_of(RECIPE.latents.vae), template, product, empty, edit, RECIPE.latents, 24))
+        rows.append(edit_clip(teacher, model_of("vae", RECIPE.latents.vae), template, product, empty, edit, RECIPE.latents, 24))
         frames = edit_frames(rows[-1], ("truth", "truth_round_trip"))
         assert all(v.shape[-2:] == size[::-1] and len(v) == 5 for name, v in frames.items() if name != "reference")
         factor = -(-128 // size[0])

@@ -11,6 +11,7 @@ from diffusers import AutoencoderKLWan
 from safetensors.torch import save, save_file
 
 import tasks.edit_work as work
+import tasks.score_work as scoring
 from infra.artifact_store import ArtifactStore
 from pvtt_model.artifacts import plan_artifact
 from pvtt_model.backbones.architectures import architecture
@@ -113,10 +114,9 @@ def make_world(tmp_path):
 def test_an_edit_is_made_scored_and_found_again(placed, monkeypatch, tmp_path):
     store, places, vae, teacher, empty = placed
     judge = MeanColour()
-    monkeypatch.setattr(work, "vae_of", lambda spec: vae)
+    monkeypatch.setattr(work, "model_of", lambda family, spec: vae)
     monkeypatch.setattr(work, "_teacher", lambda *args: teacher)
-    monkeypatch.setattr(work, "image_of", lambda spec: judge)
-    monkeypatch.setattr(work, "clip_of", lambda spec: judge)
+    monkeypatch.setattr(scoring, "model_of", lambda family, spec: judge)
     unit = work.EditUnit(store.store.uri, "k1", recipe(), 0, places["red"], places["blue"], places["green"], (empty, empty), empty)
     made = work.make_edit(unit)
     assert made.summary["usable"] and [f.name for f in made.files] == [
@@ -141,15 +141,23 @@ def test_an_edit_is_made_scored_and_found_again(placed, monkeypatch, tmp_path):
     assert [r["product_id"] for r in read_rows(store.local_path(gallery))] == ["blue", "green", "red"]
     assert len(said) == 1 and "3 products, 20 were asked for" in said[0]
 
-    work._gallery.cache_clear()
-    scored = work.score_one(work.ScoreUnit(store.store.uri, "s1", recipe(), 0, made.files[0], gallery))
+    scoring._gallery.cache_clear()
+    scoring._remembering.cache_clear()
+    said_of = {**table[0], "groups": {"difficulty": "other kind"}}
+    scored = scoring.score_one(scoring.ScoreUnit(store.store.uri, "s1", recipe(), 0, made.files[0], said_of, gallery))
+    assert scored.summary["groups"] == {"difficulty": "other kind"}
     scores = scored.summary["scores"]
     value = {name: score["value"] for name, score in scores.items()}
     assert value["identity_top1_truth[nano-colour]"] == 1 and value["identity_top1_source[nano-colour]"] == 0
     assert "3 products (20 asked for), 2 of them look-alikes" in scores["identity_top1[nano-colour]"]["note"]
     assert value["in_product_psnr_db_ceiling"] is not None and value["in_product_psnr_db_base"] is not None
-    alone = work.score_one(work.ScoreUnit(store.store.uri, "s2", recipe(), 0, made.files[0], None)).summary["scores"]
+    alone = scoring.score_one(scoring.ScoreUnit(store.store.uri, "s2", recipe(), 0, made.files[0], said_of, None)).summary["scores"]
     assert alone["identity_top1[nano-colour]"]["value"] is None
+
+    lost = made.files[0].model_copy(update={"sha256": "0" * 64, "key": "pool/00/" + "0" * 64 + ".parquet"})
+    gone = scoring.score_one(scoring.ScoreUnit(store.store.uri, "s3", recipe(), 0, lost, said_of, None))
+    assert gone.summary["status"] == "missing" and gone.summary["clip_key"] == "clip-red" and "pool/00/" in gone.summary["reason"]
+    assert store.find_derived("reports", "s3") is None, "it is scored once the store has it again"
 
 
 def test_two_experts_are_put_in_their_places(placed, monkeypatch, tmp_path):

@@ -74,8 +74,7 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> House:
 
 def forget() -> None:
     """As another process, or another node, which has loaded nothing."""
-    for cached in (work.vae_of, work.text_of, work.image_of, work.clip_of, work.sam2_of):
-        cached.cache_clear()
+    work._keeper.cache_clear()
     work._records.clear()
 
 

@@ -22,7 +22,7 @@ from pvtt_model.evaluation.edit_direction import direction_of
 from pvtt_model.evaluation.flicker import temporal_flicker
 from pvtt_model.evaluation.in_product_psnr import flat_grey
 from pvtt_model.evaluation.psnr import psnr_db
-from pvtt_model.evaluation.report import STILL_SHARE
+from pvtt_model.evaluation.sanity import STILL_SHARE
 from pvtt_model.evaluation.similarity import embedded, side_of
 
 CROP_MARGIN = 0.1  # of fixed mode's product crops, share of the box's side
