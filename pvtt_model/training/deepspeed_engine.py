@@ -71,8 +71,20 @@ class DeepSpeedEngine(StatefulEngine):
         self._dropped = False
         config = deepspeed_config(parallel, optim)
         self.engine, *_ = deepspeed.initialize(model=teacher, model_parameters=trainable, optimizer=adamw_of(trainable, optim), config=config)
+        self._forget_first_step()
         self.optim, self.steps = optim, steps
         self.set_lr(first_step)
+
+    def _forget_first_step(self) -> None:
+        """In bfloat16 without ZeRO, DeepSpeed takes a step with gradients of 0 to have AdamW's state made (FP16_UnfusedOptimizer, 0.19): AdamW then
+        counts one step too many, which makes the first update 0.74 of what it should be at beta2 = 0.99, and has decayed the masters once."""
+        outer = self.engine.optimizer
+        if self.zero_stage or outer is self.adamw:
+            return
+        self.adamw.state.clear()
+        for own, masters in zip(outer.fp16_groups, outer.fp32_groups, strict=True):
+            for p, master in zip(own, masters, strict=True):
+                master.data.copy_(p.data)
 
     @property
     def device(self) -> torch.device:

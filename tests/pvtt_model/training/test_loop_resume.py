@@ -178,6 +178,18 @@ def test_every_zero_stage_resumes_and_learns_the_same(tmp_path):
             assert [r[key] for r in found[f"stage{stage}"]] == pytest.approx([r[key] for r in found["stage2"]], rel=1e-5), f"ZeRO-{stage}"
 
 
+def test_in_bfloat16_the_first_update_is_the_same_with_zero_and_without(tmp_path):
+    """Without ZeRO, DeepSpeed has AdamW take a step before the first: its first update would be 0.74 of what it is to be."""
+    jobs = [pair(f"stage{s}", parallel__zero_stage=s, parallel__precision="bfloat16")[0] | {"steps": 1} for s in (0, 2)]
+    run_jobs(tmp_path, jobs)
+    without, sharded = (load_file(tmp_path / f"stage{s}" / "step1" / "rank0.safetensors") for s in (0, 2))
+    assert without.keys() == sharded.keys()
+    moved = [name for name in without if "lora_B" in name and not name.endswith(("exp_avg", "exp_avg_sq"))]
+    assert moved, sorted(without)[:5]
+    for name in moved:  # they start at 0, so they are the update
+        torch.testing.assert_close(without[name], sharded[name], rtol=1e-3, atol=1e-9, msg=name)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", [0, 2, 3])
 def test_bfloat16_resumes(tmp_path, stage):
