@@ -65,7 +65,8 @@ def edits_of(count: int) -> tuple[list[Row], list[Row]]:
         ceiling = (truth.frames_TCHW.long() + 2).clamp(0, 255).to(torch.uint8)
         composited = torch.where(clip.mask_THW[:, None], raw, clip.frames_TCHW)
         made = {
-            "source": clip.frames_TCHW, "raw": raw, "composited": composited, "round_trip": ceiling, "truth": truth.frames_TCHW, "truth_round_trip": ceiling, "base": clip.frames_TCHW.flip(0), "no_reference": other.frames_TCHW, "wrong_reference": other.frames_TCHW,
+            "source": clip.frames_TCHW, "raw": raw, "composited": composited, "round_trip": ceiling, "truth": truth.frames_TCHW,
+            "truth_round_trip": ceiling, "base": clip.frames_TCHW.flip(0), "no_reference": other.frames_TCHW, "wrong_reference": other.frames_TCHW,
         }  # fmt: skip
         rows.append(
             {

@@ -31,7 +31,7 @@ DEFAULT_STORE = ""  # the checkout's .pvtt/store, looked up when a command runs
 @app.command("ls")
 def ls(kind: Annotated[str | None, typer.Argument(help="Only this kind.")] = None, store: StoreOption = DEFAULT_STORE) -> None:
     """List what is done, oldest first."""
-    with _plain_failures():
+    with plain_failures():
         artifacts = ArtifactStore.open(settings(store or None).store)
         manifests = artifacts.manifests(_kind(kind))
         if not manifests:
@@ -51,7 +51,7 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="The manifest as it is stored.")] = False,
 ) -> None:
     """Show one artifact: spec, inputs, code, libraries, files."""
-    with _plain_failures():
+    with plain_failures():
         artifacts = ArtifactStore.open(settings(store or None).store)
         m = artifacts.manifest(resolve_name(artifacts, name))
     if as_json:
@@ -85,7 +85,7 @@ def get(
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """Copy an artifact's files out of the store under their names, hash checked."""
-    with _plain_failures():
+    with plain_failures():
         artifacts = ArtifactStore.open(settings(store or None).store)
         m = artifacts.manifest(resolve_name(artifacts, name))
         chosen = [f for f in m.files if fnmatchcase(f.name, match)]
@@ -104,7 +104,7 @@ def verify(
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """Hash every file in the store again. Exit status 1 where anything is wrong."""
-    with _plain_failures():
+    with plain_failures():
         artifacts = ArtifactStore.open(settings(store or None).store)
         report = artifacts.verify([resolve_name(artifacts, n) for n in names] if names else None)
     if report.problems:
@@ -120,7 +120,7 @@ def verify(
 @app.command("lineage")
 def lineage(name: Annotated[str, typer.Argument(help="As for show.")], store: StoreOption = DEFAULT_STORE) -> None:
     """Show what an artifact was made from, down to the clips."""
-    with _plain_failures():
+    with plain_failures():
         artifacts = ArtifactStore.open(settings(store or None).store)
         root = artifacts.lineage(resolve_name(artifacts, name))
     seen: set[str] = set()
@@ -136,7 +136,7 @@ def gc(
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """List what no manifest reaches; delete it only with --delete."""
-    with _plain_failures():
+    with plain_failures():
         artifacts = ArtifactStore.open(settings(store or None).store)
         plan = artifacts.gc(grace_h * 3600)
         if plan:
@@ -222,7 +222,7 @@ def _console() -> Console:
 
 
 @contextmanager
-def _plain_failures() -> Iterator[None]:
+def plain_failures() -> Iterator[None]:
     """What went wrong as one line on stderr and exit status 1, not a traceback."""
     try:
         yield

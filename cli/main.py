@@ -9,6 +9,7 @@ import typer
 
 from cli.artifacts import app as artifacts
 from cli.clips import app as clips
+from cli.compare import compare
 from cli.doctor import doctor
 from cli.edit import edit
 from cli.export import export
@@ -25,6 +26,7 @@ app.command()(down)
 app.command()(run)
 app.command()(export)
 app.command()(edit)
+app.command()(compare)
 
 
 @app.command()
