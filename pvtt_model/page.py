@@ -31,7 +31,7 @@ h1 {{ font-size: 1.6rem; margin: 8px 0; overflow-wrap: anywhere; }} h2 {{ font-s
 th, td {{ text-align: left; padding: 6px 10px; border-bottom: 1px solid var(--rule); vertical-align: top; }}
 th {{ background: var(--panel); white-space: nowrap; }} td.n {{ text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }}
 code {{ font-family: ui-monospace, monospace; font-size: 0.9em; }} .pale {{ color: var(--pale); }}
-td.prompt {{ min-width: 180px; overflow-wrap: anywhere; }} td.note {{ min-width: 260px; color: var(--pale); font-size: 0.85em; }}
+td.prompt {{ min-width: 180px; overflow-wrap: anywhere; }} td.dir {{ white-space: nowrap; }}
 .pass {{ color: var(--good); font-weight: 600; }} .miss {{ color: var(--bad); font-weight: 600; }} .open {{ color: var(--open); font-weight: 600; }}
 .pass, .miss, .open {{ white-space: nowrap; }} td small {{ display: block; color: var(--pale); }} td small.miss {{ color: var(--bad); }}
 ul.warnings {{ list-style: none; padding: 0; margin: 12px 0; }}
@@ -40,7 +40,7 @@ img {{ display: block; max-width: 100%; height: auto; border: 1px solid var(--ru
 td.bar {{ min-width: 160px; }} td.bar div {{ background: var(--bar); height: 0.8em; margin-top: 0.35em; border-radius: 2px; }}
 @media (max-width: 600px) {{ body {{ padding: 10px; font-size: 15px; }} th, td {{ padding: 5px 7px; }} }}
 """
-_CLASSES = ("n", "prompt", "bar", "note")
+_CLASSES = ("n", "prompt", "bar", "dir")
 
 
 def write_page(path: str | Path, title: str, body: Sequence[str], style: str = "", script: str = "") -> Path:

@@ -11,7 +11,7 @@ from pvtt_model.evaluation.report_page.beside import Past
 from pvtt_model.evaluation.report_page.groups import Cell, GroupTable, group_tables
 from pvtt_model.evaluation.report_page.headline import headline
 from pvtt_model.evaluation.report_page.trend import trend_points, value_of
-from pvtt_model.evaluation.report_page.variants import ARROWS, VARIANTS, Row, main_metrics, matrix_rows
+from pvtt_model.evaluation.report_page.variants import ARROWS, VARIANTS, Row, gate_lines, main_metrics, matrix_rows
 
 MOST_COLUMNS = 6  # metrics of the tables of groups and of the trend: a page of Prefect is narrow
 
@@ -78,9 +78,7 @@ def matrix_markdown(report: Report, verdict: Verdict | None = None) -> str:
 
 def gate_cell(name: str, verdict: Verdict | None) -> str:
     """'> 0.75: pass', or '' for a metric without a threshold."""
-    short = name.partition("[")[0] if name.startswith("identity_") else name
-    lines = [] if verdict is None else [n for n in verdict.lines if n.metric in (name, short)]
-    return ", ".join(f"{n.op} {n.threshold:g}: {'pass' if n.passed else '**miss**'}" for n in lines)
+    return ", ".join(f"{n.op} {n.threshold:g}: {'pass' if n.passed else '**miss**'}" for n in gate_lines(verdict, name))
 
 
 def code_cell(text: str) -> str:

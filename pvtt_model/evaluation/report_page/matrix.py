@@ -6,10 +6,10 @@ from html import escape
 
 from pvtt_model.evaluation.gate import Line, Verdict
 from pvtt_model.evaluation.report import Metric, Report
-from pvtt_model.evaluation.report_page.variants import ARROWS, VARIANTS, Row, matrix_rows
+from pvtt_model.evaluation.report_page.variants import VARIANTS, Row, gate_lines, matrix_rows
 from pvtt_model.page import marked, number_html, table
 
-_SIGNS = {"higher": "&uarr; ", "lower": "&darr; ", "context": ""}
+_BETTER = {"higher": "&uarr; higher", "lower": "&darr; lower", "context": "context"}
 
 
 def matrix_html(report: Report, verdict: Verdict | None) -> str:
@@ -17,27 +17,42 @@ def matrix_html(report: Report, verdict: Verdict | None) -> str:
     if not rows:
         return "<p>No metric was measured.</p>"
     suffixes = [suffix for suffix in VARIANTS if any(suffix in row.beside for row in rows)]
-    head = ["metric, extractor", "mean, 95 % interval", "N", "better", "gate", *(VARIANTS[s] for s in suffixes), "worst edit", "how it is measured"]
-    return table(head, [_row(row, suffixes, verdict) for row in rows])
+    gated = verdict is not None and bool(verdict.lines)
+    gate = ["gate"] if gated else []
+    head = ["metric, extractor", "mean, 95 % interval", "N", "better", *gate, *(VARIANTS[s] for s in suffixes), "worst edit"]
+    notes = [[metric_code(row.edit.name if row.edit else row.family), escape(_example(row).note)] for row in rows]
+    how = f"<details><summary>How each is measured</summary>{table(['metric', 'how'], notes)}</details>"
+    return table(head, [_row(row, suffixes, verdict, gated) for row in rows]) + how
+
+
+def metric_code(name: str) -> str:
+    """The name, which may break before the stand-in's bracket alone."""
+    bare, bracket, rest = name.partition("[")
+    return f"<code>{escape(bare)}</code>" + (f"<wbr><code>{escape(bracket + rest)}</code>" if bracket else "")
 
 
 def interval(metric: Metric) -> str:
     return "" if metric.low is None or metric.high is None else f"{metric.low:.4g} to {metric.high:.4g}"
 
 
-def _row(row: Row, suffixes: list[str], verdict: Verdict | None) -> list[str]:
+def _row(row: Row, suffixes: list[str], verdict: Verdict | None, gated: bool) -> list[str]:
     edit = row.edit
-    example = edit or next(iter(row.beside.values()))
-    name = f"<code>{escape(edit.name if edit else row.family)}</code>"
+    example = _example(row)
+    name = metric_code(edit.name if edit else row.family)
     extractor = f"<small>{escape(example.extractor)}</small>" if example.extractor else ""
     n = "" if edit is None else str(edit.n)
-    cells = [name + extractor, _value(edit, None), number_html(n), _SIGNS[example.direction] + ARROWS[example.direction]]
-    cells.append("" if edit is None else "<br>".join(_gate(line) for line in _lines(verdict, edit.name)))
+    cells = [name + extractor, _value(edit, None), number_html(n), f"<!--dir-->{_BETTER[example.direction]}"]
+    if gated:
+        cells.append("" if edit is None else "<br>".join(_gate(line) for line in gate_lines(verdict, edit.name)))
     cells += [_value(row.beside.get(suffix), edit) for suffix in suffixes]
     worst = ""
     if edit is not None and edit.worst is not None:
         worst = f"<code>{escape(edit.worst)}</code><small>{'' if edit.worst_value is None else f'{edit.worst_value:.4g}'}</small>"
-    return [*cells, worst, f"<!--note-->{escape(example.note)}"]
+    return [*cells, worst]
+
+
+def _example(row: Row) -> Metric:
+    return row.edit or next(iter(row.beside.values()))
 
 
 def _value(metric: Metric | None, edit: Metric | None) -> str:
@@ -49,12 +64,6 @@ def _value(metric: Metric | None, edit: Metric | None) -> str:
         under.append(f"N {metric.n}")
     said = f"{metric.name}: standard deviation {metric.std:.2g} over {metric.n}"
     return number_html(f"<span title='{escape(said, quote=True)}'>{metric.value:.4g}</span>" + "".join(f"<small>{line}</small>" for line in under))
-
-
-def _lines(verdict: Verdict | None, name: str) -> list[Line]:
-    """The gate's lines on this metric; a judge's bracket may be left out in a gate on identity."""
-    short = name.partition("[")[0] if name.startswith("identity_") else name
-    return [] if verdict is None else [line for line in verdict.lines if line.metric in (name, short)]
 
 
 def _gate(line: Line) -> str:

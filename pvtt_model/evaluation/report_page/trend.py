@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from html import escape
 from typing import NamedTuple
@@ -9,7 +10,7 @@ from typing import NamedTuple
 from pvtt_model.evaluation.gate import Verdict
 from pvtt_model.evaluation.report import Metric, Report
 from pvtt_model.evaluation.report_page.beside import Past
-from pvtt_model.evaluation.report_page.variants import ARROWS
+from pvtt_model.evaluation.report_page.variants import ARROWS, gate_lines
 from pvtt_model.page import number, table
 
 _WIDTH, _HEIGHT = 320, 190
@@ -62,7 +63,7 @@ def value_of(metric: Metric) -> str:
 
 
 def _figure(metric: Metric, points: Sequence[Point], verdict: Verdict | None) -> str:
-    line = next((n for n in verdict.lines if n.metric in (metric.name, metric.name.partition("[")[0])), None) if verdict else None
+    line = next(iter(gate_lines(verdict, metric.name)), None)
     direction = ARROWS[metric.direction]
     caption = f"<figcaption><code>{escape(metric.name)}</code> <span class='pale'>{direction}</span></figcaption>"
     said = f"{metric.name}, {direction}: " + "; ".join(f"{p.title} {value_of(p.metric)}" for p in points)
@@ -96,13 +97,22 @@ def _svg(points: Sequence[Point], goal: tuple[float, str] | None, said: str) -> 
     return f"<svg viewBox='0 0 {_WIDTH} {_HEIGHT}' role='img' aria-label='{escape(said, quote=True)}'>{''.join(parts)}</svg>"
 
 
+def ticks(low: float, high: float) -> list[tuple[float, str]]:
+    """Two to five round values between low and high, with their text."""
+    rough = (high - low) / 3
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * m for m in (1, 2, 5, 10) if power * m >= rough * 0.7)
+    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
+    first = math.ceil(low / step - 1e-9)
+    return [(i * step, f"{i * step:.{decimals}f}") for i in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
 def _grid(low: float, high: float, y: Callable[[float], float]) -> str:
     lines = []
-    for share in (0.1, 0.5, 0.9):
-        value = low + share * (high - low)
+    for value, text in ticks(low, high):
         at = y(value)
         lines.append(f"<line class='grid' x1='{_LEFT}' x2='{_WIDTH - _RIGHT}' y1='{at:.1f}' y2='{at:.1f}'/>")
-        lines.append(f"<text x='{_LEFT - 5}' y='{at + 3.5:.1f}' text-anchor='end'>{value:.3g}</text>")
+        lines.append(f"<text x='{_LEFT - 5}' y='{at + 3.5:.1f}' text-anchor='end'>{text}</text>")
     return "".join(lines)
 
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from pvtt_model.evaluation.gate import Verdict
+from pvtt_model.evaluation.gate import Line, Verdict
 from pvtt_model.evaluation.report import Metric, Report
 from pvtt_model.evaluation.weighted_score import PARTS
 
@@ -68,6 +68,12 @@ def main_metrics(report: Report, verdict: Verdict | None, most: int = 12) -> lis
     gated = [] if verdict is None else [line.metric for line in verdict.lines]
     known = [*gated, "weighted_score", "identity_top1", *(part.metric for part in PARTS), "in_product_psnr_db"]
     return sorted(edits, key=lambda metric: _place(metric.name, known))[:most]
+
+
+def gate_lines(verdict: Verdict | None, name: str) -> list[Line]:
+    """The gate's lines on the metric. A gate on identity may leave the judge's bracket out; any other stand-in does not count as the bare name."""
+    names = (name, name.partition("[")[0]) if name.startswith("identity_") else (name,)
+    return [] if verdict is None else [line for line in verdict.lines if line.metric in names]
 
 
 def _place(name: str, known: Sequence[str]) -> int:

@@ -81,7 +81,7 @@ def _why(edit: EditScores, ranks: list[Rank], named: Mapping[str, str]) -> str:
     if edit.status != "done":
         return f"{edit.status}: {edit.reason or 'no reason was given'}"
     said = [f"named by the failed check '{named[edit.clip_key]}'"] if edit.clip_key in named else []
-    low = sorted((r for r in ranks if r.worse < _NAMED and r.better > r.worse), key=lambda r: r.worse)
+    low = sorted((r for r in ranks if r.n - r.better <= _NAMED and r.better > r.worse), key=lambda r: r.worse)
     if low:
         return "; ".join([*said, *(_placed(rank) for rank in low[:4])])
     if not ranks:

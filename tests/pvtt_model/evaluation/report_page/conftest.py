@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
-import torch
+from pathlib import Path
 
-from pvtt_model.data.video_io import write_mp4
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
 from pvtt_model.evaluation.edit_scores import Check, EditScores, Score
 from pvtt_model.evaluation.gate import Verdict, judge
-from pvtt_model.evaluation.preview import poster
 from pvtt_model.evaluation.report import Metric, Report
 from pvtt_model.evaluation.report_page.beside import Seen, Video
 from pvtt_model.specs import Threshold
@@ -78,14 +80,20 @@ def verdict(report: Report) -> Verdict:
 def seen(report: Report, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Seen]:
     """Of every edit that was made the same 12 frames at 8 a second, in two videos: a bar that moves, and its negative."""
     folder = tmp_path_factory.mktemp("seen")
-    frames = torch.full((12, 3, 32, 48), 30, dtype=torch.uint8)
+    frames = np.full((12, 32, 48, 3), 30, dtype=np.uint8)
     for t in range(12):
-        frames[t, :, :, 4 * t : 4 * t + 4] = 220
-    videos = []
-    for label, video in (("source", frames), ("edit, raw", 255 - frames)):
-        path, first = folder / f"{label}.mp4", folder / f"{label}.jpg"
-        write_mp4(path, video, 8)
-        first.write_bytes(poster(video))
-        videos.append(Video(label, path, first))
+        frames[t, :, 4 * t : 4 * t + 4] = 220
+    videos = [_video(folder, label, video) for label, video in (("source", frames), ("edit, raw", 255 - frames))]
     its = Seen(tuple(videos), videos[0].poster, 8.0, 12)
     return {(edit.clip_key, edit.reference_key): its for edit in report.per_edit if edit.status == "done"}
+
+
+def _video(folder: Path, label: str, frames_THWC: np.ndarray) -> Video:
+    path, first = folder / f"{label}.mp4", folder / f"{label}.jpg"
+    with av.open(str(path), "w", options={"movflags": "+faststart"}) as file:
+        stream = file.add_stream("libx264", rate=8, width=48, height=32, pix_fmt="yuv420p", options={"crf": "12", "threads": "1"})
+        for frame in frames_THWC:
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        file.mux(stream.encode())
+    Image.fromarray(frames_THWC[0]).save(first)
+    return Video(label, path, first)
