@@ -6,11 +6,13 @@ import statistics
 
 import pytest
 
+from pvtt_model.evaluation.edit_scores import Score
 from pvtt_model.evaluation.gate import judge
+from pvtt_model.evaluation.report import Metric
 from pvtt_model.evaluation.report_page.beside import Past
 from pvtt_model.evaluation.report_page.groups import group_tables
 from pvtt_model.evaluation.report_page.headline import headline
-from pvtt_model.evaluation.report_page.trend import trend_html, trend_points
+from pvtt_model.evaluation.report_page.trend import ticks, trend_html, trend_points
 from pvtt_model.evaluation.report_page.variants import main_metrics, matrix_rows, split_name
 from pvtt_model.evaluation.report_page.worst_first import worst_first
 from pvtt_model.specs import Threshold
@@ -98,3 +100,29 @@ def test_a_trend_holds_only_what_can_be_compared(report, verdict) -> None:
     html = trend_html(report, past, main_metrics(report, verdict), verdict)
     assert html.count("<svg") == 1 and html.count("class='bar'") == 2 and "release a: 0.5" in html
     assert "there is no trend yet" in trend_html(report, (), main_metrics(report, verdict), verdict)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "texts"),
+    [
+        (0.0, 1.0, ["0.0", "0.5", "1.0"]),
+        (28.7, 36.7, ["30", "32", "34", "36"]),
+        (-0.17, 0.02, ["-0.15", "-0.10", "-0.05", "0.00"]),
+        (0.9991, 0.9999, ["0.9992", "0.9994", "0.9996", "0.9998"]),
+        (0.0, 120.0, ["0", "50", "100"]),
+    ],
+)
+def test_ticks_are_round(low, high, texts) -> None:
+    assert [text for _, text in ticks(low, high)] == texts
+
+
+def test_many_equals_are_not_called_the_worst(report) -> None:
+    """Of a metric that is 0 for most edits, being 0 says nothing."""
+    some = [
+        e.model_copy(update={"scores": {"x": Score(name="x", value=float(i < 5), direction="higher")}}) for i, e in enumerate(report.per_edit[:20])
+    ]
+    metric = Metric(name="x", value=0.25, std=0.4, n=20, direction="higher")
+    few = report.model_copy(update={"per_edit": tuple(some), "metrics": (metric,), "checks": ()})
+    cases = worst_first(few, [metric])
+    assert {c.edit.clip_key for c in cases[:15]} == {e.clip_key for e in some[5:]}
+    assert cases[0].why == "in no metric among the 3 worst; nearest to it: one of 15 equally worst of 20 in x (0, mean 0.25)"
