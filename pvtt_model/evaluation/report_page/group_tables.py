@@ -5,13 +5,14 @@ from __future__ import annotations
 from html import escape
 
 from pvtt_model.evaluation.report_page.groups import Cell, GroupTable
+from pvtt_model.evaluation.report_page.matrix import metric_code
 from pvtt_model.page import number, number_html, table
 
 
 def group_table_html(found: GroupTable) -> str:
-    head = [found.name, "edits done", *(f"{metric.name} ({metric.direction} is better)" for metric in found.metrics)]
+    head = [escape(found.name), "edits done", *(f"{metric_code(m.name)}<br>{m.direction} is better" for m in found.metrics)]
     rows = [[escape(g.name), number(f"{g.done} of {g.edits}"), *map(_cell, g.cells)] for g in found.groups]
-    return f"<h3>By {escape(found.name)}</h3>" + table(head, rows)
+    return f"<h3>By {escape(found.name)}</h3>" + table(head, rows, escaped=True)
 
 
 def _cell(cell: Cell | None) -> str:

@@ -13,7 +13,7 @@ NO_GROUP = "not given"
 
 
 class Cell(NamedTuple):
-    """One metric in one group. low, high: the 95 % interval of the mean, None for one edit. worst: of two or more groups."""
+    """One metric in one group. low, high: the 95 % interval of the mean, None for one edit. worst: alone of two or more groups."""
 
     n: int
     mean: float
@@ -64,7 +64,9 @@ def _worst(metric: Metric, values: dict[str, list[float]]) -> str | None:
     means = {group: statistics.fmean(its) for group, its in values.items() if its}
     if metric.direction == "context" or len(set(means.values())) < 2:
         return None
-    return (min if metric.direction == "higher" else max)(means, key=lambda group: means[group])
+    end = (min if metric.direction == "higher" else max)(means.values())
+    there = [group for group, mean in means.items() if mean == end]
+    return there[0] if len(there) == 1 else None
 
 
 def _cell(values: list[float], worst: bool) -> Cell | None:

@@ -84,10 +84,9 @@ def _why(edit: EditScores, ranks: list[Rank], named: Mapping[str, str]) -> str:
     low = sorted((r for r in ranks if r.n - r.better <= _NAMED and r.better > r.worse), key=lambda r: r.worse)
     if low:
         return "; ".join([*said, *(_placed(rank) for rank in low[:4])])
-    if not ranks:
+    if said or not ranks:
         return "; ".join(said) or "no metric tells the edits apart"
-    worst = max(ranks, key=lambda r: r.badness)
-    return "; ".join([*said, f"in no metric among the {_NAMED} worst; nearest to it: {_placed(worst)}"])
+    return f"in no metric among the {_NAMED} worst; nearest to it: {_placed(max(ranks, key=lambda r: r.badness))}"
 
 
 def _placed(rank: Rank) -> str:

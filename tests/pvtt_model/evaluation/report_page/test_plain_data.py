@@ -85,7 +85,8 @@ def test_the_worst_come_first_and_say_why(report) -> None:
     assert [c.edit.clip_key for c in cases[:6]] == ["lost0", "lost1", "lost2", "clip05", "clip60", "clip00"]
     why = {c.edit.clip_key: c.why for c in cases}
     assert why["lost0"] == "missing: worker lost"
-    assert why["clip05"].startswith("named by the failed check 'different reference'; in no metric among the 3 worst")
+    assert why["clip05"] == "named by the failed check 'different reference'"
+    assert why["clip30"].startswith("in no metric among the 3 worst; nearest to it: ")
     assert why["clip60"] == "worst of 61 in clip_i[nano] (0.4, mean 0.7)"
     assert why["clip00"].startswith("worst of 60 in warp_error[raft-small] (0.5, mean ")
     assert why["clip58"].startswith("3rd worst of 61 in clip_i[nano]")
@@ -121,7 +122,7 @@ def test_many_equals_are_not_called_the_worst(report) -> None:
     some = [
         e.model_copy(update={"scores": {"x": Score(name="x", value=float(i < 5), direction="higher")}}) for i, e in enumerate(report.per_edit[:20])
     ]
-    metric = Metric(name="x", value=0.25, std=0.4, n=20, direction="higher")
+    metric = Metric(name="x", value=0.25, std=0.4, n=20, worst=None, direction="higher")
     few = report.model_copy(update={"per_edit": tuple(some), "metrics": (metric,), "checks": ()})
     cases = worst_first(few, [metric])
     assert {c.edit.clip_key for c in cases[:15]} == {e.clip_key for e in some[5:]}
