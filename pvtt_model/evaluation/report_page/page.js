@@ -29,14 +29,14 @@
   setTheme(themes.includes(remembered()) ? remembered() : "system");
   one("nav").append(theme);
 
-  // --- players: all videos of a card as one. The first leads; one more than half a frame away is set to it.
+  // --- players: all videos of a card as one. Where they come nearly a frame apart, all go back to the last of them and on together.
   const players = new Map();
   const player = (card) => {
     const videos = all("video", card);
     const fps = Number(card.dataset.fps), frames = Number(card.dataset.frames);
     const play = one(".play", card), range = one("input[type=range]", card), said = one(".controls output", card);
     const again = one(".again", card), speed = one("select", card);
-    let playing = false, ready = null, frame = 0, run = 0;
+    let playing = false, ready = null, frame = 0, run = 0, late = 0;
 
     const say = (f) => {
       frame = f;
@@ -81,20 +81,34 @@
       if (!playing || mine !== run) return;
       await seek(frame >= frames - 1 ? 0 : frame / fps);
       if (!playing || mine !== run) return;
-      videos.forEach((video) => { video.playbackRate = Number(speed.value); });
-      await Promise.all(videos.map((video) => video.play().catch(() => {})));
+      await together();
       requestAnimationFrame(() => tick(mine));
     };
-    const tick = (mine) => {
+    const together = () => Promise.all(videos.map((video) => {
+      video.playbackRate = Number(speed.value);
+      return video.play().catch(() => {});
+    }));
+    // A machine that cannot decode them all in time shows them slower rather than apart.
+    const slower = () => {
+      late = 0;
+      if (speed.selectedIndex < speed.options.length - 1) speed.selectedIndex += 1;
+    };
+    const tick = async (mine) => {
       if (!playing || mine !== run) return;
-      const lead = videos[0], at = lead.currentTime;
-      for (const video of videos) {
-        if (Math.abs(video.currentTime - at) > 0.5 / fps && !video.seeking && !video.ended) video.currentTime = at;
-      }
-      say(Math.min(frames - 1, Math.floor(at * fps + 1e-3)));
-      if (lead.ended || at >= frames / fps - 1e-3) {
+      const times = videos.map((video) => video.currentTime), least = Math.min(...times);
+      say(Math.min(frames - 1, Math.floor(least * fps + 1e-3)));
+      if (videos.every((video) => video.ended || video.currentTime >= frames / fps - 1e-3)) {
         if (again.checked) { frame = frames - 1; start(); } else { stop(); }
         return;
+      }
+      if (Math.max(...times) - least > 0.9 / fps) {
+        videos.forEach((video) => video.pause());
+        if (++late >= 3) slower();
+        await seek(least);
+        if (!playing || mine !== run) return;
+        await together();
+      } else { // those behind go a little faster
+        videos.forEach((video, i) => { video.playbackRate = Number(speed.value) * Math.max(0.8, Math.min(1.2, 1 + 2 * (times[0] - times[i]))); });
       }
       requestAnimationFrame(() => tick(mine));
     };
