@@ -46,6 +46,7 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, stage_name
     from pvtt_model.evaluation.gate import judge
     from pvtt_model.evaluation.report import Report
     from pvtt_model.evaluation.report_html import report_html
+    from tasks.report_page import beside_report
 
     stage = recipe.stages[stage_index(recipe, stage_name)]
     scored = store.manifest(report)
@@ -54,7 +55,8 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, stage_name
     files = [attach_json(store, planned, VERDICT, verdict.model_dump(mode="json"))]
     sheet = store.local_path(store.manifest(scored.inputs[0]).file(SHEET))
     with tempfile.TemporaryDirectory() as folder:
-        files.append(store.attach(planned, PAGE, report_html(measured, verdict, sheet, Path(folder) / PAGE)))
+        beside = beside_report(store, planned.name, recipe, measured, store.manifest(scored.inputs[0]), scored)
+        files.append(store.attach(planned, PAGE, report_html(measured, verdict, sheet, Path(folder) / PAGE, beside)))
     return store.commit(planned, files, {"stage": stage_name, "passed": verdict.passed, "message": verdict.message(), "table": verdict.markdown()})
 
 

@@ -37,9 +37,10 @@ def _row(report: Report, family: str) -> list[str] | None:
         if family == "identity_top1" and suffix == "_ceiling":
             suffix = "_truth"  # what the judge says of the real frames
         metric = report.family(family + suffix)
-        value = "-" if metric is None else f"{metric.value:.0%}" if family == "identity_top1" else f"{metric.value:.2f}"
+        shown = "{:.0%}" if family == "identity_top1" else "{:.2f}"
+        value = "-" if metric is None else shown.format(metric.value)
         if metric is not None and metric.low is not None and not suffix:
-            value += f" ({metric.low:.0%} to {metric.high:.0%})"
+            value += f" ({shown.format(metric.low)} to {shown.format(metric.high)})"
         cells.append(value)
     return cells
 
