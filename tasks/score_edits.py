@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +33,7 @@ def score_edits(recipe: RecipeSpec, stage_name: str, edits: ArtifactRef, store: 
     """The report artifact: report.json, report.html (self-contained), edits.csv; with a judge, the gallery it chose from."""
     stage = recipe.stages[stage_index(recipe, stage_name)]
     return produce(
-        report_artifact(stage, edits.name), store, lambda s, p: _make(s, p, recipe, stage_name, edits), lambda s, m: _show(s, m, stage_name)
+        report_artifact(stage, edits.name), store, lambda s, p: _make(s, p, recipe, stage_name, edits), lambda s, m: _show(s, m, recipe, stage_name)
     )
 
 
@@ -42,6 +41,8 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, stage_name
     from pvtt_model.evaluation.edit_scores import EditScores
     from pvtt_model.evaluation.report import aggregate
     from pvtt_model.evaluation.report_html import report_html
+    from pvtt_model.evaluation.report_page.downloads import edits_csv
+    from tasks.report_page import beside_report
 
     index = stage_index(recipe, stage_name)
     stage, made = recipe.stages[index], store.manifest(edits)
@@ -61,14 +62,9 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, stage_name
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / REPORT).write_text(report.model_dump_json(indent=1))
-        report_html(report, None, store.local_path(made.file(SHEET)), folder / PAGE)
-        columns = list(dict.fromkeys(key for edit in scores for key in edit.scores))
-        with (folder / CSV).open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["clip_key", "reference_key", "status", "reason", *columns])
-            for edit in scores:
-                values = [edit.scores[c].value if c in edit.scores else None for c in columns]
-                writer.writerow([edit.clip_key, edit.reference_key, edit.status, edit.reason, *values])
+        beside = beside_report(store, planned.name, recipe, report, made)
+        report_html(report, None, store.local_path(made.file(SHEET)), folder / PAGE, beside)
+        (folder / CSV).write_text(edits_csv(report), newline="")
         files = [store.attach(planned, part, folder / part) for part in (REPORT, PAGE, CSV)] + ([gallery] if gallery else [])
     return store.commit(planned, files, _summary(report))
 
@@ -127,9 +123,11 @@ def _curation(clips: dict[str, Any], masks: dict[str, Any]) -> list[str]:
     return said
 
 
-def _show(store: ArtifactStore, manifest: Manifest, stage_name: str) -> None:
+def _show(store: ArtifactStore, manifest: Manifest, recipe: RecipeSpec, stage_name: str) -> None:
     from pvtt_model.evaluation.report import Report
     from pvtt_model.evaluation.report_markdown import report_markdown
+    from tasks.report_page import earlier_reports
 
     report = Report.model_validate_json(store.local_path(manifest.file(REPORT)).read_text())
-    show_markdown(f"report-{stage_name}", report_markdown(report), f"report {manifest.version}")
+    past = earlier_reports(store, recipe, stage_name, store.manifest(manifest.inputs[0]))
+    show_markdown(f"report-{stage_name}", report_markdown(report, None, past), f"report {manifest.version}")

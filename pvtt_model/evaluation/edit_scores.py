@@ -46,17 +46,6 @@ class EditScores(Frozen):
     scores: dict[str, Score] = Field(default_factory=dict)
 
 
-class GroupMean(Frozen):
-    """A metric's mean over the edits of one category or difficulty, with its 95 % interval."""
-
-    group: str
-    which: str
-    value: Finite
-    n: int
-    low: Finite | None = None
-    high: Finite | None = None
-
-
 class MetricCard(Frozen):
     """What the figure is, wherever the report goes."""
 
@@ -79,7 +68,6 @@ class Metric(Frozen):
     extractor: str | None = None
     note: str = ""
     card: MetricCard | None = None
-    groups: tuple[GroupMean, ...] = ()
 
 
 class Check(Frozen):

@@ -10,7 +10,7 @@ from typing import Any, get_args
 from pydantic import Field
 
 from pvtt_model.evaluation.confidence import bootstrap_interval
-from pvtt_model.evaluation.edit_scores import Check, Direction, EditScores, Frozen, GroupMean, Metric, Status
+from pvtt_model.evaluation.edit_scores import Check, Direction, EditScores, Frozen, Metric, Status
 from pvtt_model.evaluation.in_product_psnr import gap_closed
 from pvtt_model.evaluation.metric_cards import carded
 from pvtt_model.evaluation.sanity import OWN_FIGURES, sanity_checks
@@ -128,24 +128,9 @@ def _over_edits(name: str, edits: Sequence[EditScores]) -> tuple[Metric | None, 
         direction=example.direction,
         extractor=example.extractor,
         note=_note([score.note for _, _, score in measured]),
-        groups=_by_group(name, edits),
         card=carded(name),
     )
     return metric, [] if name in OWN_FIGURES else missing
-
-
-def _by_group(name: str, edits: Sequence[EditScores]) -> tuple[GroupMean, ...]:
-    """Means over the edits of each category, difficulty and the like, in the order met."""
-    values: dict[tuple[str, str], list[float]] = {}
-    for edit in edits:
-        if name in edit.scores and (value := edit.scores[name].value) is not None:
-            for group in edit.groups.items():
-                values.setdefault(group, []).append(value)
-    return tuple(
-        GroupMean(group=group, which=which, value=statistics.fmean(of_it), n=len(of_it), low=low, high=high)
-        for (group, which), of_it in values.items()
-        for low, high in [bootstrap_interval(of_it) if len(of_it) > 1 else (None, None)]
-    )
 
 
 def _note(notes: Sequence[str]) -> str:

@@ -32,7 +32,7 @@ def gate_html(verdict: Verdict) -> str:
 
 def bound_of(line: Line) -> str:
     """What the threshold was held against, where the recipe names a bound."""
-    return BOUNDS.get(getattr(line, "bound", "mean"), "") or "mean"
+    return BOUNDS.get(line.bound, "") or "mean"
 
 
 def checks_html(report: Report) -> str:
