@@ -39,18 +39,18 @@ class Round:
         self.house, self.every = house, every
         self.killed_s = self.recovered_s = 0.0
         self.at_kill = self.resumed_at = -1
-        self.last: dict[str, Any] | None = None
+        self.last = 0
 
     def heard(self, board: dict[str, Any]) -> None:
-        done = int(board["step"]["step"]) + 1 if "step" in board else 0
+        done = int(board["tail"]["records"][-1]["step"]) + 1 if board.get("tail", {}).get("records") else 0
         if not self.killed_s and done > 2 * self.every:
             workers = [p for p in self.house.ray_processes() if p.title.startswith("ray::RayTrainWorker")]
             if len(workers) == 2:
                 workers[-1].kill()
                 self.killed_s, self.at_kill = time.monotonic(), done
-        elif self.killed_s and not self.recovered_s and board.get("resumed_at") and board.get("step") != self.last:
+        elif self.killed_s and not self.recovered_s and board.get("resumed_at") and done != self.last:
             self.recovered_s, self.resumed_at = time.monotonic() - self.killed_s, int(board["resumed_at"])
-        self.last = board.get("step")
+        self.last = done
 
 
 def main() -> None:
@@ -73,6 +73,8 @@ def main() -> None:
                 max_restarts=3, on_progress=found[-1].heard, poll_s=0.1,
             )  # fmt: skip
         stop_ray()
+    if not all(one.recovered_s for one in found):
+        raise SystemExit("a round ended without a kill or without a step after it: nothing was measured. Give --steps more.")
     print(f"checkpoint every {asked.every} steps\n\n| round | seconds to the next step | steps lost |\n|---|---|---|")
     for number, one in enumerate(found):
         print(f"| {number} | {one.recovered_s:.1f} | {one.at_kill - one.resumed_at} |")
