@@ -35,7 +35,8 @@ def score_edits(recipe: RecipeSpec, stage_name: str, edits: ArtifactRef, store: 
 
 
 def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, stage_name: str, edits: ArtifactRef) -> Manifest:
-    from pvtt_model.evaluation.report import EditScores, aggregate
+    from pvtt_model.evaluation.edit_scores import EditScores
+    from pvtt_model.evaluation.report import aggregate
     from pvtt_model.evaluation.report_html import report_html
 
     index = stage_index(recipe, stage_name)

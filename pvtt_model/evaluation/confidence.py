@@ -12,7 +12,8 @@ RESAMPLES, SEED = 2000, 0
 def bootstrap_interval(values: Sequence[float]) -> tuple[float, float]:
     """(low, high): the 2.5th and 97.5th percentile of the means of 2,000 resamples with replacement, the same for the same values.
 
-    It knows the spread over clips alone, not that over training seeds. Raises ValueError for no values.
+    Of the differences of pairs it is the paired bootstrap's (compare.py). It knows the spread over clips alone, not that over training seeds.
+    Raises ValueError for no values.
     """
     if not values:
         raise ValueError("no values: an interval wants at least one edit.")

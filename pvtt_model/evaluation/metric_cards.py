@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from pvtt_model.evaluation.report import Direction
+from pvtt_model.evaluation.edit_scores import Direction
 from pvtt_model.evaluation.similarity import PUBLISHED
 
 INF = float("inf")

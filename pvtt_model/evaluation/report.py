@@ -4,57 +4,22 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from pvtt_model.evaluation.confidence import bootstrap_interval
+from pvtt_model.evaluation.edit_scores import Check, Direction, EditScores, Finite, Frozen, Score
 from pvtt_model.evaluation.in_product_psnr import gap_closed
 from pvtt_model.evaluation.weighted_score import weighted_score
 from pvtt_model.specs import EvalSpec
-
-Direction = Literal["higher", "lower", "context"]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 #: An edit whose motion is under this share of its source's is called near-static. Ours, for a warning only.
 STILL_SHARE = 0.2
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Score(_Frozen):
-    """One metric of one edit. `value` None: it could not be measured, and `note` says why."""
-
-    name: str
-    value: Finite | None
-    direction: Direction = Field(description="which way is better; context: read beside another metric, neither")
-    extractor: str | None = None
-    note: str = ""
-
-
-def measure(name: str, direction: Direction, note: str, metric: Callable[..., float], *args: Any) -> Score:
-    """The metric's value, or None with the reason where it cannot be had of this edit."""
-    try:
-        return Score(name=name, value=metric(*args), direction=direction, note=note)
-    except ValueError as error:
-        return Score(name=name, value=None, direction=direction, note=str(error))
-
-
-class EditScores(_Frozen):
-    """One edit: scored (done), not made (failed), or made but not to be believed (quarantined), with the reason."""
-
-    clip_key: str
-    reference_key: str = ""
-    prompt: str = ""
-    status: Literal["done", "failed", "quarantined"]
-    reason: str = ""
-    scores: dict[str, Score] = Field(default_factory=dict)
-
-
-class Metric(_Frozen):
+class Metric(Frozen):
     """One metric over the edits that have it. std is the population's (0 for one edit); worst is the clip to look at first."""
 
     name: str
@@ -63,14 +28,14 @@ class Metric(_Frozen):
     n: int
     worst: str | None = Field(description="clip_key of the worst edit; None where no direction is better")
     worst_value: Finite | None = None
-    low: Finite | None = Field(default=None, description="95 % bootstrap interval of the mean over clips; of identity alone")
+    low: Finite | None = Field(default=None, description="95 % bootstrap interval of the mean over clips; None for one clip, or a figure of the whole set")
     high: Finite | None = None
     direction: Direction
     extractor: str | None = None
     note: str = ""
 
 
-class Report(_Frozen):
+class Report(Frozen):
     """What a stage's gate judges and a person reads."""
 
     stage: str
@@ -78,13 +43,19 @@ class Report(_Frozen):
     edits_done: int
     edits_failed: int
     edits_quarantined: int
+    edits_missing: int = 0
     warnings: tuple[str, ...]
     extractors: dict[str, Any] = Field(description="the EvalSpec: which weights stood behind the numbers")
     per_edit: tuple[EditScores, ...]
+    checks: tuple[Check, ...] = Field(default=(), description="sanity checks; () in a report that was made before there were any")
 
     @property
     def edits(self) -> int:
-        return self.edits_done + self.edits_failed + self.edits_quarantined
+        return len(self.per_edit)
+
+    @property
+    def checks_failed(self) -> int:
+        return sum(check.status == "failed" for check in self.checks)
 
     def metric(self, name: str) -> Metric | None:
         return next((m for m in self.metrics if m.name == name), None)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from pvtt_model.evaluation.context_table import ContextTable, context_table
 from pvtt_model.evaluation.gate import Verdict
-from pvtt_model.evaluation.report import EditScores, Report
+from pvtt_model.evaluation.edit_scores import EditScores
+from pvtt_model.evaluation.report import Report
 from pvtt_model.evaluation.report_markdown import ARROWS, counts_line, gate_cell
 from pvtt_model.page import number, picture, table, warnings, write_page
 

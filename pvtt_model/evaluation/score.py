@@ -22,7 +22,7 @@ from pvtt_model.evaluation.frame_ssim import frame_motion, frame_ssim
 from pvtt_model.evaluation.frames import OPTIONAL_VIDEOS, edit_frames
 from pvtt_model.evaluation.gallery import Gallery
 from pvtt_model.evaluation.pasted import pasted
-from pvtt_model.evaluation.report import Direction, EditScores, Score, measure
+from pvtt_model.evaluation.edit_scores import Direction, EditScores, Score, measure
 from pvtt_model.evaluation.score_against_truth import identity_scores, truth_scores
 from pvtt_model.evaluation.score_more import NONE, Networks, more_scores
 from pvtt_model.evaluation.similarity import ClipExtractor, ImageExtractor, embed_reference, metric_name, product_similarity, text_similarity

@@ -17,7 +17,7 @@ from pvtt_model.evaluation.gallery import Candidates, Gallery, choose_candidates
 from pvtt_model.evaluation.identity import shown_products
 from pvtt_model.evaluation.in_product_psnr import flat_grey, in_product_psnr_db
 from pvtt_model.evaluation.psnr import CAP_DB, psnr_db
-from pvtt_model.evaluation.report import Score, measure
+from pvtt_model.evaluation.edit_scores import Score, measure
 from pvtt_model.evaluation.similarity import ImageExtractor
 from pvtt_model.specs import EvalSpec
 

@@ -16,7 +16,7 @@ from pvtt_model.evaluation.background_lpips import background_lpips
 from pvtt_model.evaluation.dynamic_degree import dynamic_degree
 from pvtt_model.evaluation.edit_direction import edit_direction
 from pvtt_model.evaluation.flicker import added_flicker, temporal_flicker
-from pvtt_model.evaluation.report import Direction, Score, measure
+from pvtt_model.evaluation.edit_scores import Direction, Score, measure
 from pvtt_model.evaluation.similarity import ClipExtractor, metric_name
 from pvtt_model.evaluation.structure_distance import structure_distance
 from pvtt_model.evaluation.warp_error import MOTION_FLOOR_PX, warp_error

@@ -8,7 +8,8 @@ import pytest
 from pvtt_model.backbones.clip import load_clip
 from pvtt_model.backbones.image import load_image_encoder
 from pvtt_model.evaluation.gate import Verdict, judge
-from pvtt_model.evaluation.report import Report, Score, aggregate
+from pvtt_model.evaluation.edit_scores import Score
+from pvtt_model.evaluation.report import Report, aggregate
 from pvtt_model.evaluation.report_markdown import report_markdown
 from pvtt_model.evaluation.score import score_edit, score_row
 from pvtt_model.specs import GateSpec, Threshold

@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 
 from pvtt_model.backbones.architectures import ARCHITECTURES
 from pvtt_model.evaluation.gate import judge
-from pvtt_model.evaluation.report import EditScores, Score, aggregate
+from pvtt_model.evaluation.edit_scores import EditScores, Score
+from pvtt_model.evaluation.report import aggregate
 from pvtt_model.export.lora_file import read_lora
 from pvtt_model.export.release import load_adapter, load_lora, write_release
 from pvtt_model.plan_parameters import dit_width
