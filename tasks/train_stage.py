@@ -128,11 +128,13 @@ def clips_of(store: ArtifactStore, checkpoint: Manifest) -> Manifest:
 
 def as_released(released: Manifest, stage: StageSpec) -> None:
     """Raises ValueError where the stage's network is another than that of its released checkpoint."""
-    differ = [part for part in ("backbone", "reference", "lora") if released.spec[part] != json.loads(canonical_json(getattr(stage, part).identity()))]
+    differ = [
+        part for part in ("backbone", "reference", "lora") if released.spec[part] != json.loads(canonical_json(getattr(stage, part).identity()))
+    ]
     if differ:
         raise ValueError(
-            f"stage '{stage.name}' would go on from {released.name}, and has another {' and '.join(differ)} than it. Leave these settings as they were "
-            "released, or train the curriculum anew on all clips: --set retrain.start_from=base."
+            f"stage '{stage.name}' would go on from {released.name}, and has another {' and '.join(differ)} than it. "
+            "Leave these settings as they were released, or train the curriculum anew on all clips: --set retrain.start_from=base."
         )
 
 

@@ -145,7 +145,8 @@ class RecipeSpec(Spec):
                 continue
             if before is None or stage.init_from != "previous":
                 raise ValueError(
-                    f"stage '{stage.name}' keeps an optimizer and starts from the {stage.init_from}. Set init_from='previous', or init_optimizer='fresh'."
+                    f"stage '{stage.name}' keeps an optimizer and starts from the {stage.init_from}. "
+                    "Set init_from='previous', or init_optimizer='fresh'."
                 )
             if not before.train.keep_optimizer:
                 raise ValueError(

@@ -213,8 +213,8 @@ class DataSpec(Spec):
     )
     replay_share: Annotated[float, Field(gt=0, lt=1)] | None = Added(
         None,
-        description="of a stage with init_from='release': clips that the released checkpoint's data holds make up so much of what is seen, the new ones "
-        "the rest; each is seen at least once an epoch. New ones come first where max_pairs leaves some out",
+        description="of a stage with init_from='release': clips that the released checkpoint's data holds make up so much of what is seen, the new "
+        "ones the rest; each is seen at least once an epoch. New ones come first where max_pairs leaves some out",
     )
     prefetch: Annotated[int, Field(ge=0)] = Execution(4, description="micro-batches read and collated ahead, each by a thread; 0: read when needed")
     read: Literal["cache", "ranges"] = Execution(
@@ -228,7 +228,9 @@ class DataSpec(Spec):
                 "data.selected_pairs and data.selected_share belong together: how many pairs are selected, and their part of what is seen."
             )
         if self.replay_share is not None and self.selected_share is not None:
-            raise ValueError("data.replay_share and data.selected_share both say what is seen more: the new pairs, and the best. Set one of them to null.")
+            raise ValueError(
+                "data.replay_share and data.selected_share both say what is seen more: the new pairs, and the best. Set one of them to null."
+            )
         return self
 
     @property

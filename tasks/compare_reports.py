@@ -1,0 +1,51 @@
+"""A new report held against the last release's, on the same edits: is it worse?"""
+
+from __future__ import annotations
+
+from prefect import task
+from pydantic import BaseModel, ConfigDict
+
+from infra.artifact_store import ArtifactStore
+from infra.settings import settings
+from pvtt_model.artifacts import ArtifactRef
+from pvtt_model.specs import GateSpec
+from tasks.policy import POLICY
+from tasks.score_edits import REPORT
+from tasks.ui import show_markdown
+
+
+class Compared(BaseModel):
+    """What the flow decides by: why the new one is worse, a sentence each; none where it is not."""
+
+    model_config = ConfigDict(frozen=True)
+
+    worse: tuple[str, ...]
+    said: str  # in one line
+
+
+@task(task_run_name="compare with the last release", description="Paired bootstrap over the same edits", **POLICY)
+def compare_reports(new: ArtifactRef, old: ArtifactRef, gate: GateSpec, store: str) -> Compared:
+    """Worse is: a metric that the gate names, worse by its 95 % interval; or fewer edits done. Other metrics are shown and decide nothing: of
+    twenty judged alone one would be worse by chance."""
+    from pvtt_model.evaluation.compare import compare
+    from pvtt_model.evaluation.report import Report
+
+    opened = ArtifactStore.open(store, settings(store).cache)
+    ours, theirs = (Report.model_validate_json(opened.local_path(opened.manifest(ref).file(REPORT)).read_text()) for ref in (new, old))
+    comparison = compare(ours, theirs)
+    asked = {threshold.metric for threshold in gate.thresholds}
+    deciding = [line for line in comparison.lines if line.metric in asked or line.metric.partition("[")[0] in asked]
+    worse = [
+        f"{line.metric} is worse: {line.new:.4g}, the last release {line.old:.4g}; difference {line.difference:+.4g}, 95 % {line.low:+.4g} to "
+        f"{line.high:+.4g}, over {line.n} edits"
+        for line in deciding
+        if line.verdict == "worse"
+    ]
+    if ours.edits_done < theirs.edits_done:
+        worse.append(f"{ours.edits_done} of {ours.edits} edits were done, by the last release {theirs.edits_done} of {theirs.edits}")
+    said = "; ".join(f"{line.metric} {line.old:.4g} -> {line.new:.4g} ({line.verdict}, {line.n} edits)" for line in deciding) or "no metric in common"
+    verdict = "worse" if worse else "not worse"
+    rule = f"Metrics that decide: {', '.join(line.metric for line in deciding) or 'none'} (those of the gate)."
+    text = f"## The new release is {verdict} than the last\n\nnew: `{new.name}`, old: `{old.name}`. {rule}\n\n{comparison.markdown()}"
+    show_markdown("release-comparison", "\n\n".join([text, *worse]), verdict)
+    return Compared(worse=tuple(worse), said=said)
