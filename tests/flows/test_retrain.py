@@ -37,13 +37,13 @@ def derived_rows(store: ArtifactStore) -> dict[str, dict[str, int]]:
     found: dict[str, dict[str, int]] = {}
     for kind in KINDS:
         records = [json.loads(store.store.get_bytes(info.key)) for info in store.store.list(f"derived/{kind}/")]
-        found[kind] = {record["key"]: record["files"][0]["rows"] for record in records}
+        found[kind] = {record["key"]: record["files"][0]["rows"] or 0 for record in records}  # the empty prompt's embedding has no rows
     return found
 
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """All runs on one server; what the store held between them is told by the objects' dates, so each is a process of its own."""
+    """All runs, and what the store held between them."""
     home = tmp_path_factory.mktemp("retrain")
     write_world(WORLD, home / "clips")
     lines = (home / "clips" / "manifest.jsonl").read_text().splitlines()
@@ -57,10 +57,10 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     store = found["store"] = ArtifactStore.open(home / "store")
     found["before"] = derived_rows(store)
     both = {"clips": str(everything)}
-    found["nothing"], found["not_yet"] = run_flows(
+    found["not_yet"], found["nothing"] = run_flows(  # the first run of a process waits for its server
         home,
-        ("retrain", {"overrides": asked(), "clips": str(old)}),
         ("retrain", both | {"overrides": asked(**{"retrain.min_new_clips": 3, "retrain.max_age_days": 1.0})}),
+        ("retrain", {"overrides": asked(), "clips": str(old)}),
     )
     found["untouched"] = derived_rows(store)
     found["bad"], found["bad_again"] = run_flows(home, *[("retrain", both | {"overrides": asked(**BAD)})] * 2)
@@ -86,7 +86,8 @@ def test_only_what_is_new_is_curated(ran: dict[str, Any]) -> None:
 def test_a_worse_one_is_kept_back_with_its_reason(ran: dict[str, Any]) -> None:
     assert (ran["bad"]["state"], ran["bad"]["name"]) == ("COMPLETED", "KeptOld"), ran["bad"]
     assert "in_product_psnr_db is worse" in ran["bad"]["message"] and "over 8 edits" in ran["bad"]["message"]
-    assert ran["bad_again"]["name"] == "KeptOld" and ran["bad_again"]["seconds"] < 30, "found, not trained again"
+    assert ran["bad_again"]["name"] == "KeptOld", "and what was found worse is found again"
+    assert len(ran["store"].manifests("checkpoints")) == 3, "not trained again"
     standing = ReleaseRegistry(ran["store"]).standing("nano")
     kept = [move for move in standing.moves if move.to == "candidate"]
     assert len(kept) == 1 and standing.of(kept[0].release) == "kept back" and "in_product_psnr_db is worse" in kept[0].why
