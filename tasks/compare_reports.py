@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from prefect import task
 from pydantic import BaseModel, ConfigDict
 
@@ -12,6 +14,10 @@ from pvtt_model.specs import GateSpec
 from tasks.policy import POLICY
 from tasks.score_edits import REPORT
 from tasks.ui import show_markdown
+
+if TYPE_CHECKING:
+    from pvtt_model.evaluation.compare import Comparison, Line
+    from pvtt_model.evaluation.report import Report
 
 
 class Compared(BaseModel):
@@ -25,16 +31,31 @@ class Compared(BaseModel):
 
 @task(task_run_name="compare with the last release", description="Paired bootstrap over the same edits", **POLICY)
 def compare_reports(new: ArtifactRef, old: ArtifactRef, gate: GateSpec, store: str) -> Compared:
-    """Worse is: a metric that the gate names, worse by its 95 % interval; or fewer edits done. Other metrics are shown and decide nothing: of
-    twenty judged alone one would be worse by chance."""
+    """Worse is what `why_worse` says. The whole comparison is shown in the UI."""
     from pvtt_model.evaluation.compare import compare
     from pvtt_model.evaluation.report import Report
 
     opened = ArtifactStore.open(store, settings(store).cache)
     ours, theirs = (Report.model_validate_json(opened.local_path(opened.manifest(ref).file(REPORT)).read_text()) for ref in (new, old))
     comparison = compare(ours, theirs)
+    worse, deciding = why_worse(ours, theirs, comparison, gate), deciding_lines(comparison, gate)
+    verdict = "worse" if worse else "not worse"
+    rule = f"Metrics that decide: {', '.join(line.metric for line in deciding) or 'none'} (those of the gate)."
+    text = f"## The new release is {verdict} than the last\n\nnew: `{new.name}`, old: `{old.name}`. {rule}\n\n{comparison.markdown()}"
+    show_markdown("release-comparison", "\n\n".join([text, *worse]), verdict)
+    said = "; ".join(f"{line.metric} {line.old:.4g} -> {line.new:.4g} ({line.verdict}, {line.n} edits)" for line in deciding)
+    return Compared(worse=tuple(worse), said=said)
+
+
+def deciding_lines(comparison: Comparison, gate: GateSpec) -> list[Line]:
+    """Those of metrics that the gate names. All others are shown and decide nothing: of twenty judged alone one would be worse by chance."""
     asked = {threshold.metric for threshold in gate.thresholds}
-    deciding = [line for line in comparison.lines if line.metric in asked or line.metric.partition("[")[0] in asked]
+    return [line for line in comparison.lines if line.metric in asked or line.metric.partition("[")[0] in asked]
+
+
+def why_worse(ours: Report, theirs: Report, comparison: Comparison, gate: GateSpec) -> list[str]:
+    """A deciding metric is worse by its 95 % interval, fewer edits were done, or nothing that decides could be compared."""
+    deciding = deciding_lines(comparison, gate)
     worse = [
         f"{line.metric} is worse: {line.new:.4g}, the last release {line.old:.4g}; difference {line.difference:+.4g}, 95 % {line.low:+.4g} to "
         f"{line.high:+.4g}, over {line.n} edits"
@@ -43,9 +64,7 @@ def compare_reports(new: ArtifactRef, old: ArtifactRef, gate: GateSpec, store: s
     ]
     if ours.edits_done < theirs.edits_done:
         worse.append(f"{ours.edits_done} of {ours.edits} edits were done, by the last release {theirs.edits_done} of {theirs.edits}")
-    said = "; ".join(f"{line.metric} {line.old:.4g} -> {line.new:.4g} ({line.verdict}, {line.n} edits)" for line in deciding) or "no metric in common"
-    verdict = "worse" if worse else "not worse"
-    rule = f"Metrics that decide: {', '.join(line.metric for line in deciding) or 'none'} (those of the gate)."
-    text = f"## The new release is {verdict} than the last\n\nnew: `{new.name}`, old: `{old.name}`. {rule}\n\n{comparison.markdown()}"
-    show_markdown("release-comparison", "\n\n".join([text, *worse]), verdict)
-    return Compared(worse=tuple(worse), said=said)
+    if not deciding:
+        named = ", ".join(threshold.metric for threshold in gate.thresholds) or "no metric"
+        worse.append(f"the gate names {named}, and none of it could be compared: nobody knows whether it is worse")
+    return worse

@@ -27,7 +27,6 @@ class LastRelease(BaseModel):
     checkpoint: ArtifactRef
     partner: ArtifactRef | None  # of two experts the other one's checkpoint
     created: str
-    in_production: bool
     moves: int  # in the recipe's registry when it was found
 
     def checkpoint_of(self, expert_first: bool) -> ArtifactRef:
@@ -71,7 +70,6 @@ def find_last_release(recipe_name: str, store: str) -> LastRelease | None:
         checkpoint=opened.ref(checkpoint),
         partner=opened.ref(opened.manifest(partner)) if partner else None,
         created=release.created,
-        in_production=release.name == standing.production,
         moves=len(standing.moves),
     )
 
