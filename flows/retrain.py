@@ -80,7 +80,7 @@ def _promoted_or_not(
     """The last release makes the same edits; the new one is published, and takes its place unless it is worse."""
     stage, ours = again.stages[-1], stages[-1]
     theirs = edits_and_report(again, stage.name, last.checkpoint, last.partner, frozen, uri)
-    compared = compare_reports(ours.report, theirs[1], stage.gate, uri)
+    compared = compare_reports(ours.report, theirs[1], stage.gate, again.retrain.tolerance, uri)
     checkpoints, edits, reports, gates = (list(refs) for refs in zip(*stages, strict=True))
     release = publish_release(again, data["clips"], checkpoints, edits, reports, gates, uri)
     evidence = [ours.report.name, theirs[1].name]

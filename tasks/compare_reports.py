@@ -30,7 +30,7 @@ class Compared(BaseModel):
 
 
 @task(task_run_name="compare with the last release", description="Paired bootstrap over the same edits", **POLICY)
-def compare_reports(new: ArtifactRef, old: ArtifactRef, gate: GateSpec, store: str) -> Compared:
+def compare_reports(new: ArtifactRef, old: ArtifactRef, gate: GateSpec, tolerance: float, store: str) -> Compared:
     """Worse is what `why_worse` says. The whole comparison is shown in the UI."""
     from pvtt_model.evaluation.compare import compare
     from pvtt_model.evaluation.report import Report
@@ -38,9 +38,9 @@ def compare_reports(new: ArtifactRef, old: ArtifactRef, gate: GateSpec, store: s
     opened = ArtifactStore.open(store, settings(store).cache)
     ours, theirs = (Report.model_validate_json(opened.local_path(opened.manifest(ref).file(REPORT)).read_text()) for ref in (new, old))
     comparison = compare(ours, theirs)
-    worse, deciding = why_worse(ours, theirs, comparison, gate), deciding_lines(comparison, gate)
+    worse, deciding = why_worse(ours, theirs, comparison, gate, tolerance), deciding_lines(comparison, gate)
     verdict = "worse" if worse else "not worse"
-    rule = f"Metrics that decide: {', '.join(line.metric for line in deciding) or 'none'} (those of the gate)."
+    rule = f"Metrics that decide: {', '.join(line.metric for line in deciding) or 'none'} (those of the gate); a loss up to {tolerance:g} passes."
     text = f"## The new release is {verdict} than the last\n\nnew: `{new.name}`, old: `{old.name}`. {rule}\n\n{comparison.markdown()}"
     show_markdown("release-comparison", "\n\n".join([text, *worse]), verdict)
     said = "; ".join(f"{line.metric} {line.old:.4g} -> {line.new:.4g} ({line.verdict}, {line.n} edits)" for line in deciding)
@@ -53,14 +53,14 @@ def deciding_lines(comparison: Comparison, gate: GateSpec) -> list[Line]:
     return [line for line in comparison.lines if line.metric in asked or line.metric.partition("[")[0] in asked]
 
 
-def why_worse(ours: Report, theirs: Report, comparison: Comparison, gate: GateSpec) -> list[str]:
-    """A deciding metric is worse by its 95 % interval, fewer edits were done, or nothing that decides could be compared."""
+def why_worse(ours: Report, theirs: Report, comparison: Comparison, gate: GateSpec, tolerance: float) -> list[str]:
+    """A deciding metric is worse by its 95 % interval and by more than `tolerance` of the last mean; or fewer edits were done; or nothing decides."""
     deciding = deciding_lines(comparison, gate)
     worse = [
         f"{line.metric} is worse: {line.new:.4g}, the last release {line.old:.4g}; difference {line.difference:+.4g}, 95 % {line.low:+.4g} to "
         f"{line.high:+.4g}, over {line.n} edits"
         for line in deciding
-        if line.verdict == "worse"
+        if line.verdict == "worse" and abs(line.difference) > tolerance * abs(line.old)
     ]
     if ours.edits_done < theirs.edits_done:
         worse.append(f"{ours.edits_done} of {ours.edits} edits were done, by the last release {theirs.edits_done} of {theirs.edits}")

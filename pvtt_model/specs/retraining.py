@@ -36,6 +36,11 @@ class RetrainSpec(Spec):
     )
     steps: Positive | None = Field(default=None, description="of each stage of the re-training; None: the stage's own")
     lr: Annotated[float, Field(gt=0)] | None = Field(default=None, description="of each stage of the re-training; None: the stage's own")
+    tolerance: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.0,
+        description="a metric that is surely worse, but by no more than this share of the last release's mean, is let pass. The bootstrap is of "
+        "paired edits and sees differences that nobody else does",
+    )
     promote_to: Literal["production", "staging"] = Field(
         default="production", description="where a release that is not worse is put; from staging a person promotes it: pvtt releases promote"
     )

@@ -43,5 +43,11 @@ CASES: list[tuple[dict[str, Any], dict[str, Any], tuple[str, ...], list[str]]] =
 @pytest.mark.parametrize("new, old, named, said", CASES)
 def test_what_is_worse(new: dict[str, Any], old: dict[str, Any], named: tuple[str, ...], said: list[str]) -> None:
     ours, theirs = report(**new), report(**old)
-    found = why_worse(ours, theirs, compare(ours, theirs), gate(*named))
+    found = why_worse(ours, theirs, compare(ours, theirs), gate(*named), 0.0)
     assert len(found) == len(said) and all(part in line for part, line in zip(said, found, strict=True)), found
+
+
+def test_a_small_loss_is_let_pass() -> None:
+    """24.55 to 23.55 is 4.07 %, and sure: the paired differences are all 1."""
+    ours, theirs = report(psnr=-1.0), report(psnr=0.0)
+    assert [len(why_worse(ours, theirs, compare(ours, theirs), gate("psnr"), share)) for share in (0.0, 0.04, 0.05)] == [1, 1, 0]
