@@ -17,17 +17,19 @@ from pvtt_model.artifacts import Planned
 
 ROOT = Path(__file__).parent.parent.parent
 PROMOTER = """
-import sys, time
+import sys
 from infra.artifact_store import ArtifactStore
 from infra.release_registry import ReleaseMoved, ReleaseRegistry
 from infra.store import open_store
-uri, endpoint, start_s, mine = sys.argv[1], sys.argv[2] or None, float(sys.argv[3]), sys.argv[4:]
-registry = ReleaseRegistry(ArtifactStore(open_store(uri, endpoint)))
-for i, (release, to) in enumerate(pair.split("=") for pair in mine):
+who, uri, endpoint = sys.argv[1:4]
+registry = ReleaseRegistry(ArtifactStore(open_store(uri, endpoint or None)))
+for line in sys.stdin:  # RELEASE=STAGE: look, and move when told
+    release, _, to = line.strip().partition("=")
     seen = len(registry.standing("nano").moves)
-    time.sleep(max(0.0, start_s + i * 0.2 - time.time()))
+    print("looked", flush=True)
+    sys.stdin.readline()
     try:
-        registry.move(release, to, mine[0], f"round {i}", seen_moves=seen)
+        registry.move(release, to, who, f"for {release}", seen_moves=seen)
         print("won", flush=True)
     except ReleaseMoved as lost:
         print("lost", lost, flush=True)
@@ -106,30 +108,35 @@ def test_gc_leaves_it(registry: ReleaseRegistry) -> None:
 
 
 def test_two_promote_at_once(artifacts: ArtifactStore) -> None:
-    """two processes, five rounds each: of every round one promotes, the other sees whose move came first; their other moves all count."""
-    rounds = 5
-    mine = {who: [released(artifacts, f"{who}{i}") for i in range(rounds)] for who in "xy"}
-    for i in range(rounds):
-        released(artifacts, f"s{i}")
-    start_s = time.time() + 3
+    """Two processes that have both looked, and then move at once: one promotes, the other sees whose move came first; other moves all count."""
     uri, endpoint = artifacts.store.uri, getattr(artifacts.store, "endpoint", None) or ""
+    racers = {}
+    for who in ("ann", "bob"):
+        command, env = [sys.executable, "-c", PROMOTER, who, uri, endpoint], os.environ | {"PYTHONPATH": str(ROOT)}
+        racers[who] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
 
-    def start(who: str) -> subprocess.Popen[str]:
-        pairs = [f"{release}={'staging' if i % 5 == 4 else 'production'}" for i, release in enumerate(mine[who])]
-        command = [sys.executable, "-c", PROMOTER, uri, endpoint, str(start_s), *pairs]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    def tell(what: dict[str, str]) -> dict[str, str]:
+        for who, racer in racers.items():
+            racer.stdin.write(what[who] + "\n")
+            racer.stdin.flush()
+        return {who: racer.stdout.readline().strip() for who, racer in racers.items()}
 
-    racers = {who: start(who) for who in "xy"}
-    said = {who: racer.communicate(timeout=60)[0].splitlines() for who, racer in racers.items()}
-    assert all(len(lines) == rounds for lines in said.values()), said
-    moves = ReleaseRegistry(artifacts).standing("nano").moves
-    won = sum(line == "won" for lines in said.values() for line in lines)
-    assert len(moves) == won >= rounds + 1 and [m.n for m in moves] == list(range(won))
-    for i in range(rounds):
-        both = [said[who][i].split()[0] for who in "xy"]
-        assert both == ["won", "won"] if i % 5 == 4 else "won" in both, (i, both)
-    lost = [line for lines in said.values() for line in lines if line.startswith("lost")]
-    assert lost and all("since then releases/" in line and "was put to production by" in line for line in lost)
+    stages = ["production", "production", "staging", "production"]
+    try:
+        for i, to in enumerate(stages):
+            mine = {who: released(artifacts, f"{who}{i}") for who in racers}
+            assert set(tell({who: f"{release}={to}" for who, release in mine.items()}).values()) == {"looked"}
+            said = tell(dict.fromkeys(racers, "go"))
+            won = sorted(who for who, words in said.items() if words == "won")
+            assert len(won) == (2 if to == "staging" else 1), said
+            if len(won) == 1:
+                (lost,) = set(racers) - set(won)
+                assert f"since then {mine[won[0]]} was put to production by {won[0]} at " in said[lost], said
+                assert ReleaseRegistry(artifacts).standing("nano").production == mine[won[0]]
+    finally:
+        for racer in racers.values():
+            racer.communicate(timeout=60)
+    assert [move.to for move in ReleaseRegistry(artifacts).standing("nano").moves] == ["production", "production", "staging", "staging", "production"]
 
 
 def test_records_are_not_written_over(tmp_path: Path) -> None:
