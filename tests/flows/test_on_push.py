@@ -36,7 +36,7 @@ class Town:
         self.home, self.api = home, ""
 
     def pvtt(self, *args: str) -> str:
-        done = subprocess.run([sys.executable, "-m", "cli.main", *args], cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=300)
+        done = subprocess.run([sys.executable, "-m", "cli.main", *args], cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -87,7 +87,7 @@ def test_a_push_retrains(town: Town, tmp_path: Path) -> None:
     assert "retrain on pushed clips" in [automation["name"] for automation in town.ask("automations/filter")]
     said = town.pvtt(*push)
     assert "s3://incoming/mugs: 0 new clips, 7 were there, 0 refused; sent 0 files" in said and "event pvtt.data.pushed" in said
-    (run,) = town.runs(1, 600)
+    (run,) = town.runs(1, 1200)
     assert run["state"]["type"] == "COMPLETED", run["state"]["message"]
     assert (run["parameters"]["clips"], run["parameters"]["recipe"]) == ("s3://incoming/mugs", "nano")
     assert run["parameters"]["overrides"] == asked()
