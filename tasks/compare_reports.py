@@ -43,7 +43,7 @@ def compare_reports(new: ArtifactRef, old: ArtifactRef, gate: GateSpec, toleranc
     rule = f"Metrics that decide: {', '.join(line.metric for line in deciding) or 'none'} (those of the gate); a loss up to {tolerance:g} passes."
     text = f"## The new release is {verdict} than the last\n\nnew: `{new.name}`, old: `{old.name}`. {rule}\n\n{comparison.markdown()}"
     show_markdown("release-comparison", "\n\n".join([text, *worse]), verdict)
-    said = "; ".join(f"{line.metric} {line.old:.4g} -> {line.new:.4g} ({line.verdict}, {line.n} edits)" for line in deciding)
+    said = "; ".join(f"{line.metric} {line.old:.4g} -> {line.new:.4g} ({_verdict(line, tolerance)}, {line.n} edits)" for line in deciding)
     return Compared(worse=tuple(worse), said=said)
 
 
@@ -60,7 +60,7 @@ def why_worse(ours: Report, theirs: Report, comparison: Comparison, gate: GateSp
         f"{line.metric} is worse: {line.new:.4g}, the last release {line.old:.4g}; difference {line.difference:+.4g}, 95 % {line.low:+.4g} to "
         f"{line.high:+.4g}, over {line.n} edits"
         for line in deciding
-        if line.verdict == "worse" and abs(line.difference) > tolerance * abs(line.old)
+        if _verdict(line, tolerance) == "worse"
     ]
     if ours.edits_done < theirs.edits_done:
         worse.append(f"{ours.edits_done} of {ours.edits} edits were done, by the last release {theirs.edits_done} of {theirs.edits}")
@@ -68,3 +68,8 @@ def why_worse(ours: Report, theirs: Report, comparison: Comparison, gate: GateSp
         named = ", ".join(threshold.metric for threshold in gate.thresholds) or "no metric"
         worse.append(f"the gate names {named}, and none of it could be compared: nobody knows whether it is worse")
     return worse
+
+
+def _verdict(line: Line, tolerance: float) -> str:
+    small = line.verdict == "worse" and abs(line.difference) <= tolerance * abs(line.old)
+    return "worse, within the tolerance" if small else line.verdict
