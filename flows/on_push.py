@@ -42,7 +42,7 @@ async def automate() -> str:
             description="what `pvtt data push` sends: the recipe's retrain policy then decides whether it is worth a training",
             enabled=found[0].enabled if found else True,
             trigger=EventTrigger(expect={EVENT}, posture=Posture.Reactive, threshold=1, within=timedelta(0)),
-            actions=[RunDeployment(source="selected", deployment_id=deployment.id, parameters=parameters)],
+            actions=[RunDeployment(source="selected", deployment_id=deployment.id, parameters=parameters, job_variables=None)],
         )
         if found:
             await client.update_automation(found[0].id, wanted)
