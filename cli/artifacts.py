@@ -18,6 +18,7 @@ from rich.tree import Tree
 
 from infra.artifact_store import ArtifactMissing, ArtifactStore
 from infra.audit import Lineage
+from infra.release_registry import ReleaseMoved
 from infra.settings import settings
 from infra.store import ObjectMissing, StoreRefused
 from pvtt_model.artifacts import Kind, Manifest
@@ -35,13 +36,13 @@ def ls(kind: Annotated[str | None, typer.Argument(help="Only this kind.")] = Non
         artifacts = ArtifactStore.open(settings(store or None).store)
         manifests = artifacts.manifests(_kind(kind))
         if not manifests:
-            _console().print(f"no {kind or 'artifacts'} in {escape(artifacts.store.uri)}", highlight=False)
+            wide_console().print(f"no {kind or 'artifacts'} in {escape(artifacts.store.uri)}", highlight=False)
             return
-        table = _table("kind", "version", "created", ">files", ">size", "summary")
+        table = titled_table("kind", "version", "created", ">files", ">size", "summary")
         for m in manifests:
             size = human_bytes(sum(f.bytes for f in m.files))
             table.add_row(m.kind, m.version, m.created[:19], str(len(m.files)), size, escape(_hint(m.summary)))
-        _console().print(table)
+        wide_console().print(table)
 
 
 @app.command("show")
@@ -70,11 +71,11 @@ def show(
         ("summary", json.dumps(m.summary, indent=1)),
     ):
         facts.add_row(label, escape(value))
-    _console().print(facts)
-    table = _table("file", ">bytes", ">rows", "sha256", "key")
+    wide_console().print(facts)
+    table = titled_table("file", ">bytes", ">rows", "sha256", "key")
     for f in m.files:
         table.add_row(escape(f.name), str(f.bytes), "" if f.rows is None else str(f.rows), f.sha256[:12], escape(f.key))
-    _console().print(table)
+    wide_console().print(table)
 
 
 @app.command("get")
@@ -108,10 +109,10 @@ def verify(
         artifacts = ArtifactStore.open(settings(store or None).store)
         report = artifacts.verify([resolve_name(artifacts, n) for n in names] if names else None)
     if report.problems:
-        table = _table("artifact", "file", "what", "detail")
+        table = titled_table("artifact", "file", "what", "detail")
         for p in report.problems:
             table.add_row(escape(p.artifact), escape(p.file), p.what, escape(p.detail))
-        _console().print(table)
+        wide_console().print(table)
     verdict = "all intact" if report.ok else f"{len(report.problems)} wrong"
     typer.echo(f"{report.artifacts} artifacts, {report.files} files, {human_bytes(report.bytes)} hashed: {verdict}")
     raise typer.Exit(0 if report.ok else 1)
@@ -126,7 +127,7 @@ def lineage(name: Annotated[str, typer.Argument(help="As for show.")], store: St
     seen: set[str] = set()
     tree = Tree(_node(root, seen))
     _grow(tree, root, seen)
-    _console().print(tree)
+    wide_console().print(tree)
 
 
 @app.command("gc")
@@ -140,10 +141,10 @@ def gc(
         artifacts = ArtifactStore.open(settings(store or None).store)
         plan = artifacts.gc(grace_h * 3600)
         if plan:
-            table = _table("key", ">size", ">age h", "reason")
+            table = titled_table("key", ">size", ">age h", "reason")
             for g in plan:
                 table.add_row(escape(g.key), human_bytes(g.bytes), f"{g.age_s / 3600:.1f}", g.reason)
-            _console().print(table)
+            wide_console().print(table)
         typer.echo(f"{len(plan)} objects, {human_bytes(sum(g.bytes for g in plan))}, in no manifest and older than {grace_h:g} h")
         if delete and plan:
             gone = artifacts.gc(grace_h * 3600, delete=True, only=plan)
@@ -207,7 +208,7 @@ def _grow(tree: Tree, node: Lineage, seen: set[str]) -> None:
         _grow(tree.add(_node(child, seen)), child, seen)
 
 
-def _table(*columns: str) -> Table:
+def titled_table(*columns: str) -> Table:
     """Columns by title; '>' in front puts it to the right."""
     table = Table()
     for title in columns:
@@ -215,7 +216,7 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _console() -> Console:
+def wide_console() -> Console:
     """Wide enough for whole names where the output goes to a file or a pipe."""
     console = Console()
     return console if console.is_terminal else Console(width=220)
@@ -226,6 +227,6 @@ def plain_failures() -> Iterator[None]:
     """What went wrong as one line on stderr and exit status 1, not a traceback."""
     try:
         yield
-    except (ArtifactMissing, ObjectMissing, StoreRefused, ValueError, OSError) as error:
+    except (ArtifactMissing, ObjectMissing, ReleaseMoved, StoreRefused, ValueError, OSError) as error:
         typer.echo(f"error: {error.args[0] if isinstance(error, KeyError) else error}", err=True)
         raise typer.Exit(1) from None

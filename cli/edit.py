@@ -50,7 +50,7 @@ def edit(
     tasks: Annotated[Path | None, typer.Option(help="a list of edits instead: JSON Lines, or the benchmark's JSON")] = None,
     out: Annotated[Path | None, typer.Option(help="folder of the output; default edits/NAME")] = None,
     mode: Annotated[Mode, typer.Option(help="masked: in place, by VACE; first-frame: image-to-video from an edited first frame")] = Mode.masked,
-    release: Annotated[str | None, typer.Option(help="a release's folder, or releases/VERSION of the store; default: the newest there")] = None,
+    release: Annotated[str | None, typer.Option(help="a release's folder, or releases/VERSION of the store; default: what is in production")] = None,
     checkpoint: Annotated[str | None, typer.Option(help="checkpoints/VERSION of the store")] = None,
     recipe: Annotated[str | None, typer.Option(help="whose release is wanted, or whose settings go with what is given")] = None,
     untrained: Annotated[bool, typer.Option("--untrained", help="the recipe's base with an adapter at its start")] = False,

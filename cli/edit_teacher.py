@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pydantic import ValidationError
 
 from infra.artifact_store import ArtifactStore
+from infra.release_registry import ReleaseRegistry
 from pvtt_model.artifacts import Manifest, sha256_of_file
 from pvtt_model.recipes import recipe_by_name, set_by_path
 from pvtt_model.specs import BackboneSpec, EditorSpec, LoraSpec, PartnerSpec, ReferenceSpec
@@ -45,7 +46,7 @@ def _loaded(files: dict[str, Path] | None) -> dict[str, Tensor] | None:
 
 
 def choose_teacher(store: ArtifactStore, release: str | None, checkpoint: str | None, recipe: str | None, untrained: bool) -> Chosen:
-    """By the options of `pvtt edit`; the newest release of the store where none is given. Raises ValueError naming the cure, ArtifactMissing."""
+    """By the options of `pvtt edit`; the release in use where none is given. Raises ValueError naming the cure, ArtifactMissing."""
     if sum((bool(release), bool(checkpoint), untrained)) > 1:
         raise ValueError("--release, --checkpoint and --untrained exclude one another. Give one of them.")
     if untrained:
@@ -58,14 +59,14 @@ def choose_teacher(store: ArtifactStore, release: str | None, checkpoint: str | 
         if not release.startswith("releases/"):
             raise ValueError(f"'{release}' is no folder with a {INDEX} and no releases/VERSION of {store.store.uri}. Give one of the two.")
         return _of_release(store, store.manifest(release), recipe)
-    found = [m for m in store.manifests("releases") if recipe is None or m.summary["recipe"] == recipe]
-    if not found:
+    found = ReleaseRegistry(store).in_use(recipe)
+    if found is None:
         of = f" of recipe '{recipe}'" if recipe else ""
         raise ValueError(
             f"there is no release{of} in {store.store.uri}. Make one with `make demo`, name another --store, give --release or --checkpoint, "
             "or --untrained for the base with an untrained adapter."
         )
-    return _of_release(store, found[-1], recipe)
+    return _of_release(store, found, recipe)
 
 
 def with_overrides(spec: EditorSpec, overrides: Mapping[str, Any]) -> EditorSpec:

@@ -10,15 +10,19 @@ import typer
 from cli.artifacts import app as artifacts
 from cli.clips import app as clips
 from cli.compare import compare
+from cli.data import app as data
 from cli.doctor import doctor
 from cli.edit import edit
 from cli.export import export
 from cli.plan import plan
+from cli.releases import app as releases
 from cli.run import down, run, up
 
 app = typer.Typer(name="pvtt", help="Product Video Template Transfer: curate, train, judge and release a teacher.", no_args_is_help=True)
 app.add_typer(artifacts, name="artifacts", help="What is in the store: ls, show, verify, lineage, gc.")
 app.add_typer(clips, name="clips", help="What is to be curated: draft a manifest of a folder.")
+app.add_typer(data, name="data", help="Clips on their way to a training: push them to a prefix, and say so.")
+app.add_typer(releases, name="releases", help="Which release is in use: list, promote, rollback, history.")
 app.command()(plan)
 app.command()(doctor)
 app.command()(up)

@@ -60,13 +60,16 @@ def stage_or_last(recipe: RecipeSpec, name: str | None) -> str:
 
 def curated(recipe: RecipeSpec, clips: str, store: str, base: ArtifactRef | None = None) -> dict[str, ArtifactRef]:
     """clips -> masks -> latents -> conditions, and the card of all four."""
-    found = ingest_clips(clips, recipe, store, base)
-    masks = extract_masks(found, recipe, store)
-    latents = encode_latents(found, masks, recipe, store)
-    conditions = embed_conditions(found, recipe, store)
-    data = {"clips": found, "masks": masks, "latents": latents, "conditions": conditions}
+    data = encoded(recipe, ingest_clips(clips, recipe, store, base), store)
     describe_data(data, recipe, store)
     return data
+
+
+def encoded(recipe: RecipeSpec, clips: ArtifactRef, store: str) -> dict[str, ArtifactRef]:
+    """The clips with their masks, latents and conditions."""
+    masks = extract_masks(clips, recipe, store)
+    latents = encode_latents(clips, masks, recipe, store)
+    return {"clips": clips, "masks": masks, "latents": latents, "conditions": embed_conditions(clips, recipe, store)}
 
 
 def trained(recipe: RecipeSpec, data: dict[str, ArtifactRef], until: str, store: str) -> dict[str, ArtifactRef]:
@@ -78,13 +81,20 @@ def trained(recipe: RecipeSpec, data: dict[str, ArtifactRef], until: str, store:
     return found
 
 
+def edits_and_report(
+    recipe: RecipeSpec, stage_name: str, checkpoint: ArtifactRef, partner: ArtifactRef | None, data: dict[str, ArtifactRef], store: str
+) -> tuple[ArtifactRef, ArtifactRef]:
+    """The held-out clips of `data` edited with a checkpoint, and what the edits are worth. partner: the other expert's checkpoint, of two."""
+    edits = generate_edits(recipe, stage_name, checkpoint, data, store, partner)
+    return edits, score_edits(recipe, stage_name, edits, store)
+
+
 def judged(
     recipe: RecipeSpec, stage_name: str, checkpoints: dict[str, ArtifactRef], data: dict[str, ArtifactRef], store: str, on_failure: OnGateFailure
 ) -> StageRefs:
     """edits -> report -> gate. checkpoints: by stage. Raises GateMissed where the gate was missed and nobody lets it pass."""
     checkpoint, partner = checkpoints[stage_name], recipe.partner_of(recipe.stages[stage_index(recipe, stage_name)])
-    edits = generate_edits(recipe, stage_name, checkpoint, data, store, checkpoints[partner.name] if partner else None)
-    report = score_edits(recipe, stage_name, edits, store)
+    edits, report = edits_and_report(recipe, stage_name, checkpoint, checkpoints[partner.name] if partner else None, data, store)
     outcome = pass_gate(recipe, stage_name, report, store)
     if not outcome.passed:
         _after_a_miss(recipe, stage_name, outcome, on_failure)

@@ -60,8 +60,9 @@ class LocalServices:
         api = f"http://127.0.0.1:{server.port}/api"
         if self._deploy_needed():
             self.say("deploying prefect.yaml")
-            self._prefect(api, "work-pool", "create", POOL, "--type", "process", "--overwrite")
-            self._prefect(api, "deploy", "--all", "--no-prompt")
+            self._run(api, "prefect", "work-pool", "create", POOL, "--type", "process", "--overwrite")
+            self._run(api, "prefect", "deploy", "--all", "--no-prompt")
+            self._run(api, "flows.on_push", "automate")
             (self.folder / "deployed").write_text(self._deploy_key())
         worker = self._running("worker")
         if worker is not None and worker.environment != self._environment_digest():
@@ -166,13 +167,13 @@ class LocalServices:
         mark = self.folder / "deployed"
         return not mark.exists() or mark.read_text() != self._deploy_key()
 
-    def _prefect(self, api: str, *arguments: str) -> None:
+    def _run(self, api: str, module: str, *arguments: str) -> None:
         done = subprocess.run(
-            [sys.executable, "-m", "prefect", *arguments], cwd=REPOSITORY, env=self.environment(api), stdin=subprocess.DEVNULL,
+            [sys.executable, "-m", module, *arguments], cwd=REPOSITORY, env=self.environment(api), stdin=subprocess.DEVNULL,
             capture_output=True, text=True,
         )  # fmt: skip
         if done.returncode:
-            raise RuntimeError(f"'prefect {' '.join(arguments)}' failed:\n{(done.stdout + done.stderr)[-2000:]}")
+            raise RuntimeError(f"'{module} {' '.join(arguments)}' failed:\n{(done.stdout + done.stderr)[-2000:]}")
 
 
 def free_port(first: int) -> int:

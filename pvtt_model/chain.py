@@ -59,16 +59,16 @@ def checkpoint_artifact(
 ) -> Planned:
     """The trained LoRA and reference adapter of a stage.
 
-    previous: the checkpoint of the stage before; an input only where init_from is 'previous', so that a stage from the base
-    is not trained again because an earlier one changed. Raises ValueError where it is wanted and missing.
+    previous: the checkpoint of the stage before, or this stage's released one; an input only where init_from asks for it, so that a stage
+    from the base is not trained again because an earlier one changed. Raises ValueError where it is wanted and missing.
     """
-    if stage.init_from == "previous" and previous is None:
-        raise ValueError(f"stage '{stage.name}' starts from the previous checkpoint, and none was given. Pass it, or set init_from='base'.")
+    if stage.init_from != "base" and previous is None:
+        raise ValueError(f"stage '{stage.name}' starts from the {stage.init_from} checkpoint, and none was given. Pass it, or set init_from='base'.")
     parts = ("backbone", "reference", "lora", "objective", "optim", "parallel", "train", "data")
     spec: dict[str, Any] = {part: getattr(stage, part).identity() for part in parts} | {"init_from": stage.init_from}
     if stage.init_optimizer != "fresh":
         spec["init_optimizer"] = stage.init_optimizer
-    before = (previous,) if stage.init_from == "previous" and previous is not None else ()
+    before = (previous,) if stage.init_from != "base" and previous is not None else ()
     return plan_artifact("checkpoints", spec, (latents_name, conditions_name, masks_name, clips_name, *before))
 
 

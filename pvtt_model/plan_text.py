@@ -42,7 +42,7 @@ def _stage(stage: StagePlan, pair_bytes: int) -> list[str]:
     host = f"; on the host {_gib(m.host)}" if m.host else ""
     inside = "with checkpointing" if stage.checkpointing else "without checkpointing"
     return [
-        f"stage {stage.name}: {stage.backbone}, from {'the stage before' if stage.init_from == 'previous' else 'the base'},"
+        f"stage {stage.name}: {stage.backbone}, from {'the stage before' if stage.init_from == 'previous' else f'the {stage.init_from}'},"
         f" {stage.workers} {unit}s, {stage.strategy}, {stage.precision}, lr {stage.lr:g}",
         f"  steps        {stage.steps:,} of {stage.global_batch} samples"
         f" = {stage.micro_batch} x {stage.workers} workers x {stage.grad_accum} accumulated",

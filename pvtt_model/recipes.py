@@ -283,6 +283,8 @@ def _check_roles(recipe: RecipeSpec) -> None:
                     f"weights '{spec.weights}' are of architecture '{of}', not '{spec.architecture}'. Set `architecture` and `weights` together."
                 )
     for stage in recipe.stages:
+        if stage.init_from == "release":
+            raise ValueError(f"stage '{stage.name}': init_from='release' is set by the flow `retrain` alone. Use 'base' or 'previous'.")
         refuse_wrong_expert(stage.backbone.architecture, stage.backbone.expert)
         _check_latents(recipe.latents, stage)
         _check_kind(recipe.latents, stage)

@@ -150,9 +150,8 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, source: _S
         message = f"All {len(refusals)} clips of {source.clips} were refused.\n\n{table(refusals, ['line', 'kind', 'reason', 'source'])}"
         show_markdown("clips", message, "no clip can be used")
         raise AllClipsRefused(message)
-    given = {f["product_id"]: f["split"] for f in facts if f["split"]}
-    held_before = {f["product_id"] for f in read_json(store, before) if f["held_out"]} if before else set()
-    held_out = split_products(sorted({f["product_id"] for f in facts}), recipe.clips.eval_share, given, held_before)
+    given = {f["product_id"]: f["split"] for f in facts if f["split"]} | (_splits_of(store, before) if before else {})
+    held_out = split_products(sorted({f["product_id"] for f in facts}), recipe.clips.eval_share, given)
     for fact in facts:
         fact["held_out"] = fact["product_id"] in held_out
     files = [file for number, shard in enumerate(shards) for file in shard.files(number)]
@@ -189,6 +188,15 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, source: _S
         summary["passed_over"] = len(scan.passed_over)
         files += [store.attach(planned, DRAFT, scan.draft), attach_json(store, planned, PASSED_OVER, scan.passed_over)]
     return store.commit(planned, files, summary)
+
+
+def _splits_of(store: ArtifactStore, before: Manifest) -> dict[str, str]:
+    """Of each product of the base the split that it keeps, whatever new lines or another eval_share say: what was trained on cannot be judged."""
+    kept: dict[str, str] = {}
+    for fact in read_json(store, before):
+        split = "eval" if fact["held_out"] else "train"
+        kept[fact["product_id"]] = "validation" if fact["held_out"] and fact["split"] == "validation" else kept.get(fact["product_id"], split)
+    return kept
 
 
 class _ListedAgain(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from infra.artifact_store import ArtifactStore
 from infra.settings import Settings, settings
 from infra.step_checkpoints import StepCheckpoints
 from infra.watchdog import newly_hung, who_hangs
-from pvtt_model.artifacts import ArtifactRef, Manifest, Planned, StoredFile
+from pvtt_model.artifacts import ArtifactRef, Manifest, Planned, StoredFile, canonical_json
 from pvtt_model.chain import checkpoint_artifact
 from pvtt_model.preflight.check import as_lines, refuse
 from pvtt_model.specs import DataSpec, RecipeSpec, StageSpec, VideoSpec
@@ -34,6 +34,7 @@ from tasks.ui import picture, show_markdown, table
 
 RECORDS, CURVE, CLIPS = "records.json", "loss_curve.png", "trained_on.json"
 CARRIED, OPTIMIZER = "carried_over.json", "optimizer-rank"  # OPTIMIZER and a rank: for a next stage that goes on with it
+START = {"base": "the untrained base", "previous": "the stage before", "release": "the release"}  # what the loss by noise level is held against
 LEVELS, LEVELS_PICTURE = "loss_by_level.json", "loss_by_level.png"  # with the reference it is held against
 
 
@@ -49,7 +50,8 @@ def stage_index(recipe: RecipeSpec, name: str) -> int:
 def train_stage(recipe: RecipeSpec, stage_name: str, curated: dict[str, ArtifactRef], previous: ArtifactRef | None, store: str) -> ArtifactRef:
     """The checkpoint artifact of a stage. A training that was cut off goes on from its last step checkpoint.
 
-    curated: the artifacts by kind (clips, masks, latents, conditions). previous: the checkpoint of the stage before.
+    curated: the artifacts by kind (clips, masks, latents, conditions). previous: the checkpoint of the stage before, or, for a stage with
+    init_from 'release', its released one.
     """
     stage = recipe.stages[stage_index(recipe, stage_name)]
     data = Curated(**curated)
@@ -59,8 +61,9 @@ def train_stage(recipe: RecipeSpec, stage_name: str, curated: dict[str, Artifact
     return produce(planned, store, lambda s, p: _make(s, p, recipe, stage_name, data, previous), lambda s, m: _show(s, m, recipe, stage))
 
 
-def select_pairs(places: dict[str, tuple[Any, dict[str, Any]]], data: DataSpec, stage_name: str) -> list[Any]:
-    """The training clips' places in a stable order, at most max_pairs of them. Raises ValueError for fewer than min_pairs."""
+def select_pairs(places: dict[str, tuple[Any, dict[str, Any]]], data: DataSpec, stage_name: str, new: Collection[str] = ()) -> list[Any]:
+    """The training clips' places in a stable order, at most max_pairs of them, those of the keys `new` first. Raises ValueError for fewer than
+    min_pairs."""
     train = [(place, fact) for place, fact in places.values() if not fact["held_out"]]
     if len(train) < data.min_pairs:
         raise ValueError(
@@ -68,7 +71,7 @@ def select_pairs(places: dict[str, tuple[Any, dict[str, Any]]], data: DataSpec, 
             f"Add clips, or set stages.{stage_name}.data.min_pairs={len(train)}."
         )
     best = data.select == "best"
-    train.sort(key=lambda pf: (-pf[1]["quality"] if best else 0.0, pf[0].clip_key))
+    train.sort(key=lambda pf: (pf[0].clip_key not in new, -pf[1]["quality"] if best else 0.0, pf[0].clip_key))
     return [place for place, _ in train[: data.max_pairs]]
 
 
@@ -89,10 +92,14 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, stage_name
     stage = stage.model_copy(update={"parallel": stage.parallel.as_run()})
     start_only_where_it_can_end(stage, where)
     usable = clip_places(store, data)
-    chosen = select_pairs(usable, stage.data, stage_name)
-    selected = selected_keys({p.clip_key: usable[p.clip_key][1] for p in chosen}, stage.data)
-    before = store.manifest(previous) if previous and stage.init_from == "previous" else None
-    earlier = recipe.stages[index - 1]
+    before = store.manifest(previous) if previous and stage.init_from != "base" else None
+    new: set[str] = set()
+    if before and stage.init_from == "release":
+        as_released(before, stage)
+        new = set(usable) - {fact["clip_key"] for fact in read_json(store, clips_of(store, before))}
+    chosen = select_pairs(usable, stage.data, stage_name, new)
+    selected = new or selected_keys({p.clip_key: usable[p.clip_key][1] for p in chosen}, stage.data)
+    earlier = stage if stage.init_from == "release" else recipe.stages[index - 1]
     carried = trained_files(before) if before else None
     if carried and earlier.backbone != stage.backbone:  # another network's own weights are none of this one's
         carried.pop(BACKBONE, None)
@@ -112,6 +119,23 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, stage_name
     steps = StepCheckpoints(store.store, planned)
     said = _train(payload, steps, store, where)
     return _commit(store, planned, recipe, index, steps, [p.clip_key for p in chosen], said, carried or {})
+
+
+def clips_of(store: ArtifactStore, checkpoint: Manifest) -> Manifest:
+    """The clips that a checkpoint was trained on."""
+    return store.manifest(next(name for name in checkpoint.inputs if name.startswith("clips/")))
+
+
+def as_released(released: Manifest, stage: StageSpec) -> None:
+    """Raises ValueError where the stage's network is another than that of its released checkpoint."""
+    differ = [
+        part for part in ("backbone", "reference", "lora") if released.spec[part] != json.loads(canonical_json(getattr(stage, part).identity()))
+    ]
+    if differ:
+        raise ValueError(
+            f"stage '{stage.name}' would go on from {released.name}, and has another {' and '.join(differ)} than it. "
+            "Leave these settings as they were released, or train the curriculum anew on all clips: --set retrain.start_from=base."
+        )
 
 
 def validation_clips(usable: dict[str, tuple[ClipPlace, dict[str, Any]]], stage: StageSpec) -> list[tuple[ClipPlace, dict[str, Any]]]:
@@ -233,7 +257,7 @@ def _commit(
             save_file(tensors, folder / name, metadata={"format": "pt"})
         loss_curve(records, folder / CURVE, title=f"{recipe.name}, stage {stage.name}")
         parts = [*made, CURVE]
-        report = level_report(records, shipped_curve(recipe, stage), "the stage before" if stage.init_from == "previous" else "the untrained base")
+        report = level_report(records, shipped_curve(recipe, stage), START[stage.init_from])
         if report is not None:
             loss_by_level(report, folder / LEVELS_PICTURE, title=f"{recipe.name}, stage {stage.name}: loss by noise level")
             parts.append(LEVELS_PICTURE)

@@ -1,8 +1,9 @@
 """Folders that come without a manifest, and the manifest drafted from them.
 
-Four layouts are known, looked for in this order (`layout_of`):
+Five layouts are known, looked for in this order (`layout_of`):
 
     manifest    manifest.jsonl in the folder: nothing is drafted
+    pushed      what `pvtt data push` put there (pushed.py): nothing is drafted
     benchmark   one JSON of edit tasks beside videos/, masks/ and product_images/ (the 199-task benchmark's layout)
     samples     one folder a sample: its video, mask, reference pictures, prompt text
     videos      anything else: every video below the folder is a clip; what lies beside it under its own name goes with it
@@ -22,8 +23,9 @@ from typing import Any, Literal, NamedTuple, get_args
 from pvtt_model.data.draft_benchmark import TASK_FIELDS, draft_tasks
 from pvtt_model.data.draft_clips import draft_samples, draft_videos, is_sample
 from pvtt_model.data.listing import Listing
+from pvtt_model.data.pushed import LINES, is_pushed
 
-Layout = Literal["manifest", "benchmark", "samples", "videos"]
+Layout = Literal["manifest", "pushed", "benchmark", "samples", "videos"]
 MANIFEST = "manifest.jsonl"
 _DRAFTERS: dict[str, Callable[[Listing], Iterator[dict[str, Any]]]] = {"samples": draft_samples, "videos": draft_videos}
 
@@ -46,6 +48,8 @@ def layout_of(place: Path) -> Layout:
         return "benchmark" if place.suffix.lower() == ".json" else "manifest"
     if (place / MANIFEST).is_file():
         return "manifest"
+    if is_pushed(place):
+        return "pushed"
     if (place / "videos").is_dir() and _task_files(place):
         return "benchmark"
     listing = Listing(place)
@@ -61,8 +65,9 @@ def draft(place: Path, layout: Layout | None = None) -> Draft:
     Raises ValueError for a manifest (there is nothing to draft), an unknown layout, and a benchmark JSON that is none.
     """
     chosen = layout or layout_of(place)
-    if chosen == "manifest":
-        raise ValueError(f"{place} is a manifest, or holds one ({MANIFEST}); it needs no draft. Give it as it is, or name another layout.")
+    if chosen in ("manifest", "pushed"):
+        held = MANIFEST if chosen == "manifest" else LINES
+        raise ValueError(f"{place} is a manifest, or holds one ({held}); it needs no draft. Give it as it is, or name another layout.")
     if chosen not in get_args(Layout):
         raise ValueError(f"no layout '{chosen}'. Valid: {', '.join(get_args(Layout))}.")
     folder = place if place.is_dir() else place.parent

@@ -13,6 +13,7 @@ from pvtt_model.specs.models import BackboneSpec, ModelSpec
 from pvtt_model.specs.objective import ObjectiveSpec
 from pvtt_model.specs.recipe import RecipeSpec, StageSpec
 from pvtt_model.specs.reference import ReferenceSpec
+from pvtt_model.specs.retraining import Decision, RetrainSpec
 from pvtt_model.specs.training import DataSpec, OptimSpec, ParallelSpec, TrainSpec
 from pvtt_model.specs.video import VideoSpec
 
@@ -23,6 +24,7 @@ __all__ = [
     "ClipSpec",
     "ConditionSpec",
     "DataSpec",
+    "Decision",
     "EditSpec",
     "EditorSpec",
     "EvalSpec",
@@ -44,6 +46,7 @@ __all__ = [
     "Positive",
     "RecipeSpec",
     "ReferenceSpec",
+    "RetrainSpec",
     "Share",
     "Spec",
     "StageSpec",

@@ -17,6 +17,7 @@ from pvtt_model.specs.masks import MaskSpec
 from pvtt_model.specs.models import BackboneSpec
 from pvtt_model.specs.objective import ObjectiveSpec
 from pvtt_model.specs.reference import ReferenceSpec
+from pvtt_model.specs.retraining import RetrainSpec
 from pvtt_model.specs.training import DataSpec, OptimSpec, ParallelSpec, TrainSpec
 
 
@@ -32,8 +33,10 @@ class StageSpec(Spec):
     parallel: ParallelSpec = ParallelSpec()
     train: TrainSpec
     data: DataSpec = DataSpec()
-    init_from: Literal["base", "previous"] = Field(
-        default="base", description="previous: what fits of the stage before (all at the same size, the resampler at another)"
+    init_from: Literal["base", "previous", "release"] = Field(
+        default="base",
+        description="previous: what fits of the stage before (all at the same size, the resampler at another); release: this stage's own released "
+        "checkpoint, which re-training gives",
     )
     init_optimizer: Literal["fresh", "kept"] = Added(
         "fresh", description="kept: AdamW's moments and step count of the stage before go on; that stage has train.keep_optimizer, and all its sizes"
@@ -92,6 +95,7 @@ class RecipeSpec(Spec):
     latents: LatentSpec
     conditions: ConditionSpec
     stages: tuple[StageSpec, ...] = Field(min_length=1)
+    retrain: RetrainSpec = Added(RetrainSpec())
 
     @model_validator(mode="after")
     def _stages_are_told_apart(self) -> RecipeSpec:
@@ -120,7 +124,7 @@ class RecipeSpec(Spec):
         held: set[str] = set()
         for before, stage in zip((None, *self.stages), self.stages, strict=False):
             trained: set[str] = set(stage.train.trained)
-            if before is None or stage.init_from == "base":
+            if before is None or stage.init_from != "previous":  # a released checkpoint is of this very stage
                 held = trained
                 continue
             differ = [part for part in ("backbone", "reference", "lora") if getattr(before, part) != getattr(stage, part)]
@@ -139,9 +143,10 @@ class RecipeSpec(Spec):
         for before, stage in zip((None, *self.stages), self.stages, strict=False):
             if stage.init_optimizer == "fresh":
                 continue
-            if before is None or stage.init_from == "base":
+            if before is None or stage.init_from != "previous":
                 raise ValueError(
-                    f"stage '{stage.name}' keeps an optimizer and starts from the base. Set init_from='previous', or init_optimizer='fresh'."
+                    f"stage '{stage.name}' keeps an optimizer and starts from the {stage.init_from}. "
+                    "Set init_from='previous', or init_optimizer='fresh'."
                 )
             if not before.train.keep_optimizer:
                 raise ValueError(
@@ -164,6 +169,25 @@ class RecipeSpec(Spec):
                     f"other tensors. Leave these as they were, or set stages.{stage.name}.init_optimizer='fresh'."
                 )
         return self
+
+    def retraining(self) -> RecipeSpec:
+        """The recipe of a re-training, by `retrain`: the last stage, and of two experts also the other one's last, each from its released checkpoint.
+
+        The stages' own selection of pairs gives way to `retrain.replay_share`. The recipe itself where it starts from the base.
+        """
+        how = self.retrain
+        if how.start_from == "base":
+            return self
+        last = self.stages[-1]
+        stages = []
+        for stage in (self.partner_of(last), last):
+            if stage is not None:
+                train = stage.train.model_copy(update={"steps": how.steps or stage.train.steps})
+                optim = stage.optim.model_copy(update={"lr": how.lr or stage.optim.lr})
+                data = stage.data.model_copy(update={"replay_share": how.replay_share, "selected_pairs": None, "selected_share": None})
+                changes = {"init_from": "release", "init_optimizer": "fresh", "train": train, "optim": optim, "data": data}
+                stages.append(stage.model_copy(update=changes))
+        return RecipeSpec.model_validate(self.model_copy(update={"stages": tuple(stages)}).model_dump(mode="json"))
 
     def partner_of(self, stage: StageSpec) -> StageSpec | None:
         """The last earlier stage that trains the other expert of the stage's backbone; None where there is none."""

@@ -211,6 +211,11 @@ class DataSpec(Spec):
     selected_share: Annotated[float, Field(gt=0, lt=1)] | None = Added(
         None, description="the selected pairs' part of what is seen; each of the others is seen too, at least once an epoch"
     )
+    replay_share: Annotated[float, Field(gt=0, lt=1)] | None = Added(
+        None,
+        description="of a stage with init_from='release': clips that the released checkpoint's data holds make up so much of what is seen, the new "
+        "ones the rest; each is seen at least once an epoch. New ones come first where max_pairs leaves some out",
+    )
     prefetch: Annotated[int, Field(ge=0)] = Execution(4, description="micro-batches read and collated ahead, each by a thread; 0: read when needed")
     read: Literal["cache", "ranges"] = Execution(
         "cache", description="cache: each worker fetches whole shards before it starts; ranges: one request a row, for data that no disk here holds"
@@ -222,4 +227,13 @@ class DataSpec(Spec):
             raise ValueError(
                 "data.selected_pairs and data.selected_share belong together: how many pairs are selected, and their part of what is seen."
             )
+        if self.replay_share is not None and self.selected_share is not None:
+            raise ValueError(
+                "data.replay_share and data.selected_share both say what is seen more: the new pairs, and the best. Set one of them to null."
+            )
         return self
+
+    @property
+    def share_of_selected(self) -> float | None:
+        """The selected places' part of what is seen: the best pairs', or the new ones'. None: every pair once an epoch."""
+        return self.selected_share if self.replay_share is None else 1 - self.replay_share

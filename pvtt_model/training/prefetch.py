@@ -72,7 +72,7 @@ class Samples:
         device: torch.device, first_step: int,
     ) -> None:  # fmt: skip
         self._kept = KeptSamples(places, injection=stage.reference.injection)
-        epoch = weighted([place.selected for place in places], stage.data.selected_share)
+        epoch = weighted([place.selected for place in places], stage.data.share_of_selected)
         buckets = tuple(self._kept.buckets[index] for index in epoch)
         parallel, self.epoch_samples = stage.parallel, len(epoch)
 

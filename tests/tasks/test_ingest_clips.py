@@ -293,3 +293,23 @@ def test_other_settings_take_nothing_over(house: House) -> None:
     house.recipe = house.recipe.model_copy(update={"clips": house.recipe.clips.model_copy(update={"min_side_px": 33})})
     house.make()
     assert len(_records(house)) == 2 * len(keys)
+
+
+def test_the_splits_of_the_base_stay(house: House) -> None:
+    """New clips of old products go where the product was, whatever they say, and another eval_share moves no old product."""
+    for line in house.lines:
+        line["metadata"].pop("split")
+    before = house.make()
+    was = {f["product_id"]: f["held_out"] for f in house.read(before, "table.json")}
+    assert 0 < sum(was.values()) < len(was)
+    held, trained = (next(line for line in house.lines if was[line["metadata"]["product_id"]] is yes) for yes in (True, False))
+    render = {"held.mp4": (held, "train"), "trained.mp4": (trained, "eval")}
+    for number, (name, (line, split)) in enumerate(render.items()):
+        frames = decode(house.at / line["video_path"])
+        write_mp4(house.at / name, torch.roll(frames, (17 * (number + 1), 23), dims=(-2, -1)).flip(0), 8, crf=20, chroma="444")
+        metadata = {k: v for k, v in line["metadata"].items() if k != "truth"}
+        house.lines.append(line | {"video_path": name, "mask_path": None, "metadata": metadata | {"split": split}})
+    house.recipe = house.recipe.model_copy(update={"clips": house.recipe.clips.model_copy(update={"eval_share": 0.9, "near_duplicate_bits": None})})
+    after = house.make(base=before)
+    facts = house.read(after, "table.json")
+    assert {f["product_id"]: f["held_out"] for f in facts} == was and len(facts) == len(house.lines)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from pvtt_model.recipes import recipe_by_name
 from pvtt_model.specs import DataSpec, TrainSpec
 from pvtt_model.training.records import STATE, TRAINED
 from tasks.train_hooks import StoreHooks
-from tasks.train_stage import _released, selected_keys
+from tasks.train_stage import _released, as_released, select_pairs, selected_keys
 
 
 class Said:
@@ -84,3 +85,18 @@ def test_selected_pairs_are_the_best():
     assert selected_keys(facts, DataSpec()) == set()
     with pytest.raises(ValueError, match="belong together"):
         DataSpec(selected_pairs=3)
+
+
+def test_new_pairs_come_first_and_one_network_goes_on():
+    facts = {key: {"held_out": False, "quality": quality} for key, quality in (("a", 0.9), ("b", 0.8), ("c", 0.1), ("d", 0.2))}
+    places = {key: (SimpleNamespace(clip_key=key), fact) for key, fact in facts.items()}
+    data = DataSpec(max_pairs=3, select="best")
+    assert [p.clip_key for p in select_pairs(places, data, "refine")] == ["a", "b", "d"]
+    assert [p.clip_key for p in select_pairs(places, data, "refine", {"c", "d"})] == ["d", "c", "a"]
+    stage = recipe_by_name("nano").retraining().stages[-1]
+    released = SimpleNamespace(name="checkpoints/x", spec={part: getattr(stage, part).identity() for part in ("backbone", "reference", "lora")})
+    released = SimpleNamespace(name=released.name, spec=json.loads(json.dumps(released.spec)))  # as a manifest holds it
+    as_released(released, stage)
+    wider = stage.model_copy(update={"lora": stage.lora.model_copy(update={"rank": 32})})
+    with pytest.raises(ValueError, match="would go on from checkpoints/x, and has another lora than it.*retrain.start_from=base"):
+        as_released(released, wider)

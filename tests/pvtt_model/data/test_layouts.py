@@ -104,7 +104,7 @@ def test_one_folder_a_sample(tmp_path: Path) -> None:
     assert lines["s4/one.mp4"]["reference_image"] is None, "of two videos nobody can say whose the picture is"
     assert {file for file, _ in found.passed_over} == {"s4/p.png", "mug/s2/frames/00000.png"}
     assert draft(tmp_path, "videos").layout == "videos"
-    with pytest.raises(ValueError, match="no layout 'sample'. Valid: manifest, benchmark"):
+    with pytest.raises(ValueError, match="no layout 'sample'. Valid: manifest, pushed, benchmark"):
         draft(tmp_path, "sample")  # type: ignore[arg-type]
 
 
