@@ -45,6 +45,7 @@ nano-weights: install  ## train the nano models from their seeds and pack them i
 
 lock:  ## pin the dependencies again
 	$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml -o requirements/runtime.txt
+	$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra cluster -c requirements/runtime.txt pyproject.toml -o requirements/cluster.txt
 	$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra dev -c requirements/runtime.txt pyproject.toml -o requirements/dev.txt
 	$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --group pyproject.toml:diffsynth -c requirements/dev.txt -o requirements/diffsynth.txt
 

@@ -15,12 +15,10 @@ from typing import Any, TypeVar
 
 import ray
 
+from infra.failures import WorkerLost
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-class WorkerLost(RuntimeError):
-    """Ray could not finish the work: workers died more often than allowed, or the cluster is gone. Trying again resumes."""
 
 
 @ray.remote
