@@ -18,6 +18,7 @@ import ray
 
 from infra import termination
 from infra.failures import TrainingFailed, WorkerLost, can_pass, kind_of
+from infra.held import counted
 from infra.ray_pool import forget_idle, map_on_actors
 from infra.settings import Settings
 from infra.worker_log import hear_workers
@@ -228,7 +229,8 @@ def train_on_ray(
 
     def fit() -> None:
         try:
-            trainer.fit()
+            with counted(gpus=num_workers if use_gpu else 0, workers=num_workers):
+                trainer.fit()
         except BaseException as error:
             failure.append(error)
 

@@ -16,6 +16,7 @@ from infra.failures import WorkerLost, can_pass, kind_of
 from infra.settings import settings
 from infra.worker_log import heard_by
 from pvtt_model.artifacts import ArtifactRef, Manifest, Planned
+from tasks.run_page import told
 
 RETRIES = 5  # after about 2, 4, 8, 16 and 32 s: more than a minute, in which a server restarts
 LOST_RETRIES = 2  # Ray has tried what was lost several times already
@@ -69,17 +70,21 @@ def produce(
     few_collections()
     log = get_run_logger()
     store = ArtifactStore.open(store_uri, settings(store_uri).cache)
-    found = store.find(planned)
-    if found is not None:
-        log.info("%s is there already, made %s: reused", planned.name, found.created)
-    else:
-        waiting = _Waiting(log, planned)
-        with store.lease(planned, on_wait=waiting.say) as lease:
-            found = lease.done or store.find(planned)
-            if found is None:
-                log.info("making %s", planned.name)
-                with heard_by(log.info):
-                    found = make(store, planned)
+    with told(planned.name) as row:
+        found = store.find(planned)
+        if found is not None:
+            log.info("%s is there already, made %s: reused", planned.name, found.created)
+            row["how"] = "reused"
+        else:
+            waiting = _Waiting(log, planned)
+            with store.lease(planned, on_wait=waiting.say) as lease:
+                found = lease.done or store.find(planned)
+                if found is None:
+                    log.info("making %s", planned.name)
+                    with heard_by(log.info):
+                        found = make(store, planned)
+                else:
+                    row["how"] = "reused"
     show(store, found)
     return store.ref(found)
 

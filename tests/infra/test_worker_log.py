@@ -15,10 +15,10 @@ def batch(*lines: str) -> dict[str, object]:
 def test_a_worker_without_end_is_cut_off_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     ear, heard = Ear(), []
     ear.say = heard.append
-    ear.hear(batch(*["x" * 2000] * (LINES + 5)))
-    assert len(heard) == LINES and heard[0] == f"[worker 7 on 10.0.0.2] {'x' * 500}"
+    ear.hear(batch(*[f"{i:02}{'x' * 2000}" for i in range(LINES + 3)], "02" + "x" * 2000, "00" + "x" * 2000))
+    assert len(heard) == LINES and heard[0] == f"[worker 7 on 10.0.0.2] 00{'x' * 498}"
     monkeypatch.setattr(infra.worker_log, "PER_S", 0.0)
-    ear.hear(batch(" 10%\r 20%", ":actor_name:A", ""))
-    assert heard[LINES:] == ["(5 more lines of Ray's workers are in Ray's own log files)", "[worker 7 on 10.0.0.2] 20%"]
+    ear.hear(batch("Loading weights: 100%|####| 22/22", ":actor_name:A", "", "last"))
+    assert heard[LINES:] == ["(5 more lines of Ray's workers are in Ray's own log files)", "[worker 7 on 10.0.0.2] last"]
     ear.hear({**batch("scaling"), "pid": "autoscaler"})
     assert len(heard) == LINES + 2

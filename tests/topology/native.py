@@ -46,7 +46,7 @@ class Topology:
         self.home = Path(f"/tmp/pvtt-topology-{os.getpid()}")  # short: a unix socket's path holds 107 bytes
         self.home.mkdir(mode=0o711)
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
-        self.ports = {name: free_port() for name in ("postgres", "redis", "s3", "ray", "prefect")}
+        self.ports = {name: free_port() for name in ("postgres", "redis", "s3", "ray", "dashboard", "prefect")}
         self.token = secrets.token_hex(32)  # of the Ray cluster
         self.seconds: dict[str, float] = {}
         self.s3 = f"http://127.0.0.1:{self.ports['s3']}"
@@ -67,13 +67,10 @@ class Topology:
         shutil.chown(data, "postgres")
         (self.home / "run").mkdir()
         shutil.chown(self.home / "run", "postgres")
-        as_postgres = ["runuser", "-u", "postgres", "--"]
-        subprocess.run(
-            [*as_postgres, str(POSTGRES / "initdb"), "-D", str(data), "-A", "trust", "-E", "UTF8"], cwd="/", check=True, capture_output=True
-        )
-        self.start(
-            "postgres", [*as_postgres, str(POSTGRES / "postgres"), "-D", str(data), "-h", "127.0.0.1", "-p", str(port), "-k", f"{self.home}/run"]
-        )
+        as_postgres, at = ["runuser", "-u", "postgres", "--"], ["-h", "127.0.0.1", "-p", str(port)]
+        make = [str(POSTGRES / "initdb"), "-D", str(data), "-A", "trust", "-E", "UTF8"]
+        subprocess.run([*as_postgres, *make], cwd="/", check=True, capture_output=True)
+        self.start("postgres", [*as_postgres, str(POSTGRES / "postgres"), "-D", str(data), *at, "-k", f"{self.home}/run"])
         ready = [str(POSTGRES / "pg_isready"), "-U", "postgres", *at]
         self.wait("postgres", lambda: subprocess.run(ready, capture_output=True).returncode == 0)
         subprocess.run([*as_postgres, str(POSTGRES / "createdb"), *at, "prefect"], cwd="/", check=True)
@@ -93,7 +90,8 @@ class Topology:
 
     def ray(self) -> None:
         port, common = self.ports["ray"], ["--block", "--num-cpus=1", "--object-store-memory=200000000", "--disable-usage-stats"]
-        head = ["--head", f"--port={port}", "--node-ip-address=127.0.0.1", "--include-dashboard=false", f"--temp-dir={self.home}/ray"]
+        head = ["--head", f"--port={port}", "--node-ip-address=127.0.0.1", f"--temp-dir={self.home}/ray"]
+        head += ["--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={self.ports['dashboard']}"]  # its State API frees rooms
         self.start("ray-head", ["ray", "start", *head, *common])
         self.wait("ray-head", lambda: open_port(port))
         time.sleep(5)  # the raylet of the head, which the port says nothing of

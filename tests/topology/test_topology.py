@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections import Counter
 
 import httpx
 import pytest
@@ -31,6 +33,10 @@ def test_the_nano_curriculum_runs_through_and_every_artifact_verifies(topology: 
     work_s = sum(task["total_run_time"] for task in tasks)
     over_s = flow["total_run_time"] - work_s
     print(f"\n{flow['total_run_time']:.0f} s, of it {work_s:.0f} s in {len(tasks)} tasks: {over_s:.1f} s besides, {over_s / len(tasks):.2f} s a task")
+    seen = {r["id"]: r for r in json.loads(topology.command("flows.status", "--json"))}[run]
+    kinds = Counter(row["artifact"].partition("/")[0] for row in seen["made"])
+    print(f"{dict(kinds)}; {seen['worker_hours']:.3f} worker-hours, {seen['gpu_hours']} GPU-hours")
+    assert kinds["releases"] == kinds["clips"] == 1 and seen["worker_hours"] > 0
     assert over_s <= 0.1 * flow["total_run_time"] and over_s <= 3 * len(tasks)
     said = topology.command("cli.main", "artifacts", "verify", "--store", topology.store)
     print(said)
