@@ -7,7 +7,7 @@ STAMP := .venv/installed
 CLIPS ?= nano
 RECIPE ?= $(if $(filter nano,$(CLIPS)),nano,nano-wide)
 
-.PHONY: demo install up down test test-slow check nano-weights lock clean
+.PHONY: demo install up down test test-slow test-topology audit check nano-weights lock clean
 
 demo: install  ## install, start Prefect, run pvtt/full-curriculum on the nano recipe, follow it
 	@$(BIN)/pvtt run --recipe $(RECIPE) --clips "$(CLIPS)" $(ARGS)
@@ -34,7 +34,15 @@ test: install  ## the default suite, a process a core, four at most
 test-slow: install  ## the kill tests, Ceph RGW, the whole curriculum: about 45 minutes
 	$(BIN)/python -m pytest -q -m slow $(ARGS)
 
-check: install  ## lint, types, import law
+test-topology: install  ## PostgreSQL, Redis, Ceph RGW, two raylets, Prefect server and worker as processes: about an hour on two cores
+	$(BIN)/python -m pytest -q -s -m slow tests/topology $(ARGS)
+
+audit:  ## known vulnerabilities of the locked dependencies; asks PyPI, and fails where that does not answer
+	$(UV) tool run pip-audit==2.10.1 --strict --disable-pip --require-hashes -r requirements/cluster.txt
+	$(UV) tool run pip-audit==2.10.1 --strict --disable-pip --require-hashes -r requirements/dev.txt
+
+check: install  ## lint, types, import law, secrets
+	$(BIN)/python .ci/secrets.py
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy pvtt_model infra tasks flows cli

@@ -17,7 +17,7 @@ from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 from prefect.concurrency.sync import concurrency
 from prefect.context import FlowRunContext
 
-LEASE_S = 60.0
+LEASE_S = 180.0  # longer than a server's restart
 ASK_S = 3.0
 PATIENCE_S = 120.0  # with a server that does not answer
 LOCKED = 423

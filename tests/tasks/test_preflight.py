@@ -95,7 +95,7 @@ def test_a_store_that_cannot_be_written_to_and_addresses_that_nobody_answers(mon
     assert store_check(str(home / "store")).status == "ok"
     assert store_check("/proc/pvtt").status == "fail" and store_check("ftp://x").status == "fail"
     assert [c.status for c in services_checks(settings())] == ["ok", "ok"]
-    monkeypatch.setenv("PREFECT_API_URL", "http://user:secret@127.0.0.1:1/api")
+    monkeypatch.setenv("PREFECT_API_URL", "http://user:secret@127.0.0.1:1/api")  # not-a-secret: to be refused or hidden
     where = settings().model_copy(update={"ray_address": "127.0.0.1:1"})
     found = list(services_checks(where))
     assert [c.status for c in found] == ["fail", "fail"] and "secret" not in str(found)
