@@ -33,6 +33,7 @@ TEMPLATE = Path(__file__).resolve().parents[1] / "infra" / "k8s" / "base-job-tem
 TYPES = {"local": "process", "cluster": "kubernetes"}
 #: A run tells every 30 s that it lives (PREFECT_FLOWS_HEARTBEAT_FREQUENCY). More than a server's restart, in which nobody hears it.
 SILENT_S = 240
+SILENT = f"no sign of life for {SILENT_S} s. Run it again: what is done stays done."
 CRASHED, NOTIFY, WEBHOOK = "pvtt: crashed runs", "pvtt: notify", "pvtt-notify"
 TOLD_OF = ("Failed", "Crashed", "TimedOut", "Paused", "Suspended")
 
@@ -59,8 +60,10 @@ async def _pool(client: PrefectClient, name: str) -> None:
     try:
         await client.read_work_pool(name)
     except ObjectNotFound:
-        more = {"base_job_template": template} if template else {}
-        await client.create_work_pool(WorkPoolCreate(name=name, type=TYPES[name], **more))
+        pool = WorkPoolCreate(name=name, type=TYPES[name])
+        if template:
+            pool.base_job_template = template
+        await client.create_work_pool(pool)
         return
     if template:
         await client.update_work_pool(name, WorkPoolUpdate(base_job_template=template))
@@ -81,7 +84,7 @@ def crashed_runs() -> AutomationCore:
             threshold=1,
             within=timedelta(seconds=SILENT_S),
         ),
-        actions=[ChangeFlowRunState(state=StateType.CRASHED, message=f"no sign of life for {SILENT_S} s. Run it again: what is done stays done.")],
+        actions=[ChangeFlowRunState(name="Crashed", state=StateType.CRASHED, message=SILENT, force=False)],
     )
 
 
@@ -120,8 +123,9 @@ async def _block(client: PrefectClient, name: str) -> UUID:
 
 def webhook(url: str) -> str:
     """Save the block that POSTs {"subject", "text"} to `url`, which is kept among its encrypted values."""
+    text = {"subject": "{{subject}}", "text": "{{body}}"}
     block = CustomWebhookNotificationBlock(
-        name="pvtt", url="{{webhook}}", json_data={"subject": "{{subject}}", "text": "{{body}}"}, secrets=SecretDict({"webhook": url})
+        name="pvtt", url="{{webhook}}", json_data=text, headers=None, cookies=None, secrets=SecretDict({"webhook": url})
     )
     block.save(WEBHOOK, overwrite=True)
     return f"custom-webhook/{WEBHOOK}"

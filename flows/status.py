@@ -77,8 +77,8 @@ async def seen(client: PrefectClient, over: int = OVER) -> list[Seen]:
     return [await _seen(client, run, flows.get(run.flow_id, "?")) for run in [*running, *ended]]
 
 
-async def _runs(client: PrefectClient, states: list[StateType], limit: int) -> list[FlowRun]:
-    wanted = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=states)))
+async def _runs(client: PrefectClient, states: Sequence[StateType], limit: int) -> list[FlowRun]:
+    wanted = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(states))))
     return await client.read_flow_runs(flow_run_filter=wanted, sort=FlowRunSort.START_TIME_DESC, limit=limit) if limit else []
 
 
