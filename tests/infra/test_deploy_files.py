@@ -69,7 +69,7 @@ def test_the_lock_of_the_image_has_a_hash_for_every_package_and_the_versions_of_
 
     image, suite = pins("cluster.txt"), pins("dev.txt")
     assert {"prefect-redis", "prefect-kubernetes", "torch", "ray"} <= set(image)
-    assert {name: version for name, version in image.items() if suite.get(name) != version} == {}
+    assert {name: version for name, version in image.items() if suite.get(name, version) != version} == {}
     assert not {"pytest", "moto", "mypy"} & set(image)
 
 

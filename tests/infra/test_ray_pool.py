@@ -103,6 +103,7 @@ def test_an_item_that_kills_every_worker_ends_the_map(here: Settings) -> None:
 
 
 def test_lines_of_both_streams_come_with_the_workers_pid_and_not_to_the_terminal(here: Settings, capfd: pytest.CaptureFixture[str]) -> None:
+    start_ray(here)
     heard: list[str] = []
     with heard_by(heard.append):
         pids = map_on_ray(ray_work.speaks, ["a word", "another"], name="speaking", settings=here)

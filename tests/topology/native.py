@@ -46,7 +46,7 @@ class Topology:
         self.home = Path(f"/tmp/pvtt-topology-{os.getpid()}")  # short: a unix socket's path holds 107 bytes
         self.home.mkdir(mode=0o711)
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
-        self.ports = {name: free_port() for name in ("postgres", "redis", "s3", "ray", "dashboard", "prefect")}
+        self.ports = {name: free_port() for name in ("postgres", "redis", "s3", "ray", "prefect")}
         self.token = secrets.token_hex(32)  # of the Ray cluster
         self.seconds: dict[str, float] = {}
         self.s3 = f"http://127.0.0.1:{self.ports['s3']}"
@@ -90,8 +90,7 @@ class Topology:
 
     def ray(self) -> None:
         port, common = self.ports["ray"], ["--block", "--num-cpus=1", "--object-store-memory=200000000", "--disable-usage-stats"]
-        head = ["--head", f"--port={port}", "--node-ip-address=127.0.0.1", f"--temp-dir={self.home}/ray"]
-        head += ["--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={self.ports['dashboard']}"]  # its State API frees rooms
+        head = ["--head", f"--port={port}", "--node-ip-address=127.0.0.1", "--include-dashboard=false", f"--temp-dir={self.home}/ray"]
         self.start("ray-head", ["ray", "start", *head, *common])
         self.wait("ray-head", lambda: open_port(port))
         time.sleep(5)  # the raylet of the head, which the port says nothing of

@@ -12,7 +12,7 @@ from native import Topology
 from small_run import parameters
 
 pytestmark = pytest.mark.slow
-RUN_S = 2400.0
+RUN_S = 7200.0
 DOWN_S = 60.0
 
 
