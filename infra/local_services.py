@@ -124,9 +124,12 @@ class LocalServices:
 
     def _start(self, name: str, command: list[str], port: int | None, api: str | None = None) -> Service:
         log = self.folder / f"{name}.log"
+        environment = self.environment(api)
+        if port is not None:
+            environment.setdefault("PREFECT_UI_URL", f"http://127.0.0.1:{port}")  # for the links in its messages
         with log.open("ab") as out:
             process = subprocess.Popen(
-                [sys.executable, "-m", *command], cwd=REPOSITORY, env=self.environment(api), stdout=out, stderr=out,
+                [sys.executable, "-m", *command], cwd=REPOSITORY, env=environment, stdout=out, stderr=out,
                 stdin=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
         service = Service(
