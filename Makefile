@@ -7,7 +7,7 @@ STAMP := .venv/installed
 CLIPS ?= nano
 RECIPE ?= $(if $(filter nano,$(CLIPS)),nano,nano-wide)
 
-.PHONY: demo install up down test test-slow check nano-weights lock clean
+.PHONY: demo install up down test test-slow test-topology audit check nano-weights lock clean
 
 demo: install  ## install, start Prefect, run pvtt/full-curriculum on the nano recipe, follow it
 	@$(BIN)/pvtt run --recipe $(RECIPE) --clips "$(CLIPS)" $(ARGS)
@@ -34,7 +34,15 @@ test: install  ## the default suite, a process a core, four at most
 test-slow: install  ## the kill tests, Ceph RGW, the whole curriculum: about 45 minutes
 	$(BIN)/python -m pytest -q -m slow $(ARGS)
 
-check: install  ## lint, types, import law
+test-topology: install  ## PostgreSQL, Redis, Ceph RGW, two raylets, Prefect server and worker as processes: about an hour on two cores
+	$(BIN)/python -m pytest -q -s -m slow tests/topology $(ARGS)
+
+audit:  ## known vulnerabilities of the locked dependencies; asks PyPI, and fails where that does not answer
+	$(UV) tool run pip-audit==2.10.1 --strict --disable-pip --require-hashes -r requirements/cluster.txt
+	$(UV) tool run pip-audit==2.10.1 --strict --disable-pip --require-hashes -r requirements/dev.txt
+
+check: install  ## lint, types, import law, secrets
+	$(BIN)/python .ci/secrets.py
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy pvtt_model infra tasks flows cli
@@ -45,6 +53,7 @@ nano-weights: install  ## train the nano models from their seeds and pack them i
 
 lock:  ## pin the dependencies again
 	$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml -o requirements/runtime.txt
+	$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra cluster -c requirements/runtime.txt pyproject.toml -o requirements/cluster.txt
 	$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra dev -c requirements/runtime.txt pyproject.toml -o requirements/dev.txt
 	$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --group pyproject.toml:diffsynth -c requirements/dev.txt -o requirements/diffsynth.txt
 

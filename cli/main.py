@@ -17,6 +17,7 @@ from cli.export import export
 from cli.plan import plan
 from cli.releases import app as releases
 from cli.run import down, run, up
+from cli.status import status
 
 app = typer.Typer(name="pvtt", help="Product Video Template Transfer: curate, train, judge and release a teacher.", no_args_is_help=True)
 app.add_typer(artifacts, name="artifacts", help="What is in the store: ls, show, verify, lineage, gc.")
@@ -28,6 +29,7 @@ app.command()(doctor)
 app.command()(up)
 app.command()(down)
 app.command()(run)
+app.command()(status)
 app.command()(export)
 app.command()(edit)
 app.command()(compare)

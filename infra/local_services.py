@@ -16,6 +16,7 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import yaml
 from pydantic import BaseModel, ConfigDict
 
 from infra.settings import REPOSITORY, Settings
@@ -53,16 +54,16 @@ class LocalServices:
         self.folder.mkdir(parents=True, exist_ok=True)
         server = self._running("server")
         if server is None:
-            port = free_port(FIRST_PORT)
+            port = free_port(self._port_before() or FIRST_PORT)
             self.say(f"starting the Prefect server on http://127.0.0.1:{port}")
             server = self._start("server", ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)], port)
         self._wait_healthy(server)
         api = f"http://127.0.0.1:{server.port}/api"
         if self._deploy_needed():
             self.say("deploying prefect.yaml")
-            self._run(api, "prefect", "work-pool", "create", POOL, "--type", "process", "--overwrite")
-            self._run(api, "prefect", "deploy", "--all", "--no-prompt")
-            self._run(api, "flows.on_push", "automate")
+            self._module(api, "flows.set_up", "--pool", POOL)
+            self._module(api, "prefect", "deploy", "--no-prompt", *(part for name in deployments_of(POOL) for part in ("--name", name)))
+            self._module(api, "flows.on_push", "automate")
             (self.folder / "deployed").write_text(self._deploy_key())
         worker = self._running("worker")
         if worker is not None and worker.environment != self._environment_digest():
@@ -86,6 +87,8 @@ class LocalServices:
             DO_NOT_TRACK="1",
             PREFECT_CLI_COLORS="false",
             PREFECT_LOGGING_LEVEL=env.get("PREFECT_LOGGING_LEVEL", "INFO"),
+            PREFECT_FLOWS_HEARTBEAT_FREQUENCY="30",  # by it a run whose process is gone is found: flows/set_up.py
+            PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE="prefect.server.concurrency.lease_storage.filesystem",  # in memory, a restart leaks the slots
             PVTT_HOME=str(self.settings.home),
             PVTT_SERVICES=str(self.folder),
             PVTT_STORE=self.settings.store,
@@ -122,9 +125,12 @@ class LocalServices:
 
     def _start(self, name: str, command: list[str], port: int | None, api: str | None = None) -> Service:
         log = self.folder / f"{name}.log"
+        environment = self.environment(api)
+        if port is not None:
+            environment.setdefault("PREFECT_UI_URL", f"http://127.0.0.1:{port}")  # for the links in its messages
         with log.open("ab") as out:
             process = subprocess.Popen(
-                [sys.executable, "-m", *command], cwd=REPOSITORY, env=self.environment(api), stdout=out, stderr=out,
+                [sys.executable, "-m", *command], cwd=REPOSITORY, env=environment, stdout=out, stderr=out,
                 stdin=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
         service = Service(
@@ -139,6 +145,11 @@ class LocalServices:
             return None
         service = Service.model_validate_json(record.read_text())
         return service if service.started and _start_time(service.pid) == service.started else None
+
+    def _port_before(self) -> int | None:
+        """Where a server that died stood: runs that live on look for it there."""
+        record = self.folder / "server.json"
+        return Service.model_validate_json(record.read_text()).port if record.exists() else None
 
     def _wait_healthy(self, server: Service) -> None:
         started = time.monotonic()
@@ -167,13 +178,19 @@ class LocalServices:
         mark = self.folder / "deployed"
         return not mark.exists() or mark.read_text() != self._deploy_key()
 
-    def _run(self, api: str, module: str, *arguments: str) -> None:
+    def _module(self, api: str, *arguments: str) -> None:
         done = subprocess.run(
-            [sys.executable, "-m", module, *arguments], cwd=REPOSITORY, env=self.environment(api), stdin=subprocess.DEVNULL,
+            [sys.executable, "-m", *arguments], cwd=REPOSITORY, env=self.environment(api), stdin=subprocess.DEVNULL,
             capture_output=True, text=True,
         )  # fmt: skip
         if done.returncode:
-            raise RuntimeError(f"'{module} {' '.join(arguments)}' failed:\n{(done.stdout + done.stderr)[-2000:]}")
+            raise RuntimeError(f"'{' '.join(arguments)}' failed:\n{(done.stdout + done.stderr)[-2000:]}")
+
+
+def deployments_of(pool: str) -> list[str]:
+    """The names of prefect.yaml's deployments on a work pool."""
+    deployments = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())["deployments"]
+    return [d["name"] for d in deployments if d["work_pool"]["name"] == pool]
 
 
 def free_port(first: int) -> int:

@@ -17,8 +17,11 @@ from typing import Any, TypeVar
 import ray
 
 from infra import termination
-from infra.ray_pool import WorkerLost, forget_idle, map_on_actors
+from infra.failures import TrainingFailed, WorkerLost, can_pass, kind_of
+from infra.held import counted
+from infra.ray_pool import forget_idle, map_on_actors
 from infra.settings import Settings
+from infra.worker_log import hear_workers
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -34,6 +37,7 @@ WORKER_ENV = {
 PASSED_ON = (
     "PVTT_HOME", "PVTT_STORE", "AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_CA_BUNDLE",
     "HF_HOME", "HF_ENDPOINT", "HF_HUB_OFFLINE", "DS_ACCELERATOR", "PVTT_CACHE", "PVTT_CODE_COMMIT", "PVTT_PREFLIGHT",
+    "PVTT_BUCKETS",
 )  # fmt: skip
 
 
@@ -54,7 +58,7 @@ def start_ray(settings: Settings) -> None:
     if settings.ray_address:
         passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         env = {"env_vars": {**WORKER_ENV, **passed}}
-        ray.init(address=settings.ray_address, runtime_env=env, log_to_driver=False, logging_level="warning")
+        ray.init(address=settings.ray_address, runtime_env=env, logging_level="warning")
     else:
         # A local Ray's workers inherit this environment; a runtime_env would put credentials into Ray's logs.
         os.environ.update(WORKER_ENV)
@@ -67,7 +71,8 @@ def start_ray(settings: Settings) -> None:
         os.environ.setdefault("RAY_num_workers_soft_limit", str(2 * settings.num_cpus + 4))
         forget_idle()
         # "local": without it Ray would join whatever Ray is found on this machine, another user's or a test's.
-        ray.init(address="local", num_cpus=settings.num_cpus, include_dashboard=False, log_to_driver=False, logging_level="warning")
+        ray.init(address="local", num_cpus=settings.num_cpus, include_dashboard=False, logging_level="warning")
+    hear_workers()
 
 
 def _keep_bytecode(settings: Settings) -> None:
@@ -155,8 +160,9 @@ def _worker(config: dict[str, Any]) -> None:
     termination.training.set()
     try:
         getattr(importlib.import_module(module), name)(config["payload"], Reporter(config["board"]))
-    except config["hopeless"] as error:
-        ray.get(config["board"].say.remote(HOPELESS, f"{type(error).__name__}: {error}"))
+    except Exception as error:
+        if not can_pass(error):
+            ray.get(config["board"].say.remote(HOPELESS, (kind_of(error), f"{type(error).__name__}: {error}")))
         raise
     finally:
         termination.training.clear()
@@ -191,7 +197,6 @@ def train_on_ray(
     use_gpu: bool,
     max_restarts: int,
     on_progress: Callable[[dict[str, Any]], None],
-    hopeless: tuple[type[Exception], ...] = (ValueError, FloatingPointError),
     poll_s: float = 1.0,
     collective_timeout_s: int = 300,
 ) -> None:
@@ -203,8 +208,8 @@ def train_on_ray(
     own run name is new each time (Ray would report a finished run of the same name as a success and train nothing): whether a
     training is done is the store's to say. collective_timeout_s: what a rank waits for the others in one exchange.
 
-    An error of a `hopeless` type is not tried again: it is raised here as ValueError. Raises
-    WorkerLost for everything else that Ray could not mend.
+    Raises TrainingFailed for an error that no restart can mend (infra/failures.py), at its first sight; WorkerLost for everything else that Ray
+    could not mend.
     """
     from ray.train import FailureConfig, RunConfig, ScalingConfig  # here: it loads torch, 7 s of CPU, and the board's process would too
     from ray.train.torch import TorchTrainer
@@ -214,7 +219,7 @@ def train_on_ray(
     threads = max(1, settings.num_cpus // num_workers)
     trainer = TorchTrainer(
         _worker,
-        train_loop_config={"function": function, "payload": payload, "board": board, "hopeless": hopeless},
+        train_loop_config={"function": function, "payload": payload, "board": board},
         torch_config=_watched_torch_config("nccl" if use_gpu else "gloo", collective_timeout_s),
         scaling_config=ScalingConfig(num_workers=num_workers, use_gpu=use_gpu, resources_per_worker={"CPU": 1 if use_gpu else threads}),
         run_config=RunConfig(
@@ -225,7 +230,8 @@ def train_on_ray(
 
     def fit() -> None:
         try:
-            trainer.fit()
+            with counted(gpus=num_workers if use_gpu else 0, workers=num_workers):
+                trainer.fit()
         except BaseException as error:
             failure.append(error)
 
@@ -238,7 +244,8 @@ def train_on_ray(
             said = ray.get(board.read.remote(), timeout=10)
         if HOPELESS in said:
             stop_ray()
-            raise ValueError(f"{name}: {said[HOPELESS]}")
+            kind, text = said[HOPELESS]
+            raise TrainingFailed(f"{name}: {text}", kind)
         on_progress(said)
     if failure:
         stop_ray()

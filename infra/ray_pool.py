@@ -9,18 +9,18 @@ that grows by demand sees it, until there is room for it.
 
 from __future__ import annotations
 
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import ray
 
+from infra.failures import WorkerLost
+from infra.held import count
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-class WorkerLost(RuntimeError):
-    """Ray could not finish the work: workers died more often than allowed, or the cluster is gone. Trying again resumes."""
 
 
 @ray.remote
@@ -66,12 +66,12 @@ def map_on_actors(
     idle: list[Any] = []
     kept = {actor.ready.remote(): actor for actor in [_IDLE.pop() for _ in range(min(len(_IDLE), most))]} if keep else {}
     starting: dict[Any, Any] = dict(kept)  # an idle one may have died since
-    busy: dict[Any, tuple[Any, int]] = {}
+    busy: dict[Any, tuple[Any, int, float]] = {}  # actor, item, since when
 
     def hand_out() -> None:
         while waiting and idle:
             actor, first = idle.pop(), waiting.popleft()
-            busy[actor.do.options(name=name).remote(function, items[first])] = (actor, first)
+            busy[actor.do.options(name=name).remote(function, items[first])] = (actor, first, time.monotonic())
 
     try:
         while waiting or busy:
@@ -84,7 +84,8 @@ def map_on_actors(
             if done in starting:
                 actor = starting.pop(done)
             else:
-                actor, index = busy.pop(done)
+                actor, index, since_s = busy.pop(done)
+                count(num_gpus, 1, time.monotonic() - since_s)
             try:
                 result = ray.get(done)
             except ray.exceptions.RayTaskError as error:
@@ -112,7 +113,7 @@ def map_on_actors(
     finally:
         if keep:
             _IDLE.extend(idle)
-        for actor in [*starting.values(), *(actor for actor, _ in busy.values()), *([] if keep else idle)]:
+        for actor in [*starting.values(), *(actor for actor, *_ in busy.values()), *([] if keep else idle)]:
             ray.kill(actor)
     if failures:
         raise failures[0]

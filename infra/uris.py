@@ -90,7 +90,9 @@ def _fetch(uri: str, folder: Path) -> Path:
         raise OSError(f"{uri} changed {LISTINGS} times while it was fetched. Let the upload end, then run again.")
     except ClientError as error:
         code = error.response["Error"].get("Code", "")
-        kind = FileNotFoundError if code in ("NoSuchBucket", "NoSuchKey", "404") else PermissionError
+        kind: type[OSError] = FileNotFoundError if code in ("NoSuchBucket", "NoSuchKey", "404") else PermissionError
+        if int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) >= 500:  # it may pass
+            kind = ConnectionError
         raise kind(f"{uri}: S3 answered {code}. Correct the uri, the endpoint or the credentials.") from error
     except BotoCoreError as error:
         raise ConnectionError(f"{uri}: {error}. Is the server up, and AWS_ENDPOINT_URL_S3 right?") from error

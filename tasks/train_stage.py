@@ -30,6 +30,7 @@ from tasks.preflight import driver_checks
 from tasks.tables import attach_json, read_json
 from tasks.train_payload import PlaceRef, TrainPayload
 from tasks.train_seen import Seen, board_folder, put_events, seen_files
+from tasks.training_slot import training_slot
 from tasks.ui import picture, show_markdown, table
 
 RECORDS, CURVE, CLIPS = "records.json", "loss_curve.png", "trained_on.json"
@@ -207,13 +208,14 @@ def _train(payload: TrainPayload, steps: StepCheckpoints, store: ArtifactStore, 
         said.update(board)
         seen.look(board)
 
-    start_ray(where)
     try:
-        train_on_ray(
-            "tasks.train_worker:train_worker", payload, name=payload.planned.version, settings=where, num_workers=parallel.num_workers,
-            use_gpu=parallel.accelerator == "gpu", max_restarts=stage.train.max_worker_restarts, on_progress=on_progress,
-            collective_timeout_s=max(300, int(stage.train.hang_timeout_s) + 60),
-        )  # fmt: skip
+        with training_slot():
+            start_ray(where)
+            train_on_ray(
+                "tasks.train_worker:train_worker", payload, name=payload.planned.version, settings=where, num_workers=parallel.num_workers,
+                use_gpu=parallel.accelerator == "gpu", max_restarts=stage.train.max_worker_restarts, on_progress=on_progress,
+                collective_timeout_s=max(300, int(stage.train.hang_timeout_s) + 60),
+            )  # fmt: skip
     finally:
         seen.close()
     return said

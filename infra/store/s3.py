@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 import random
+import re
 import threading
 import time
 import uuid
@@ -38,6 +39,7 @@ PART_BYTES = 16 * 2**20
 #: What leaves the outcome of a request open: it may have happened.
 UNKNOWN_OUTCOME = (HTTPClientError, NoConnection, IncompleteReadError)
 ATTEMPTS = 5
+BUCKET, ADDRESS = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]"), re.compile(r"[0-9.]+")
 T = TypeVar("T")
 
 _probed: set[tuple[str, str | None]] = set()
@@ -53,12 +55,21 @@ def endpoint_from_env(endpoint: str | None = None) -> str | None:
 
 
 def split_s3_uri(uri: str) -> tuple[str, str]:
-    """'s3://bucket/some/prefix/' as ('bucket', 'some/prefix'). Raises ValueError, without the uri's secrets, where it is something else."""
+    """'s3://bucket/some/prefix/' as ('bucket', 'some/prefix'). Raises ValueError, without the uri's secrets, where it is something else.
+
+    A bucket's name and nothing that a client may take for another host: no ARN, address or port. PVTT_BUCKETS, where it is set, names those that
+    may be spoken to, separated by commas: uris come from manifests and forms, too.
+    """
     parts = urlsplit(uri)
     if "@" in parts.netloc:
         raise ValueError("the s3:// uri holds a user or password (not shown). Give credentials by AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.")
     if parts.scheme != "s3" or not parts.netloc:
         raise ValueError(f"'{uri}' is not of the form s3://bucket/prefix")
+    if uri.split("://", 1)[1].partition("/")[0] != parts.netloc or not BUCKET.fullmatch(parts.netloc) or ADDRESS.fullmatch(parts.netloc):
+        raise ValueError(f"'{parts.netloc}' is no name of a bucket: 3 to 63 of a-z, 0-9, '-', '.'. The server is said by AWS_ENDPOINT_URL_S3.")
+    allowed = [name.strip() for name in os.environ.get("PVTT_BUCKETS", "").split(",") if name.strip()]
+    if allowed and parts.netloc not in allowed:
+        raise ValueError(f"bucket '{parts.netloc}' is not one of PVTT_BUCKETS ({', '.join(allowed)}). Add it there, or use one of them.")
     prefix = uri.split("://", 1)[1].partition("/")[2].strip("/")
     checked_prefix(prefix)
     return parts.netloc, prefix

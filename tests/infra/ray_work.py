@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -48,3 +49,9 @@ def at_work(item: tuple[str, int]) -> int:
     count = len(list(folder.iterdir()))
     mine.unlink()
     return count
+
+
+def speaks(word: str) -> int:
+    print(f"{word} to out", flush=True)
+    print(f"{word} to err", file=sys.stderr, flush=True)
+    return os.getpid()

@@ -82,5 +82,5 @@ def test_ray_and_prefect_by_their_addresses():
 
 
 def test_no_secret_is_shown():
-    assert without_secrets("https://user:secret@host:4200/api?token=abc") == "https://***@host:4200/api?***"
+    assert without_secrets("https://user:secret@host:4200/api?token=abc") == "https://***@host:4200/api?***"  # not-a-secret: to be refused or hidden
     assert without_secrets("s3://bucket/prefix") == "s3://bucket/prefix" and without_secrets(str(Path("/a/b"))) == "/a/b"

@@ -14,6 +14,7 @@ import ray_work
 from infra.ray_launch import WorkerLost, map_on_ray, start_ray, stop_ray
 from infra.ray_pool import map_on_actors
 from infra.settings import Settings
+from infra.worker_log import heard_by
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +100,18 @@ def test_an_item_that_kills_every_worker_ends_the_map(here: Settings) -> None:
         map_on_ray(ray_work.dies, [0], name="deadly", settings=here, max_retries=1)
     start_ray(here)
     assert map_on_ray(ray_work.fails_at_three, [2], name="after", settings=here) == [4]
+
+
+def test_lines_of_both_streams_come_with_the_workers_pid_and_not_to_the_terminal(here: Settings, capfd: pytest.CaptureFixture[str]) -> None:
+    start_ray(here)
+    heard: list[str] = []
+    with heard_by(heard.append):
+        pids = map_on_ray(ray_work.speaks, ["a word", "another"], name="speaking", settings=here)
+        until = time.monotonic() + 20
+        while len(heard) < 4 and time.monotonic() < until:
+            time.sleep(0.1)
+    assert sorted(heard) == sorted(f"[worker {pids[0]}] {w} to {s}" for w in ("a word", "another") for s in ("out", "err"))
+    assert "a word" not in "".join(capfd.readouterr())
 
 
 def _alive(pid: int) -> bool:

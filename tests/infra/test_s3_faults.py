@@ -131,7 +131,7 @@ def test_no_bucket_no_server_no_secret(moto_endpoint: str, monkeypatch: pytest.M
         port = sock.getsockname()[1]
     with pytest.raises(ConnectionError, match="Is the server up"):
         S3Store("s3://pvtt/x", f"http://127.0.0.1:{port}", max_attempts=1)
-    for uri, endpoint in (("s3://AK:SKSKSKSK@pvtt/x", moto_endpoint), ("s3://pvtt/x", "http://AK:SKSKSKSK@127.0.0.1:1")):
+    for uri, endpoint in (("s3://AK:SKSKSKSK@pvtt/x", moto_endpoint), ("s3://pvtt/x", "http://AK:SKSKSKSK@127.0.0.1:1")):  # not-a-secret
         with pytest.raises(ValueError, match="not shown") as refused:
             open_store(uri, endpoint)
         assert "SKSK" not in str(refused.value)

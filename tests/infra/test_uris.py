@@ -60,6 +60,29 @@ def test_local_paths_stay_where_they_are(tmp_path: Path) -> None:
         localise("gs://x/y", tmp_path)
 
 
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://169.254.169.254/latest/meta-data", "https://pvtt.example.com/x", "ftp://h/x", "gopher://h/x", "s3://169.254.169.254/latest",
+        "s3://localhost:9000/x", "s3://evil.example.com#/x", "s3://evil.example.com?x=/y", "s3://arn:aws:s3:eu-central-1:1:accesspoint/x",
+        "s3://[::1]/x", "s3://..%2f/x", "s3://pvtt%00/x", "s3://PVTT/x", "s3:///x", "S3://pvtt/x",
+    ],
+)  # fmt: skip
+def test_no_uri_leads_to_another_server(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(infra.uris, "s3_client", lambda endpoint: pytest.fail("a client was made"))
+    with pytest.raises(ValueError):
+        localise(uri, tmp_path)
+
+
+def test_only_the_buckets_that_are_allowed(moto_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", moto_endpoint)
+    S3Store("s3://pvtt/allowed", moto_endpoint).put_bytes("a", b"1")
+    monkeypatch.setenv("PVTT_BUCKETS", "weights, pvtt")
+    assert localise("s3://pvtt/allowed/a", tmp_path).read_bytes() == b"1"
+    with pytest.raises(ValueError, match=r"bucket 'others' is not one of PVTT_BUCKETS \(weights, pvtt\)"):
+        localise("s3://others/a", tmp_path)
+
+
 def test_s3_is_fetched_once_and_again_when_changed(moto_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", moto_endpoint)
     store = S3Store("s3://pvtt/uris", moto_endpoint)

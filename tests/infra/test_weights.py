@@ -38,7 +38,7 @@ def test_seed_and_folder(tmp_path):
     with pytest.raises(ValueError, match="no known form"):
         spec("https://host/x")
     with pytest.raises(ValueError, match="credential") as caught:
-        spec("https://user:pass@host/x")
+        spec("https://user:pass@host/x")  # not-a-secret
     assert "user:pass" not in str(caught.value)
 
 
@@ -130,7 +130,7 @@ def test_a_hub_that_refuses_is_named_without_a_secret(hub, tmp_path, monkeypatch
 
 
 def test_redaction():
-    text = _redacted("GET http://me:pw@proxy:1/x?X-Amz-Signature=abc&k=1 with hf_abcDEF and AKIAABCDEFGHIJKLMNOP")
+    text = _redacted("GET http://me:pw@proxy:1/x?X-Amz-Signature=abc&k=1 with hf_abcDEF and AKIAABCDEFGHIJKLMNOP")  # not-a-secret
     assert text == "GET http://***@proxy:1/x?*** with *** and ***"
 
 
@@ -171,7 +171,7 @@ def test_s3_prefix_and_single_file(moto, tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match="nothing to load"):
         local_weights(spec("s3://weights/nowhere"), tmp_path)
     with pytest.raises(ValueError, match="hold a credential") as caught:
-        local_weights(spec("s3://key:secret@weights/x"), tmp_path)
+        local_weights(spec("s3://key:secret@weights/x"), tmp_path)  # not-a-secret
     assert "secret" not in str(caught.value)
 
 

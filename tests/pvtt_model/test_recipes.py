@@ -150,7 +150,7 @@ def test_any_path_is_applied_or_refused_with_a_message(path):
         ("latents.vae.architecture", "nano-s", "no vae architecture 'nano-s'"),
         ("latents.vae.architecture", "foo", "Valid: wan2.1-vae, wan2.2-vae, nano-vae, nano-vae22"),
         ("latents.vae.weights", "seed:x", "no known form"),
-        ("latents.vae.weights", "s3://key:secret@bucket/x", "hold a credential"),
+        ("latents.vae.weights", "s3://key:secret@bucket/x", "hold a credential"),  # not-a-secret: to be refused or hidden
         ("stages.*.edit.guidance_text", float("inf"), "finite number"),
         ("stages.*.reference.num_heads", 7, "not a multiple of num_heads 7"),
         ("latents.vae.weights", "nano:vea", "no shipped weights 'nano:vea'. Valid: .*nano:vae"),

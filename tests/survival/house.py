@@ -57,6 +57,13 @@ class House:
         (found,) = [s for s in self.services.running() if s.name == "worker"]
         return Process(found.pid, found.started, "worker")
 
+    def restart_server(self, down_s: float = 0.0) -> None:
+        """SIGKILL to the server; after `down_s` it is there again, on the same port."""
+        (found,) = [s for s in self.services.running() if s.name == "server"]
+        os.killpg(found.pid, signal.SIGKILL)  # it serves from a process of its own, in the group that `up` made
+        time.sleep(max(down_s, 1.0))
+        self.up()
+
     def down(self) -> None:
         """Stop the services, then whatever of ours is left."""
         self.services.down()
