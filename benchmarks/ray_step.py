@@ -2,10 +2,10 @@
 
     PYTHONPATH=. .venv/bin/python -m benchmarks.ray_step [--rounds 9] [--steps 2] [--width 384] [--layers 8]
 
-Both train the same stage (nano-s made wider and deeper, at 64 x 64, batches of 8, float32; ZeRO-2 under Ray) with the same samples, in processes of
+Both train the same stage at train_step.py's size (width 384, 8 layers, 1,280 video tokens: latents of 5 x 32 x 32, one sample a step, checkpointing
+on, float32; nano-s's reference adapter and VACE blocks with it; ZeRO-2 under Ray) with the same samples, in processes of
 their own, neither niced (Ray runs its workers at nice 15 unless RAY_worker_niceness says another: beside other work that alone cost 1.4 times the
-CPU),
-and take turns: a round is `steps` steps of the one, then of the other, and who waits sleeps. CPU time is that of the training's process with all of
+CPU), and take turns: a round is `steps` steps of the one, then of the other, and who waits sleeps. CPU time is that of the training's process with all of
 its threads (time.process_time), and wall time beside it; Ray's own daemons are not in it. Prints the medians and their ratio.
 """
 
@@ -26,6 +26,7 @@ from pvtt_model.training.loop import Hooks
 
 SIDES = ("ray", "bare")
 WARM_UP = 2  # rounds, not counted
+GRID = (5, 32, 32)  # latents: frames, height, width
 
 
 class Turns(Hooks):
@@ -68,7 +69,8 @@ def work(given: dict[str, Any], side: str) -> None:
 
     torch.set_num_threads(1)
     folder, total = Path(given["folder"]), given["steps"] * (given["rounds"] + WARM_UP)
-    parallel = {"num_workers": 1, "micro_batch": 8, "grad_accum": 1, "zero_stage": 2, "strategy": "deepspeed" if side == "ray" else "one"}
+    parallel: dict[str, Any] = {"num_workers": 1, "micro_batch": 1, "grad_accum": 1, "gradient_checkpointing": True, "zero_stage": 2}
+    parallel["strategy"] = "deepspeed" if side == "ray" else "one"
     overrides = {f"stages.*.parallel.{key}": value for key, value in parallel.items()}
     recipe = recipe_by_name("nano", overrides | {"stages.*.train.steps": total, "stages.*.train.checkpoint_every_steps": total})
     small = architectures.architecture("nano-s")
@@ -78,7 +80,7 @@ def work(given: dict[str, Any], side: str) -> None:
     stage = recipe.stages[0].model_copy(update={"backbone": BackboneSpec(architecture="benchmark", weights="seed:1")})
     own = folder / f"data-{side}"
     own.mkdir()
-    clips = places(own, recipe)
+    clips = places(own, recipe, GRID)
     teacher = build_teacher(
         stage.backbone, stage.reference, stage.lora, recipe.conditions.image_encoder.architecture, None, torch.float32, stage.train.seed
     )

@@ -61,15 +61,15 @@ def recipe(settings: dict[str, Any], steps: int, precision: str) -> RecipeSpec:
     return recipe_by_name("nano", overrides)
 
 
-def places(folder: Path, of: RecipeSpec) -> list[Place]:
-    """Random rows in the shapes of the nano recipe's: 2 latent frames of 8 x 8, and one reference picture."""
+def places(folder: Path, of: RecipeSpec, grid: tuple[int, int, int] = (2, 8, 8)) -> list[Place]:
+    """Random rows, by default in the shapes of the nano recipe's: 2 latent frames of 8 x 8, and one reference picture."""
     config = architecture(of.stages[0].backbone.architecture).config
     image = architecture(of.conditions.image_encoder.architecture).config
     generator = torch.Generator().manual_seed(0)
     latents, conditions = [], []
     for i in range(CLIPS):
         z: dict[str, torch.Tensor] = {
-            name: torch.randn(config["in_channels"], 2, 8, 8, generator=generator) for name in ("latents_CFHW", "inactive_CFHW", "reactive_CFHW")
+            name: torch.randn(config["in_channels"], *grid, generator=generator) for name in ("latents_CFHW", "inactive_CFHW", "reactive_CFHW")
         }
         c = {
             "text_LD": torch.randn(12, config["text_dim"], generator=generator),
@@ -77,7 +77,7 @@ def places(folder: Path, of: RecipeSpec) -> list[Place]:
             "words_LD": torch.randn(3, config["text_dim"], generator=generator),
         }
         common = {"clip_key": f"clip{i}", "usable": True, "reason": None}
-        latents.append(common | {"tensors": save(z | {"maskbits_KFHW": torch.full((8, 2, 8, 8), 255, dtype=torch.uint8)})})
+        latents.append(common | {"tensors": save(z | {"maskbits_KFHW": torch.full((8, *grid), 255, dtype=torch.uint8)})})
         conditions.append(common | {"tensors": save(c)})
     write_shard(folder / "latents.parquet", latents, SCHEMAS["latents"])
     write_shard(folder / "conditions.parquet", conditions, SCHEMAS["conditions"])
