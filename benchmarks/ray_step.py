@@ -5,8 +5,8 @@
 Both train the same stage at train_step.py's size (width 384, 8 layers, 1,280 video tokens: latents of 5 x 32 x 32, one sample a step, checkpointing
 on, float32; nano-s's reference adapter and VACE blocks with it; ZeRO-2 under Ray) with the same samples, in processes of
 their own, neither niced (Ray runs its workers at nice 15 unless RAY_worker_niceness says another: beside other work that alone cost 1.4 times the
-CPU), and take turns: a round is `steps` steps of the one, then of the other, and who waits sleeps. CPU time is that of the training's process with all of
-its threads (time.process_time), and wall time beside it; Ray's own daemons are not in it. Prints the medians and their ratio.
+CPU), and take turns: a round is `steps` steps of the one, then of the other, and who waits sleeps. CPU time is that of the training process with
+all of its threads (time.process_time), and wall time beside it; Ray's own daemons are not in it. Prints the medians and their ratio.
 """
 
 from __future__ import annotations
