@@ -82,7 +82,7 @@ def _promoted_or_not(
     theirs = edits_and_report(again, stage.name, last.checkpoint, last.partner, frozen, uri)
     compared = compare_reports(ours.report, theirs[1], stage.gate, again.retrain.tolerance, uri)
     checkpoints, edits, reports, gates = (list(refs) for refs in zip(*stages, strict=True))
-    release = publish_release(again, data["clips"], checkpoints, edits, reports, gates, uri)
+    release = publish_release(again, data["clips"], checkpoints, edits, reports, gates, uri, last.release.name)
     evidence = [ours.report.name, theirs[1].name]
     look = f"release: {uri}/{release.name}\n{where_to_look(uri, ours.gate, ours.edits)}"
     if compared.worse:

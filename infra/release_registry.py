@@ -178,9 +178,14 @@ class ReleaseRegistry:
         for name in dict.fromkeys(_recipe_of(m) for m in releases):
             standing = self.standing(name)
             of_recipe = [m for m in releases if _recipe_of(m) == name]
-            usable = [m for m in of_recipe if standing.of(m.name) not in ("kept back", "rolled back")]
+            usable = [m for m in of_recipe if standing.of(m.name) not in ("kept back", "rolled back") and not _undecided(m, standing)]
             found += [m for m in of_recipe if m.name == standing.production] or usable[-1:]
         return max(found, key=lambda m: m.created, default=None)
+
+
+def _undecided(release: Manifest, standing: Standing) -> bool:
+    """Made by a re-training that was stopped before it said whether the release is worse than the one it came after."""
+    return bool(release.summary.get("after")) and all(move.release != release.name for move in standing.moves)
 
 
 def _unmoved(seen: Standing, now: Standing) -> None:

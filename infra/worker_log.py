@@ -18,7 +18,7 @@ NAME = "ray_print_logs"  # Ray's own handler, which prints to this process's ter
 LINES, PER_S = 60, 10.0
 LONGEST = 500  # characters of a line
 #: Of Ray itself and its autoscaler; not of a worker.
-NOT_WORKERS = ("autoscaler", "gcs", "raylet")
+NOT_WORKERS = ("autoscaler", "gcs", "gcs_server", "raylet")
 
 #: tqdm's bars; and what Ray Train's cleaner says every second where Ray has no dashboard.
 IDLE_TALK = re.compile(r"\d+%\||^Failed to query Ray Train Controller actor state")

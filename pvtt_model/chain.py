@@ -90,9 +90,10 @@ def edits_artifact(
     return plan_artifact("edits", {"edit": stage.edit.identity()}, inputs if partner_name is None else (*inputs, partner_name))
 
 
-def report_artifact(stage: StageSpec, edits_name: str) -> Planned:
-    """Metrics of the edits, with the extractors' names."""
-    return plan_artifact("reports", {"stage": stage.name, "evaluate": stage.evaluate.identity()}, (edits_name,))
+def report_artifact(stage: StageSpec, edits_name: str, lost: Sequence[str] = ()) -> Planned:
+    """Metrics of the edits, with the extractors' names. lost: files of edits that the store has no more; once they are back it is another report."""
+    spec: dict[str, Any] = {"stage": stage.name, "evaluate": stage.evaluate.identity()}
+    return plan_artifact("reports", spec | ({"lost": sorted(lost)} if lost else {}), (edits_name,))
 
 
 def gate_artifact(stage: StageSpec, report_name: str) -> Planned:

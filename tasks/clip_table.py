@@ -63,7 +63,7 @@ def first_clips(store: ArtifactStore, clips: Manifest) -> list[dict[str, Any]]:
 def _refused(record: Any) -> int:
     """Rows of a finished unit that cannot be used: refusals at ingest, unusable masks, latents, conditions."""
     tables = [table for table in record.summary.values() if isinstance(table, list)]
-    return len(record.summary.get("refusals", [])) + sum(row.get("usable") is False for table in tables for row in table)
+    return len(record.summary.get("refusals", [])) + sum(isinstance(row, dict) and row.get("usable") is False for table in tables for row in table)
 
 
 def clip_places(store: ArtifactStore, curated: Curated) -> dict[str, tuple[ClipPlace, dict[str, Any]]]:

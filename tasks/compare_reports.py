@@ -64,6 +64,10 @@ def why_worse(ours: Report, theirs: Report, comparison: Comparison, gate: GateSp
     ]
     if ours.edits_done < theirs.edits_done:
         worse.append(f"{ours.edits_done} of {ours.edits} edits were done, by the last release {theirs.edits_done} of {theirs.edits}")
+    asked = {threshold.metric for threshold in gate.thresholds}
+    gone = [name for name in comparison.gone if name in asked or name.partition("[")[0] in asked]
+    if gone:
+        worse.append(f"{', '.join(gone)}, which the gate names, was measured of the last release and not of this one")
     if not deciding:
         named = ", ".join(threshold.metric for threshold in gate.thresholds) or "no metric"
         worse.append(f"the gate names {named}, and none of it could be compared: nobody knows whether it is worse")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from infra.artifact_store import ArtifactStore, Derived
+from infra.store import ObjectMissing
 from pvtt_model.artifacts import StoredFile, digest
 from pvtt_model.data.shards import read_row
 from pvtt_model.evaluation.report_page.beside import Seen, Video
@@ -37,7 +38,10 @@ def make_preview(unit: PreviewUnit) -> Derived:
     found = store.find_derived(KIND, unit.key)
     if found is not None:
         return found
-    row = read_row(store.local_path(unit.edit), 0)
+    try:
+        row = read_row(store.local_path(unit.edit), 0)
+    except ObjectMissing as error:
+        return Derived(kind=KIND, key=unit.key, files=(), summary={"reason": str(error.args[0])}, created="", commit_id="")
     try:
         videos, reference = preview_videos(row), reference_picture(row)
     except (ValueError, OSError) as error:  # OSError: PIL's answer to bytes that are no picture

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from infra.artifact_store import ArtifactStore
+from infra.artifact_store import ArtifactMissing, ArtifactStore
+from infra.store import ObjectMissing
 from pvtt_model.artifacts import Manifest
-from tasks.pieces import whole_facts
+from tasks.pieces import by_shard, whole_facts
 from tasks.tables import read_json
 from tasks.train_stage import CLIPS
 
 
-def leaks_of(store: ArtifactStore, edits: Manifest) -> dict[str, str]:
-    """clip_key of an edit -> what of it was trained on, in this stage or one that it goes on from; {} where nothing was."""
-    trained = _trained_on(store, edits)
+def leaks_of(store: ArtifactStore, edits: Manifest) -> dict[str, str] | None:
+    """clip_key of an edit -> what of it was trained on, in this stage or one before it; {} where nothing was, None where it is not known."""
+    try:
+        trained = _trained_on(store, edits)
+    except (ArtifactMissing, ObjectMissing):
+        return None
     keys, videos = {f["clip_key"] for f in trained}, {f.get("video_sha256"): f["clip_key"] for f in trained if f.get("video_sha256")}
     products = {f["product_id"]: f["clip_key"] for f in trained}
     rows = read_json(store, edits)
@@ -45,5 +49,6 @@ def _trained_on(store: ArtifactStore, edits: Manifest) -> list[dict[str, Any]]:
         of_data = [i for i in checkpoint.inputs if i.startswith("clips/")]
         used = set(read_json(store, checkpoint, CLIPS))
         for clips in map(store.manifest, of_data):
-            found += whole_facts(store, clips, [f for f in read_json(store, clips) if f["clip_key"] in used])
+            for facts in by_shard(f for f in read_json(store, clips) if f["clip_key"] in used).values():
+                found += [{key: fact.get(key) for key in ("clip_key", "video_sha256", "product_id")} for fact in whole_facts(store, clips, facts)]
     return found

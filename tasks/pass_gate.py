@@ -13,9 +13,8 @@ from infra.settings import settings
 from pvtt_model.artifacts import ArtifactRef, Manifest, Planned
 from pvtt_model.chain import gate_artifact
 from pvtt_model.specs import RecipeSpec
-from tasks.generate_edits import SHEET
 from tasks.policy import POLICY, produce
-from tasks.score_edits import PAGE, REPORT
+from tasks.score_edits import PAGE, REPORT, sheet_of
 from tasks.tables import attach_json
 from tasks.train_stage import stage_index
 from tasks.ui import show_markdown
@@ -53,7 +52,7 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, stage_name
     measured = Report.model_validate_json(store.local_path(scored.file(REPORT)).read_text())
     verdict = judge(measured, stage.gate)
     files = [attach_json(store, planned, VERDICT, verdict.model_dump(mode="json"))]
-    sheet = store.local_path(store.manifest(scored.inputs[0]).file(SHEET))
+    sheet = sheet_of(store, store.manifest(scored.inputs[0]))
     with tempfile.TemporaryDirectory() as folder:
         beside = beside_report(store, planned.name, recipe, measured, store.manifest(scored.inputs[0]), scored)
         files.append(store.attach(planned, PAGE, report_html(measured, verdict, sheet, Path(folder) / PAGE, beside)))

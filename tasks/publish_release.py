@@ -32,10 +32,12 @@ def publish_release(
     reports: list[ArtifactRef],
     gates: list[ArtifactRef],
     store: str,
+    after: str | None = None,
 ) -> ArtifactRef:
-    """The release artifact: a folder that diffusers can read, and a model card made from lineage and reports. Lists are by stage."""
+    """The release artifact: a folder that diffusers can read, and a model card made from lineage and reports. Lists are by stage. after: the release
+    that a re-training goes on from: until the registry says how the two compare, this one is not in use."""
     planned = release_artifact(recipe, checkpoints[-1].name, [r.name for r in reports], [g.name for g in gates])
-    return produce(planned, store, lambda s, p: _make(s, p, recipe, clips, checkpoints, edits, reports, gates), _show)
+    return produce(planned, store, lambda s, p: _make(s, p, recipe, clips, checkpoints, edits, reports, gates, after), _show)
 
 
 def _make(
@@ -47,6 +49,7 @@ def _make(
     edits: list[ArtifactRef],
     reports: list[ArtifactRef],
     gates: list[ArtifactRef],
+    after: str | None,
 ) -> Manifest:
     from pvtt_model.evaluation.gate import Verdict
     from pvtt_model.evaluation.report import Report
@@ -91,9 +94,8 @@ def _make(
         )
         files = [store.attach(planned, path.name, path) for path in paths]
     passed = [store.manifest(g).summary["passed"] for g in gates]
-    return store.commit(
-        planned, files, {"recipe": recipe.name, "clips": clips.name, "gates_passed": all(passed), "stages": [s["name"] for s in stages]}
-    )
+    said = {"recipe": recipe.name, "clips": clips.name, "gates_passed": all(passed), "stages": [s["name"] for s in stages]}
+    return store.commit(planned, files, said | ({"after": after} if after else {}))
 
 
 def _reached(store: ArtifactStore, name: str) -> set[str]:

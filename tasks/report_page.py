@@ -51,12 +51,13 @@ def earlier_reports(store: ArtifactStore, recipe: RecipeSpec, stage_name: str, e
     found = [m for m in reversed(store.newest("releases", MOST_RELEASES)) if m.summary.get("recipe") == recipe.name]
     past = []
     for release in found:
-        reports = [name for name in release.inputs if name.startswith("reports/")]
+        reports = [n for n in release.inputs if n.startswith("reports/") and edits.name not in store.lineage(n).names()]  # not this one again
         past += _past(store, "release", f"{release.created[5:10]}", f"release {release.version}, {release.created[:10]}", reports[-1:])
     ancestors = set(store.lineage(edits.name).names())
     newest = store.newest("reports", MOST_REPORTS)
     for stage in recipe.stages[: stage_index(recipe, stage_name)]:
-        its = [m.name for m in newest if m.spec.get("stage") == stage.name and _of_this_run(store, m, edits, ancestors)]
+        of_stage = [m for m in newest if m.spec.get("stage") == stage.name and _of_this_run(store, m, edits, ancestors)]
+        its = [m.name for m in sorted(of_stage, key=lambda m: not _is_ancestor(store, m, ancestors))]
         past += _past(store, "stage", stage.name, f"stage {stage.name}", its[:1])
     return tuple(past)
 
@@ -73,6 +74,11 @@ def _past(store: ArtifactStore, kind: Any, label: str, title: str, names: Sequen
 def _of_this_run(store: ArtifactStore, scored: Manifest, edits: Manifest, ancestors: set[str]) -> bool:
     made = store.find(scored.inputs[0])
     return made is not None and (made.inputs[0] in ancestors or made.inputs[1:5] == edits.inputs[1:5])
+
+
+def _is_ancestor(store: ArtifactStore, scored: Manifest, ancestors: set[str]) -> bool:
+    made = store.find(scored.inputs[0])
+    return made is not None and made.inputs[0] in ancestors
 
 
 def _seen(store: ArtifactStore, recipe: RecipeSpec, report: Report, edits: Manifest) -> dict[tuple[str, str], Seen]:

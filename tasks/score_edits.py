@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from prefect import task
 
 from infra.artifact_store import ArtifactStore, Derived
+from infra.settings import settings
+from infra.store import ObjectMissing
 from pvtt_model.artifacts import REVISIONS, ArtifactRef, Manifest, Planned, StoredFile, digest
 from pvtt_model.chain import report_artifact
 from pvtt_model.specs import EvalSpec, RecipeSpec
@@ -32,8 +34,13 @@ REPORT, PAGE, CSV, GALLERY = "report.json", "report.html", "edits.csv", "gallery
 def score_edits(recipe: RecipeSpec, stage_name: str, edits: ArtifactRef, store: str) -> ArtifactRef:
     """The report artifact: report.json, report.html (self-contained), edits.csv; with a judge, the gallery it chose from."""
     stage = recipe.stages[stage_index(recipe, stage_name)]
+    opened = ArtifactStore.open(store, settings(store).cache)
+    lost = [file.name for file in opened.manifest(edits).shards() if not opened.has(file)]
     return produce(
-        report_artifact(stage, edits.name), store, lambda s, p: _make(s, p, recipe, stage_name, edits), lambda s, m: _show(s, m, recipe, stage_name)
+        report_artifact(stage, edits.name, lost),
+        store,
+        lambda s, p: _make(s, p, recipe, stage_name, edits),
+        lambda s, m: _show(s, m, recipe, stage_name),
     )
 
 
@@ -49,13 +56,16 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, stage_name
     behind = {name.split("/")[0]: store.manifest(name) for name in made.inputs}
     gallery, said = _gallery(store, made, behind["clips"], stage.evaluate) if stage.evaluate.judge else (None, [])
     spec = [stage.evaluate.identity(), gallery.sha256 if gallery else None, REVISIONS["reports"]]
+    table = read_json(store, made)
     units = [
         ScoreUnit(store.store.uri, digest("reports", spec, file.sha256), recipe, index, file, said_of, gallery)
-        for file, said_of in zip(made.shards(), read_json(store, made), strict=True)
+        for file, said_of in zip(made.shards(), table, strict=True)
     ]
     gpus = 0.0 if stage.parallel.accelerator == "cpu" else 1.0
     records = map_units(store, score_one, units, kind="reports", what=f"scoring ({stage_name})", num_gpus=gpus)
-    scores = [EditScores.model_validate(record.summary) for record in records]
+    _refuse_lost(store, units, records)
+    groups = [said_of.get("groups") or {} for said_of in table]  # of today's table: a score found again may be older than its groups
+    scores = [EditScores.model_validate(record.summary | {"groups": its}) for record, its in zip(records, groups, strict=True)]
     said = _curation(behind["clips"].summary, behind["masks"].summary) + said
     of_set, of_distances = _distances(store, records, stage.evaluate)
     report = aggregate(stage_name, scores, stage.evaluate, leaks=leaks_of(store, made), of_set=of_set, warnings=said + of_distances)
@@ -63,10 +73,28 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, stage_name
         folder = Path(name)
         (folder / REPORT).write_text(report.model_dump_json(indent=1))
         beside = beside_report(store, planned.name, recipe, report, made)
-        report_html(report, None, store.local_path(made.file(SHEET)), folder / PAGE, beside)
+        report_html(report, None, sheet_of(store, made), folder / PAGE, beside)
         (folder / CSV).write_text(edits_csv(report), newline="")
         files = [store.attach(planned, part, folder / part) for part in (REPORT, PAGE, CSV)] + ([gallery] if gallery else [])
     return store.commit(planned, files, _summary(report))
+
+
+def _refuse_lost(store: ArtifactStore, units: list[ScoreUnit], records: list[Derived]) -> None:
+    """A missing edit is counted where the store has lost it. Raises where this machine sees what a worker did not, and where all are lost."""
+    gone = [unit.edit for unit, record in zip(units, records, strict=True) if record.summary["status"] == "missing"]
+    seen = [file.name for file in gone if store.has(file)]
+    if seen:
+        raise ObjectMissing(f"a worker could not find {len(seen)} edits that are in {store.store.uri} ({seen[0]}, ..). Do all nodes reach the store?")
+    if gone and len(gone) == len(units):
+        raise ObjectMissing(f"all {len(units)} edits are gone from {store.store.uri}: nothing can be scored. Restore them, or make the edits again.")
+
+
+def sheet_of(store: ArtifactStore, edits: Manifest) -> Path | None:
+    """The contact sheet, or None where the store has lost it."""
+    try:
+        return store.local_path(edits.file(SHEET))
+    except ObjectMissing:
+        return None
 
 
 def _summary(report: Report) -> dict[str, Any]:
@@ -84,7 +112,8 @@ def _distances(store: ArtifactStore, records: list[Derived], spec: EvalSpec) -> 
 
     from pvtt_model.evaluation.set_distances import set_distances
 
-    return set_distances((load_file(store.local_path(file)) for record in records for file in record.files), spec, networks_of(spec))
+    of_set_alone = spec.model_copy(update={"flow": None, "lpips": None})
+    return set_distances((load_file(store.local_path(file)) for record in records for file in record.files), spec, networks_of(of_set_alone))
 
 
 def _gallery(store: ArtifactStore, edits: Manifest, clips: Manifest, spec: EvalSpec) -> tuple[StoredFile, list[str]]:

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from infra.artifact_store import CorruptObject, Derived
+from infra.artifact_store import Derived
 from infra.store import ObjectMissing
 from pvtt_model.artifacts import StoredFile
 from pvtt_model.backbones.architectures import Family
@@ -22,14 +22,14 @@ class ScoreUnit(NamedTuple):
     recipe: RecipeSpec
     stage_index: int
     edit: StoredFile
-    said: Row  # what the edits' table says of it: clip_key, reference_key, groups
+    said: Row  # what the edits' table says of it: clip_key, reference_key
     gallery: StoredFile | None  # the products among which the stage's judge has to find the right one; None without a judge
 
 
 def score_one(unit: ScoreUnit) -> Derived:
     """All metrics of one edit, in the record's summary; what FVD and FID want of it, where asked for, in a file of the record.
 
-    An edit whose row the store has lost, or holds altered, is missing: it is said so, and not recorded, so that it is scored once it is there again.
+    An edit whose row the store has lost is missing: it is said so, and not recorded, so that it is scored once it is there again.
     """
     from pvtt_model.evaluation.edit_scores import EditScores
     from pvtt_model.evaluation.score import score_row
@@ -40,19 +40,17 @@ def score_one(unit: ScoreUnit) -> Derived:
     if found is not None:
         return found
     spec = unit.recipe.stages[unit.stage_index].evaluate
-    groups = unit.said.get("groups") or {}
     try:
         row = read_row(store.local_path(unit.edit), 0)
-    except (CorruptObject, ObjectMissing) as error:
-        lost = EditScores(
-            clip_key=unit.said["clip_key"], reference_key=unit.said["reference_key"], status="missing", reason=str(error.args[0]), groups=groups
-        )
+    except ObjectMissing as error:
+        keys = {key: unit.said[key] for key in ("clip_key", "reference_key")}
+        lost = EditScores(**keys, status="missing", reason=str(error.args[0]))
         return Derived(kind="reports", key=unit.key, files=(), summary=lost.model_dump(mode="json"), created="", commit_id="")
     judge = _remembering("image", spec.judge) if spec.judge else None
     gallery = _gallery(str(store.local_path(unit.gallery)), spec.judge) if spec.judge and unit.gallery else None
     features: dict[str, Any] = {}
     seeing = _remembering("clip", spec.clip), _remembering("image", spec.dino), judge, gallery, networks_of(spec), features
-    scores = score_row(row, spec, *seeing).model_copy(update={"groups": groups})
+    scores = score_row(row, spec, *seeing)
     return store.record_derived("reports", unit.key, _pooled(store, features), scores.model_dump(mode="json"))
 
 

@@ -34,6 +34,7 @@ class Line(NamedTuple):
 class Comparison(NamedTuple):
     lines: tuple[Line, ...]
     left_out: tuple[str, ...]  # why a metric or an edit could not be compared
+    gone: tuple[str, ...] = ()  # metrics that the old run has and the new one has not
 
     def of(self, verdict: Verdict) -> list[Line]:
         return [line for line in self.lines if line.verdict == verdict]
@@ -70,13 +71,37 @@ def compare(new: Report, old: Report) -> Comparison:
     absent = [name for name in names if old.metric(name) is None]
     if absent:
         left_out.append(f"The old run does not hold {', '.join(absent)}: another extractor, or not measured there.")
+    gone = _gone(new, old)
+    if gone:
+        left_out.append(f"The new run does not hold {', '.join(gone)}, which the old one has.")
+    unlike = [name for name in names if _otherwise(name, new, old)]
+    if unlike:
+        left_out.append(f"Measured otherwise in the two runs (weights, crops or candidates), so not compared: {', '.join(unlike)}.")
     lines = []
-    for name in names:
+    for name in [name for name in names if name not in unlike]:
         values = [(a, b) for a, b in ((one.scores.get(name), other.scores.get(name)) for one, other in both) if a and b]
         numbers = [(a.value, b.value) for a, b in values if a.value is not None and b.value is not None]
         if numbers:
             lines.append(_line(name, values[0][0].direction, numbers))
-    return Comparison(tuple(lines), tuple(left_out))
+    return Comparison(tuple(lines), tuple(left_out), tuple(gone))
+
+
+def _gone(new: Report, old: Report) -> list[str]:
+    return [m.name for m in old.metrics if m.direction != "context" and any(m.name in e.scores for e in old.per_edit) and new.metric(m.name) is None]
+
+
+#: Settings, beside the extractor, without which a metric's figures are not of one kind.
+_SETTINGS = {"identity_": ("judge", "candidates"), "clip_i": ("clip", "crop_margin"), "dino_i": ("dino", "crop_margin"), "clip_t": ("clip",),
+             "edit_direction": ("clip",), "structure_distance": ("dino",), "warp_error": ("flow",), "bg_lpips": ("lpips",)}  # fmt: skip
+
+
+def _otherwise(name: str, new: Report, old: Report) -> bool:
+    """Both runs hold it, by other weights or other rules."""
+    mine, theirs = new.metric(name), old.metric(name)
+    if mine is None or theirs is None:
+        return False
+    asked = next((fields for start, fields in _SETTINGS.items() if name.startswith(start)), ())
+    return mine.extractor != theirs.extractor or any(new.extractors.get(field) != old.extractors.get(field) for field in asked)
 
 
 def _line(name: str, direction: str, pairs: list[tuple[float, float]]) -> Line:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 RESAMPLES, SEED = 2000, 0
-LEAST_PAIRS = 8  # below it the interval of the differences is too narrow to say anything by (Efron and Tibshirani 1993, ch. 14)
+LEAST_PAIRS = 8  # below it a bootstrap interval is too narrow to say anything by (Efron and Tibshirani 1993, ch. 14)
 
 
 def bootstrap_interval(values: Sequence[float]) -> tuple[float, float]:

@@ -14,6 +14,7 @@ from pvtt_model.evaluation.frames import background_of, same_shape, to_unit
 
 MOST_SHIFT = 2  # frames; an off-by-one is the usual fault
 SIDE = 64  # px of the longer side that frames are looked at
+CLEARLY = 0.8  # a shift is one where it leaves less than this of the difference at 0: what is blurred, frozen or grey fits none
 LEAST_MOTION = 1e-4  # mean squared difference of neighbouring source frames, of the full range squared (1 % of it)
 
 
@@ -29,7 +30,8 @@ def frame_shift(edit_TCHW: torch.Tensor, source_TCHW: torch.Tensor, mask_THW: to
     if own < LEAST_MOTION:
         raise ValueError(f"the source's background hardly moves (mean squared difference {own:.1e} a frame, under {LEAST_MOTION:g}): no shift shows.")
     found = {shift: _difference(edit, source, ground, shift) for shift in range(-MOST_SHIFT, MOST_SHIFT + 1)}
-    return float(min(found, key=lambda shift: (found[shift], abs(shift))))
+    best = min(found, key=lambda shift: (found[shift], abs(shift)))
+    return float(best if found[best] < CLEARLY * found[0] else 0)
 
 
 def _small(video_TCHW: torch.Tensor, scale: float) -> torch.Tensor:
@@ -40,9 +42,9 @@ def _small(video_TCHW: torch.Tensor, scale: float) -> torch.Tensor:
 
 def _difference(edit_T1HW: torch.Tensor, source_T1HW: torch.Tensor, ground_T1HW: torch.Tensor, shift: int) -> float:
     """Of the edit's frame t + shift and the source's t, where both show background."""
-    count = len(edit_T1HW) - abs(shift)
-    a, b = max(0, shift), max(0, -shift)
-    both = ground_T1HW[a : a + count] & ground_T1HW[b : b + count]
+    count = len(source_T1HW)
+    own, late = slice(MOST_SHIFT, count - MOST_SHIFT), slice(MOST_SHIFT + shift, count - MOST_SHIFT + shift)  # the same source frames for every shift
+    both = ground_T1HW[late] & ground_T1HW[own]
     if not bool(both.any()):
         raise ValueError("no pixel is background in two neighbouring frames: no shift can be told.")
-    return float((edit_T1HW[a : a + count] - source_T1HW[b : b + count]).square()[both].mean())
+    return float((edit_T1HW[late] - source_T1HW[own]).square()[both].mean())

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pvtt_model.evaluation.confidence import LEAST_PAIRS
 from pvtt_model.evaluation.report import Report
 from pvtt_model.specs import GateSpec, Threshold
 
@@ -79,13 +80,15 @@ def _line(report: Report, wanted: Threshold) -> Line:
 
     if wanted.metric in COUNTS:
         count = float(getattr(report, wanted.metric))
-        return line(count, bool(_OPS[wanted.op](count, wanted.value)), f"count of {report.edits} edits")
+        of = f"{len(report.checks)} sanity checks" if wanted.metric == "checks_failed" else f"{report.edits} edits"
+        return line(count, bool(_OPS[wanted.op](count, wanted.value)), f"count of {of}")
     metric = report.family(wanted.metric) if wanted.metric.startswith("identity_") else report.metric(wanted.metric)
     if metric is None:
         return line(None, False, _not_measured(report, wanted.metric))
     got = metric.value if bound == "mean" else getattr(metric, bound)
-    if got is None:
-        return line(None, False, f"not measured: the mean {metric.value:.4g} of {metric.n} edits has no interval, and the gate is on its {bound} end")
+    if got is None or (bound != "mean" and metric.n < LEAST_PAIRS):
+        why = f"the mean {metric.value:.4g} of {metric.n} edits has no interval to go by (it wants {LEAST_PAIRS}), and the gate is on its {bound} end"
+        return line(None, False, f"not measured: {why}")
     passed = bool(_OPS[wanted.op](got, wanted.value))
     what = "mean" if bound == "mean" else f"{bound} end of the 95 % interval of the mean {metric.value:.4g}"
     return line(got, passed, f"{what} of {metric.n} edits" + (f"; worst {metric.worst}" if metric.worst and not passed else ""))

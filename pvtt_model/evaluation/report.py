@@ -106,7 +106,8 @@ def _over_edits(name: str, edits: Sequence[EditScores]) -> tuple[Metric | None, 
     scored = [(e.clip_key, e.scores[name]) for e in edits if name in e.scores]
     measured = [(key, score.value, score) for key, score in scored if score.value is not None]
     reasons = list(dict.fromkeys(score.note for _, score in scored if score.value is None))
-    missing = [f"{name} not measured for {len(scored) - len(measured)} of {len(scored)} edits: {'; '.join(reasons)}"] if reasons else []
+    missing = [f"{name} not measured for {len(scored) - len(measured)} of {len(scored)} edits: {_first(reasons)}"] if reasons else []
+    missing = [] if name in OWN_FIGURES else missing  # a check says it
     if not measured:
         return None, missing
     values = [value for _, value, _ in measured]
@@ -130,7 +131,12 @@ def _over_edits(name: str, edits: Sequence[EditScores]) -> tuple[Metric | None, 
         note=_note([score.note for _, _, score in measured]),
         card=carded(name),
     )
-    return metric, [] if name in OWN_FIGURES else missing
+    return metric, missing
+
+
+def _first(reasons: Sequence[str], most: int = 3) -> str:
+    more = f"; and {len(reasons) - most} more reasons" if len(reasons) > most else ""
+    return "; ".join(reasons[:most]) + more
 
 
 def _note(notes: Sequence[str]) -> str:

@@ -22,6 +22,7 @@ from pvtt_model.evaluation.weighted_score import weighted_score, weighted_score_
 
 OWN_FIGURES = ("frame_shift", "product_change", "product_change_ceiling", "reference_effect")  # where they are missing, a check says so
 STILL_SHARE = 0.2  # ours
+LEAST_MOTION = 0.002  # of the full range, between neighbouring frames: below it a source is as good as still, and its motion may be the codec's noise
 MOST_NAMED = 5  # clips that a sentence names; the check holds all
 LEAST_EFFECT = 1 / 255  # mean change inside the mask, of the full range, below which another reference made no difference
 UNCHANGED_FACTOR = 1.5  # of the VAE round trip's own change, up to which a product counts as unchanged
@@ -94,7 +95,7 @@ def _shifted(edit: EditScores) -> bool | None:
 
 def _still(edit: EditScores) -> bool | None:
     made, source = _value(edit, "frame_motion_raw"), _value(edit, "frame_motion_source")
-    return None if made is None or not source else made < STILL_SHARE * source
+    return None if made is None or source is None or source < LEAST_MOTION else made < STILL_SHARE * source
 
 
 def _unchanged(edit: EditScores) -> bool | None:
@@ -105,6 +106,8 @@ def _unchanged(edit: EditScores) -> bool | None:
 def _follows(done: Sequence[EditScores]) -> Check:
     name = "follows the reference"
     effects = [value for edit in done if (value := _value(edit, "reference_effect")) is not None]
+    if not done:
+        return Check(name=name, status="not run", said="no edit is scored")
     if not effects:
         return Check(name=name, status="not run", said="no edit was made with a wrong reference: add 'wrong_reference' to edit.baselines")
     effect = sum(effects) / len(effects)

@@ -6,6 +6,7 @@ can reach. Features of one edit are a small file beside its scores, so a run tha
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 import torch
@@ -34,6 +35,8 @@ def set_features(frames: Mapping[str, Tensor], networks: Networks, into: dict[st
             continue
         try:
             found = {f"{family}.{name}": features(network, frames[video]).float().cpu().contiguous() for name, video in VIDEOS.items()}  # type: ignore[arg-type]
+            if not all(bool(rows.isfinite().all()) for rows in found.values()):
+                raise ValueError(f"{network.name} gave features that are not finite. Check its weights and precision.")
         except ValueError as error:
             lacking.append(Score(name=family, value=None, direction="lower", extractor=network.name, note=str(error)))
             continue
@@ -44,9 +47,9 @@ def set_features(frames: Mapping[str, Tensor], networks: Networks, into: dict[st
 def set_distances(features: Iterable[Mapping[str, Tensor]], spec: EvalSpec, networks: Networks) -> tuple[list[Metric], list[str]]:
     """The distances as metrics of the whole set, and what is to be said of them. features: of each edit; one is held at a time."""
     moments: dict[str, Moments] = {}
-    videos = 0
+    videos: Counter[str] = Counter()
     for of_edit in features:
-        videos += 1
+        videos.update({name.partition(".")[0] for name in of_edit})
         for name, rows in of_edit.items():
             moments.setdefault(name, Moments(rows.shape[1])).add(rows)
     found, said = [], []
@@ -61,12 +64,12 @@ def set_distances(features: Iterable[Mapping[str, Tensor]], spec: EvalSpec, netw
                 reason = "no edit has features of it" if isinstance(error, KeyError) else str(error)
                 said += [] if suffix else [f"{family} not measured: {reason}"]
                 continue
-            what = "videos" if family == "fvd" else f"frames of {videos} videos"
+            what = "videos" if family == "fvd" else f"frames of {videos[family]} videos"
             note = f"sources against {'VAE round trips' if suffix else 'raw edits'}, {of_set.n_made} {what}"
             name, bracket, rest = of_set.name.partition("[")
             found.append(
                 Metric(
-                    name=f"{name}{suffix}{bracket}{rest}", value=of_set.value, std=0.0, n=videos, worst=None,
+                    name=f"{name}{suffix}{bracket}{rest}", value=of_set.value, std=0.0, n=videos[family], worst=None,
                     direction="context" if suffix else "lower", extractor=of_set.extractor, note=note, card=carded(family),
                 )
             )  # fmt: skip

@@ -40,7 +40,7 @@ def worst_first(report: Report, metrics: Sequence[Metric]) -> list[Case]:
     badness = {key: statistics.fmean(r.badness for r in its) if its else 0.0 for key, its in ranks.items()}
     named = {clip: check.name for check in report.checks if check.status == "failed" for clip in check.clips}
     order = [_key(e) for e in sorted((e for e in report.per_edit if e.status != "done"), key=lambda e: _LOST[e.status])]
-    order += [_key(e) for e in report.per_edit if e.status == "done" and e.clip_key in named]
+    order += sorted((_key(e) for e in report.per_edit if e.status == "done" and e.clip_key in named), key=lambda key: -badness[key])
     for metric in metrics:
         of_it = [(rank, key) for key, its in ranks.items() for rank in its if rank.metric is metric]
         if of_it:

@@ -188,7 +188,7 @@ def test_the_teacher_stands_in_its_context(report, tmp_path):
     assert cells["teacher"].startswith("80% (") and cells["base"] == "0%" and cells["flat grey"] == "-" and cells["truth round trip"] == "100%"
     assert "-" not in table.rows[1][1:] and any("wrong reference's product" in note for note in table.notes)
     for text in (report_markdown(report), report_html(report, None, None, tmp_path / "r.html").read_text()):
-        assert text.index("The teacher in context") < text.index("Metrics")
+        assert text.index("Metrics") < text.index("The teacher in context")
 
 
 def test_no_context_without_truth_or_judge(edits_row, nano_eval, histogram, mean_colour):

@@ -18,11 +18,11 @@ def one(value: float) -> dict[str, dict[str, torch.Tensor]]:
 
 
 def test_training_goes_on_while_one_is_sent_and_the_next_waits_for_it(tmp_path):
-    begun, may_end, order = threading.Event(), threading.Event(), []
+    begun, may_end, order = threading.Event(), {1: threading.Event(), 2: threading.Event()}, []
 
     def save(step: int, folder: Path, pinned: bool) -> None:
         begun.set()
-        assert may_end.wait(30)
+        assert may_end[step].wait(30)
         order.append((step, float(load_file(folder / "rank0.safetensors")["a"][0]), pinned, json.loads((folder / "state.json").read_text())))
 
     saves, records = BackgroundSaves(save, tmp_path), [{"step": 0}]
@@ -31,9 +31,10 @@ def test_training_goes_on_while_one_is_sent_and_the_next_waits_for_it(tmp_path):
     records.append({"step": 1})  # training goes on
     saves.check()
     assert order == []
-    threading.Timer(0.2, may_end.set).start()
+    threading.Timer(0.2, may_end[1].set).start()
     saves.start(2, lambda: one(2.0), records, pinned=True)
     assert [o[0] for o in order] == [1] and saves.waited_s >= 0.15, "one at a time"
+    may_end[2].set()
     saves.finish()
     assert order == [(1, 1.0, False, {"step": 1, "records": [{"step": 0}]}), (2, 2.0, True, {"step": 2, "records": [{"step": 0}, {"step": 1}]})]
 
