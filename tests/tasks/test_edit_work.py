@@ -12,7 +12,8 @@ from safetensors.torch import save, save_file
 
 import tasks.edit_work as work
 import tasks.score_work as scoring
-from infra.artifact_store import ArtifactStore
+from infra.artifact_store import ArtifactStore, Derived
+from infra.store import ObjectMissing
 from pvtt_model.artifacts import plan_artifact
 from pvtt_model.backbones.architectures import architecture
 from pvtt_model.backbones.source import frozen, seeded
@@ -22,7 +23,7 @@ from pvtt_model.data.shards import SCHEMAS, read_row, read_rows, write_shard
 from pvtt_model.data.video_io import png_bytes, write_mp4
 from pvtt_model.recipes import NANO
 from pvtt_model.specs import BackboneSpec, EvalSpec, ModelSpec, VideoSpec
-from tasks.score_edits import _gallery
+from tasks.score_edits import _gallery, _refuse_lost
 
 COLOURS = {"red": (220, 20, 20), "blue": (20, 20, 220), "green": (20, 220, 20)}
 
@@ -157,6 +158,24 @@ def test_an_edit_is_made_scored_and_found_again(placed, monkeypatch, tmp_path):
     gone = scoring.score_one(scoring.ScoreUnit(store.store.uri, "s3", recipe(), 0, lost, said_of, None))
     assert gone.summary["status"] == "missing" and gone.summary["clip_key"] == "clip-red" and "pool/00/" in gone.summary["reason"]
     assert store.find_derived("reports", "s3") is None, "it is scored once the store has it again"
+
+
+def test_lost_edits_are_counted_only_where_they_are_lost(placed, tmp_path):
+    """Where this machine sees what a worker did not, it is the node's fault; and of nothing but lost edits there is no report."""
+    store, _, _, _, empty = placed
+    gone = empty.model_copy(update={"sha256": "0" * 64, "key": "pool/00/" + "0" * 64 + ".parquet"})
+
+    def scored(status: str) -> Any:
+        return Derived(kind="reports", key="k", files=(), summary={"status": status}, created="", commit_id="")
+
+    def unit(file: Any) -> Any:
+        return scoring.ScoreUnit(store.store.uri, "k", recipe(), 0, file, {}, None)
+
+    _refuse_lost(store, [unit(gone), unit(empty)], [scored("missing"), scored("done")])
+    with pytest.raises(ObjectMissing, match="Do all nodes reach the store"):
+        _refuse_lost(store, [unit(empty), unit(gone)], [scored("missing"), scored("missing")])
+    with pytest.raises(ObjectMissing, match="all 1 edits are gone"):
+        _refuse_lost(store, [unit(gone)], [scored("missing")])
 
 
 def test_two_experts_are_put_in_their_places(placed, monkeypatch, tmp_path):

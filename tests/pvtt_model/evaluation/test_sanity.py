@@ -32,6 +32,16 @@ def test_a_shift_of_frames_is_found_whatever_the_product(late: int) -> None:
     assert frame_shift(edit, source, mask[2:9]) == late
 
 
+def test_an_edit_that_fits_no_shift_is_not_called_shifted() -> None:
+    """A frozen, a grey and a noisy one, and one whose first or last frame is black: bad, but not late."""
+    source, mask = drifting(13)
+    black_first, black_last = source.clone(), source.clone()
+    black_first[0], black_last[-1] = 0, 0
+    noise = torch.randint(0, 256, source.shape, generator=torch.Generator().manual_seed(5), dtype=torch.uint8)
+    for edit in (source[:1].expand_as(source).contiguous(), torch.full_like(source, 128), noise, black_first, black_last):
+        assert frame_shift(edit, source, mask) == 0
+
+
 def test_a_still_background_tells_no_shift() -> None:
     source, mask = drifting()
     with pytest.raises(ValueError, match="hardly moves"):
