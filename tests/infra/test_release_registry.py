@@ -49,6 +49,14 @@ def registry(artifacts: ArtifactStore) -> ReleaseRegistry:
     return ReleaseRegistry(artifacts)
 
 
+def test_a_retraining_stopped_before_it_compared_leaves_the_last_release_in_use(artifacts: ArtifactStore, registry: ReleaseRegistry) -> None:
+    planned = Planned(kind="releases", version="d", spec={}, inputs=(), revision=1)
+    artifacts.commit(planned, [], {"recipe": "nano", "after": "releases/c"})
+    assert registry.in_use("nano").name == "releases/c", "nobody has said that d is not worse"
+    registry.move("releases/d", "staging", "run 2", "not worse")
+    assert registry.in_use("nano").name == "releases/d"
+
+
 def test_moves_and_rollbacks(registry: ReleaseRegistry) -> None:
     assert registry.in_use("nano").name == "releases/c" and registry.standing("nano").of("releases/a") == "candidate"
     registry.move("releases/c", "candidate", "run 1", "worse")
