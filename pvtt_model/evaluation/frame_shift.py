@@ -14,15 +14,18 @@ from pvtt_model.evaluation.frames import background_of, same_shape, to_unit
 
 MOST_SHIFT = 2  # frames; an off-by-one is the usual fault
 SIDE = 64  # px of the longer side that frames are looked at
-CLEARLY = 0.8  # a shift is one where it leaves less than this of the difference at 0: what is blurred, frozen or grey fits none
+LEAST_FRAMES = 4 * MOST_SHIFT + 1  # of 5 frames one is held against all shifts, and a VAE that blurs in time makes it late
+CLEARLY = 0.5  # a shift is one where it leaves less than this of the difference at 0: what is blurred, frozen or grey fits none
 LEAST_MOTION = 1e-4  # mean squared difference of neighbouring source frames, of the full range squared (1 % of it)
 
 
 def frame_shift(edit_TCHW: torch.Tensor, source_TCHW: torch.Tensor, mask_THW: torch.Tensor) -> float:
     """Frames, positive where the edit is late. Raises ValueError for unlike shapes, too few frames, or a background that hardly moves."""
     same_shape(edit_TCHW, source_TCHW)
-    if len(source_TCHW) < 2 * MOST_SHIFT + 1:
-        raise ValueError(f"{len(source_TCHW)} frames; a shift of up to {MOST_SHIFT} is looked for, which wants {2 * MOST_SHIFT + 1}.")
+    if len(source_TCHW) < LEAST_FRAMES:
+        raise ValueError(
+            f"{len(source_TCHW)} frames; a shift of up to {MOST_SHIFT} is looked for, which wants {LEAST_FRAMES}: too few say it by chance."
+        )
     scale = min(1.0, SIDE / max(source_TCHW.shape[-2:]))
     ground = _small(background_of(mask_THW, source_TCHW)[:, None].float(), scale) > 0.999
     edit, source = (_small(to_unit(video).mean(dim=1, keepdim=True), scale) for video in (edit_TCHW, source_TCHW))

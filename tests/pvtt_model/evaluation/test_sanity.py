@@ -17,7 +17,7 @@ from pvtt_model.evaluation.score import score_row
 from pvtt_model.specs import EvalSpec, Threshold
 
 
-def drifting(frames: int = 7, side: int = 24, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+def drifting(frames: int = 9, side: int = 24, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     ground = torch.randint(0, 256, (3, side, side + frames), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
     mask = torch.zeros(frames, side, side, dtype=torch.bool)
     mask[:, 8:14, 8:14] = True
@@ -26,10 +26,12 @@ def drifting(frames: int = 7, side: int = 24, seed: int = 0) -> tuple[torch.Tens
 
 @pytest.mark.parametrize("late", [-2, -1, 0, 1, 2])
 def test_a_shift_of_frames_is_found_whatever_the_product(late: int) -> None:
-    long, mask = drifting(11)
-    source, edit = long[2:9], long[2 - late : 9 - late].clone()
-    edit[mask[2:9, None].expand_as(edit)] = 255
-    assert frame_shift(edit, source, mask[2:9]) == late
+    long, mask = drifting(13)
+    source, edit = long[2:11], long[2 - late : 11 - late].clone()
+    edit[mask[2:11, None].expand_as(edit)] = 255
+    assert frame_shift(edit, source, mask[2:11]) == late
+    with pytest.raises(ValueError, match="by chance"):
+        frame_shift(edit[:8], source[:8], mask[:8])
 
 
 def test_an_edit_that_fits_no_shift_is_not_called_shifted() -> None:
@@ -115,7 +117,7 @@ def test_missing_edits_and_leaks_are_on_top(nano_eval: EvalSpec) -> None:
 
 def test_a_real_row_has_the_figures(edits_row: Any, nano_eval: EvalSpec, mean_colour: Any, histogram: Any) -> None:
     """The hand-made row: background drifts, green product replaced by red, noise on the background."""
-    scores = score_row(edits_row(frames=6), nano_eval, mean_colour, histogram).scores
+    scores = score_row(edits_row(frames=9), nano_eval, mean_colour, histogram).scores
     assert scores["frame_shift"].value == 0
     assert scores["product_change"].value > 0.4 > 0.1 > scores["product_change_ceiling"].value  # type: ignore[operator]
     assert scores["clip_i_pasted[mean-colour]"].value is not None and "clip_i_wrong_reference[mean-colour]" not in scores
