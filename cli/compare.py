@@ -6,11 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
-from cli.artifacts import DEFAULT_STORE, StoreOption, plain_failures, resolve_name
+from cli.artifacts import DEFAULT_STORE, StoreOption, plain_failures, resolve_name, titled_table, wide_console
 from infra.artifact_store import ArtifactStore
 from infra.settings import settings
 
@@ -31,12 +29,12 @@ def compare(
     if markdown:
         typer.echo(found.markdown())
     else:
-        table = Table("metric", "new", "old", "difference", "95 %", "N", "verdict", box=None)
+        table = titled_table("metric", ">new", ">old", ">difference", "95 %", ">N", "verdict")
         for line in found.lines:
             span = f"{line.low:+.4g} to {line.high:+.4g}"
             verdict = f"[{COLOURS[line.verdict]}]{line.verdict}[/]"
             table.add_row(escape(line.metric), f"{line.new:.4g}", f"{line.old:.4g}", f"{line.difference:+.4g}", span, str(line.n), verdict)
-        console = Console()
+        console = wide_console()
         console.print(table)
         for why in found.left_out:
             console.print(escape(why), highlight=False)

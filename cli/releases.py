@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from cli.artifacts import StoreOption, plain_failures, resolve_name, titled_table, wide_console
+from cli.artifacts import DEFAULT_STORE, StoreOption, plain_failures, resolve_name, titled_table, wide_console
 from infra.artifact_store import ArtifactStore
 from infra.release_registry import Move, ReleaseRegistry, Stage
 from infra.settings import settings
@@ -20,7 +20,6 @@ app = typer.Typer(invoke_without_command=True)
 WhyOption = Annotated[str, typer.Option("--why", help="the reason, kept with the move")]
 WhoOption = Annotated[str | None, typer.Option("--who", help="whose move it is; default the user and host")]
 RecipeOption = Annotated[str | None, typer.Option("--recipe", help="of this recipe; needed where the store has releases of several")]
-DEFAULT_STORE = ""
 
 
 @app.callback()

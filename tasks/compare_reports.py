@@ -49,8 +49,12 @@ def compare_reports(new: ArtifactRef, old: ArtifactRef, gate: GateSpec, toleranc
 
 def deciding_lines(comparison: Comparison, gate: GateSpec) -> list[Line]:
     """Those of metrics that the gate names. All others are shown and decide nothing: of twenty judged alone one would be worse by chance."""
-    asked = {threshold.metric for threshold in gate.thresholds}
-    return [line for line in comparison.lines if line.metric in asked or line.metric.partition("[")[0] in asked]
+    return [line for line in comparison.lines if _asked(line.metric, gate)]
+
+
+def _asked(metric: str, gate: GateSpec) -> bool:
+    """Whether the gate names it, with its bracket or without."""
+    return any(threshold.metric in (metric, metric.partition("[")[0]) for threshold in gate.thresholds)
 
 
 def why_worse(ours: Report, theirs: Report, comparison: Comparison, gate: GateSpec, tolerance: float) -> list[str]:
@@ -64,8 +68,7 @@ def why_worse(ours: Report, theirs: Report, comparison: Comparison, gate: GateSp
     ]
     if ours.edits_done < theirs.edits_done:
         worse.append(f"{ours.edits_done} of {ours.edits} edits were done, by the last release {theirs.edits_done} of {theirs.edits}")
-    asked = {threshold.metric for threshold in gate.thresholds}
-    gone = [name for name in comparison.gone if name in asked or name.partition("[")[0] in asked]
+    gone = [name for name in comparison.gone if _asked(name, gate)]
     if gone:
         worse.append(f"{', '.join(gone)}, which the gate names, was measured of the last release and not of this one")
     if not deciding:

@@ -21,9 +21,9 @@ from pvtt_model.evaluation.report_page.worst_first import worst_first
 from pvtt_model.specs import RecipeSpec
 from tasks.clip_table import map_units
 from tasks.edit_previews import KIND, make_preview, preview_unit, seen_of
+from tasks.score_edits import REPORT
 from tasks.train_stage import stage_index
 
-REPORT = "report.json"
 MOST_RELEASES, MOST_REPORTS = 5, 60  # looked through, newest first
 
 

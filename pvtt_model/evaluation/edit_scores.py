@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -10,6 +10,18 @@ from pydantic import BaseModel, ConfigDict, Field
 Direction = Literal["higher", "lower", "context"]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Status = Literal["done", "failed", "quarantined", "missing"]
+Outcome = Literal["passed", "failed", "cannot tell", "not run"]
+
+
+def suffixed(metric: str, suffix: str) -> str:
+    """clip_i[nano] and _source: clip_i_source[nano]."""
+    name, bracket, rest = metric.partition("[")
+    return f"{name}{suffix}{bracket}{rest}"
+
+
+def first_of(names: Iterable[str], family: str) -> str | None:
+    """The first name that is `family`, or is that with a stand-in's or judge's bracket."""
+    return next((name for name in names if name == family or name.startswith(f"{family}[")), None)
 
 
 class Frozen(BaseModel):
@@ -74,6 +86,6 @@ class Check(Frozen):
     """One sanity check of a run: what would make its numbers worthless. The baselines a check holds the edits against stand in the metrics."""
 
     name: str
-    status: Literal["passed", "failed", "cannot tell", "not run"]
+    status: Outcome
     said: str = Field(description="what was found, in figures; what to do where it failed")
     clips: tuple[str, ...] = Field(default=(), description="clip_keys of the edits it is about")

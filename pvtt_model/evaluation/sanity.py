@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from pvtt_model.evaluation.confidence import paired
-from pvtt_model.evaluation.edit_scores import Check, EditScores, Metric
+from pvtt_model.evaluation.edit_scores import Check, EditScores, Metric, Outcome, first_of, suffixed
 from pvtt_model.evaluation.weighted_score import weighted_score, weighted_score_of
 
 OWN_FIGURES = ("frame_shift", "product_change", "product_change_ceiling", "reference_effect")  # where they are missing, a check says so
@@ -129,16 +129,16 @@ def _nearer(name: str, edits: Sequence[EditScores], suffix: str, what: str, othe
     """By DINO-I and CLIP-I, whichever were measured: passed where one says so and none the opposite."""
     said, signs = [], []
     for family in ("dino_i", "clip_i"):
-        metric = next((n for edit in edits for n in edit.scores if n == family or n.startswith(f"{family}[")), None)
-        differences = [] if metric is None else _differences(edits, metric, _beside(metric, suffix))
+        metric = first_of((name for edit in edits for name in edit.scores), family)
+        differences = [] if metric is None else _differences(edits, metric, suffixed(metric, suffix))
         if differences:
             found = paired(differences)
             signs.append(found.sign)
             said.append(f"{metric} {found}")
     if not signs:
         return Check(name=name, status="not run", said="neither dino_i nor clip_i was measured of both")
-    status = "failed" if -1 in signs else "passed" if 1 in signs else "cannot tell"
-    return Check(name=name, status=status, said=f"nearer to {what} than {other} is, by {'; '.join(said)}")  # type: ignore[arg-type]
+    status: Outcome = "failed" if -1 in signs else "passed" if 1 in signs else "cannot tell"
+    return Check(name=name, status=status, said=f"nearer to {what} than {other} is, by {'; '.join(said)}")
 
 
 def _beats_paste(metrics: Sequence[Metric]) -> Check:
@@ -168,9 +168,3 @@ def _differences(edits: Sequence[EditScores], one: str, other: str) -> list[floa
 
 def _value(edit: EditScores, name: str) -> float | None:
     return edit.scores[name].value if name in edit.scores else None
-
-
-def _beside(metric: str, suffix: str) -> str:
-    """clip_i[nano] and _source: clip_i_source[nano]."""
-    name, bracket, rest = metric.partition("[")
-    return f"{name}{suffix}{bracket}{rest}"

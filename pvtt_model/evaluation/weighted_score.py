@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from pvtt_model.evaluation.edit_scores import first_of, suffixed
 from pvtt_model.evaluation.psnr import CAP_DB
 
 NAME = "weighted_score"
@@ -54,7 +55,7 @@ def weighted_score(values: Mapping[str, float]) -> Weighted | None:
     """The score of a report's means by metric name, stand-ins in brackets; None where not one part was measured."""
     earned, weight, stand_ins, absent = 0.0, 0.0, [], []
     for part in PARTS:
-        name = next((n for n in values if n == part.metric or n.startswith(f"{part.metric}[")), None)
+        name = first_of(values, part.metric)
         if name is None:
             absent.append(f"{part.metric} ({part.weight:.0%})")
             continue
@@ -78,14 +79,13 @@ def weighted_score_of(values: Mapping[str, float], suffix: str) -> Weighted | No
     own = {}
     for part in PARTS:
         stem = part.metric.removesuffix("_raw")
-        name = next((n for n in values if n == f"{stem}_{suffix}" or n.startswith(f"{stem}_{suffix}[")), None)
+        name = first_of(values, f"{stem}_{suffix}")
         if name is not None:
             own[part.metric + "[" * ("[" in name) + name.partition("[")[2]] = values[name]
     found = weighted_score(own | _UNTOUCHED) if own else None
     if found is None:
         return None
-    _, bracket, rest = found.name.partition("[")
-    return Weighted(f"{NAME}_{suffix}{bracket}{rest}", found.value, f"{found.note}; background untouched by construction")
+    return Weighted(suffixed(found.name, f"_{suffix}"), found.value, f"{found.note}; background untouched by construction")
 
 
 def share_of_goal(value: float, part: Part) -> float:
