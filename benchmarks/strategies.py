@@ -143,6 +143,7 @@ def _forked(of: RecipeSpec, clips: list[Place], folder: Path, rank: int, world: 
     child = os.fork()
     if child:
         return child
+    torch.set_num_threads(1)  # torch makes its pool of threads anew after a fork; left to two threads at once, they race: "Invalid thread pool"
     try:
         os.environ["LOCAL_RANK"] = str(rank)
         if world > 1:
