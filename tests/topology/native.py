@@ -31,6 +31,7 @@ NEEDED = {
 AUTH = ("pvtt", "a-password-of-this-test")
 TERMINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 START_S = 180.0
+RAYLET = ["--block", "--num-cpus=1", "--object-store-memory=200000000", "--disable-usage-stats"]
 
 
 def missing() -> list[str]:
@@ -54,7 +55,7 @@ class Topology:
         self.api = f"http://127.0.0.1:{self.ports['prefect']}/api"
 
     def up(self) -> None:
-        for part in (self.postgres, self.redis, self.ceph, self.ray, self.server, self.worker):
+        for part in (self.postgres, self.redis, self.ceph, self.ray, self.server, self.deploy, self.worker):
             begun = time.monotonic()
             part()
             self.seconds[part.__name__] = round(time.monotonic() - begun, 1)
@@ -89,24 +90,44 @@ class Topology:
             s3_client(self.s3).create_bucket(Bucket="pvtt")
 
     def ray(self) -> None:
-        port, common = self.ports["ray"], ["--block", "--num-cpus=1", "--object-store-memory=200000000", "--disable-usage-stats"]
+        port = self.ports["ray"]
         head = ["--head", f"--port={port}", "--node-ip-address=127.0.0.1", "--include-dashboard=false", f"--temp-dir={self.home}/ray"]
-        self.start("ray-head", ["ray", "start", *head, *common])
+        self.start("ray-head", ["ray", "start", *head, *RAYLET])
         self.wait("ray-head", lambda: open_port(port))
         time.sleep(5)  # the raylet of the head, which the port says nothing of
-        self.start("ray-worker", ["ray", "start", f"--address=127.0.0.1:{port}", "--node-ip-address=127.0.0.1", *common])
+        self.raylet()
         code = "import ray, sys; ray.init(address=sys.argv[1], logging_level='error'); sys.exit(len([n for n in ray.nodes() if n['Alive']]) != 2)"
         ask = [sys.executable, "-c", code, f"127.0.0.1:{port}"]
         self.wait("ray-worker", lambda: subprocess.run(ask, cwd=REPOSITORY, env=self.environment(), capture_output=True).returncode == 0)
+
+    def raylet(self) -> None:
+        """The second node."""
+        self.start("ray-worker", ["ray", "start", f"--address=127.0.0.1:{self.ports['ray']}", "--node-ip-address=127.0.0.1", *RAYLET])
+
+    def gateway(self) -> None:
+        """The S3 server alone; its data lie in the OSD, which goes on."""
+        os.environ["CEPH_CONF"] = str(self.home / "ceph" / "ceph.conf")
+        subprocess.run(["radosgw", "-n", "client.rgw"], check=True, capture_output=True)
+
+    def kill_gateway(self) -> None:
+        os.kill(int((self.home / "ceph" / "client.rgw.pid").read_text()), signal.SIGKILL)
+
+    def cut_database(self) -> int:
+        """Every connection of the server to PostgreSQL, as a failing network would; how many."""
+        ask = ["psql", "-h", "127.0.0.1", "-p", str(self.ports["postgres"]), "-U", "postgres", "-tA", "-d", "postgres", "-c"]
+        kill = "select count(pg_terminate_backend(pid)) from pg_stat_activity where datname = 'prefect'"
+        return int(subprocess.run([*ask, kill], check=True, capture_output=True, text=True).stdout)
 
     def server(self) -> None:
         at = ["--host", "127.0.0.1", "--port", str(self.ports["prefect"])]
         self.start("server", [sys.executable, "-m", "prefect", "server", "start", *at])
         self.wait("server", lambda: self.call("get", "/health", timeout=2) is True)
 
-    def worker(self) -> None:
+    def deploy(self) -> None:
         self.command("flows.set_up", "--pool", "local")
-        self.command("prefect", "deploy", "--no-prompt", "--name", "full-curriculum")
+        self.command("prefect", "deploy", "--no-prompt", "--name", "full-curriculum", "--name", "retrain")
+
+    def worker(self) -> None:
         self.start("worker", [sys.executable, "-m", "prefect", "worker", "start", "--pool", "local", "--type", "process", "--name", "topology"])
 
     # --- processes
@@ -163,6 +184,14 @@ class Topology:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
+    def kill_flows(self) -> None:
+        """The flow runs' processes, which outlive their worker: a machine that goes takes both."""
+        for pid in self.ours():
+            with contextlib.suppress(OSError):
+                title = Path(f"/proc/{pid}/cmdline").read_bytes()
+                if b"prefect.engine" in title or b"prefect.flow_engine" in title:
+                    os.kill(pid, signal.SIGKILL)
+
     def close(self) -> None:
         """End everything, the other way round; then what a killed parent of ours left, known by its PVTT_HOME."""
         for name in [*reversed(self.processes)]:
@@ -207,10 +236,10 @@ class Topology:
         answer.raise_for_status()
         return answer.json()
 
-    def run(self, parameters: dict[str, Any]) -> str:
-        """`prefect deployment run pvtt/full-curriculum`; the flow run's id."""
+    def run(self, parameters: dict[str, Any], deployment: str = "pvtt/full-curriculum") -> str:
+        """`prefect deployment run`; the flow run's id."""
         pairs = [part for key, value in parameters.items() for part in ("--param", f"{key}={json.dumps(value)}")]
-        text = self.command("prefect", "deployment", "run", "pvtt/full-curriculum", *pairs)
+        text = self.command("prefect", "deployment", "run", deployment, *pairs)
         return text.split("UUID:")[1].split()[0]
 
     def state(self, run: str) -> str:
