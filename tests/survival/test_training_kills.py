@@ -32,12 +32,13 @@ MOMENT_TIMEOUT_S = 400.0
 class Training:
     """The driver, in a process of its own that is started again where it ended before its time."""
 
-    def __init__(self, root: Path, uri: str, victim: str | None) -> None:
+    def __init__(self, root: Path, uri: str, victim: str | None, **environment: str) -> None:
         self.house, self.uri, self.root, self.strikes = House(root / "home", {}), uri, root, root / "strikes"
         self.strikes.mkdir()
         self.env = dict(os.environ, PVTT_HOME=str(self.house.home), PVTT_NUM_CPUS="2", PVTT_PREFLIGHT="warn")
         self.env["PYTHONPATH"] = f"{HERE.parents[1]}:{HERE}"
         self.env |= {"STRIKES": str(self.strikes), "STRIKE_AT": victim} if victim else {}
+        self.env |= environment
         self.log = root / "run.log"
         self.start()
 
@@ -150,4 +151,25 @@ def test_sigterm_saves_the_state_after_the_step_and_the_run_goes_on_from_it(
         (training.strikes / f"{moment} is over").touch()
     training.completes()
     assert f"stage one resumed at {AT['accumulation'] + 1}\n" in training.tell()
+    assert training.results() == untouched
+
+
+def test_a_rank_that_hangs_is_named_and_all_go_on_from_the_checkpoint(
+    tmp_path: Path, trainings: list[Training], untouched: dict[str, object]
+) -> None:
+    """SIGSTOP, so that it cannot even say so: the other rank, which waits for it, tells, and Ray starts both anew."""
+    training = Training(tmp_path, str(tmp_path / "store"), "worker", HANG_TIMEOUT_S="15")
+    trainings.append(training)
+    stopped, began = 0, 0.0
+    for moment in MOMENTS:
+        pid = training.meets(moment)
+        if moment == "accumulation":
+            os.kill(pid, signal.SIGSTOP)
+            stopped, began = pid, time.monotonic()
+        elif stopped and moment == "writing":
+            print(f"the next steps came {time.monotonic() - began:.0f} s after the hang, of which 15 are its limit")
+        (training.strikes / f"{moment} is over").touch()
+    training.completes()
+    assert "Stuck: rank 0 in step 4, micro-batch 2 of 2. Waiting for it: rank 1 in step 4," in training.tell()
+    assert stopped not in [process.pid for process in training.house.processes()], "a rank that was stopped is left for good"
     assert training.results() == untouched

@@ -23,6 +23,7 @@ from infra.ray_launch import Reporter, start_ray, train_on_ray
 from infra.ray_pool import WorkerLost
 from infra.settings import settings
 from infra.step_checkpoints import StepCheckpoints
+from infra.watchdog import newly_hung, who_hangs
 from pvtt_model.artifacts import Planned, StoredFile, plan_artifact
 from pvtt_model.specs import RecipeSpec
 
@@ -41,7 +42,8 @@ def recipe(steps: int = STEPS, every: int = EVERY, workers: int = WORKERS) -> Re
     from pvtt_model.recipes import recipe_by_name
 
     told = {"num_workers": workers, "micro_batch": 1}
-    train = {"steps": steps, "checkpoint_every_steps": every, "max_worker_restarts": 8, "release": "best"}
+    train: dict[str, Any] = {"steps": steps, "checkpoint_every_steps": every, "max_worker_restarts": 8, "release": "best"}
+    train |= {"hang_timeout_s": float(os.environ["HANG_TIMEOUT_S"])} if "HANG_TIMEOUT_S" in os.environ else {}
     overrides = SETTINGS | {f"stages.*.parallel.{k}": v for k, v in told.items()} | {f"stages.*.train.{k}": v for k, v in train.items()}
     base = recipe_by_name("nano", overrides)
     one = base.stages[0].model_copy(update={"name": "one"})
@@ -116,12 +118,18 @@ def _stage(store: ArtifactStore, told: RecipeSpec, index: int, where: Any) -> No
     if store.find(planned(index)) is not None:
         return
     payload = payload_of(store, told, index)
-    steps, stage, said = StepCheckpoints(store.store, planned(index)), told.stages[index], {}
+    steps, stage, said = StepCheckpoints(store.store, planned(index)), told.stages[index], dict[str, Any]()
+
+    def heard(board: dict[str, Any]) -> None:
+        if newly_hung(board, said):
+            print(f"stage {stage.name}: {who_hangs(board)}", flush=True)
+        said.update(board)
+
     if steps.steps()[-1:] != [stage.train.steps]:
         start_ray(where)
         train_on_ray(
             "training_run:train_worker", payload, name=f"stage{index}", settings=where, num_workers=stage.parallel.num_workers, use_gpu=False,
-            max_restarts=stage.train.max_worker_restarts, on_progress=said.update, poll_s=0.2,
+            max_restarts=stage.train.max_worker_restarts, on_progress=heard, poll_s=0.2,
         )  # fmt: skip
     print(f"stage {stage.name} resumed at {said.get('resumed_at')}", flush=True)
     _commit(store, planned(index), told, index, steps, [p.clip_key for p in payload.places], said, payload.init or {})
