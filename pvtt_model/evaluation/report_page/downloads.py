@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import gzip
 import io
 import json
 from html import escape
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 
 from pvtt_model.evaluation.report import Report
 
+MOST_PLAIN = 1_000_000  # bytes of JSON that the page holds as they are: an edit has some 16 kB of it, a twentieth when packed
 _FACTS = ("clip_key", "reference_key", "status", "reason", "prompt")
 
 
@@ -59,8 +61,13 @@ def downloads_html(report: Report) -> str:
     files = [
         (f"edits-{stem}.csv", "text/csv", edits_csv(report).encode(), "CSV"),
         (f"edits-{stem}.parquet", "application/vnd.apache.parquet", edits_parquet(report), "Parquet"),
-        (f"report-{stem}.json", "application/json", report.model_dump_json().encode(), "JSON, the whole report"),
     ]
+    whole = report.model_dump_json().encode()
+    if len(whole) <= MOST_PLAIN:
+        files.append((f"report-{stem}.json", "application/json", whole, "JSON, the whole report"))
+    else:
+        packed = gzip.compress(whole, mtime=0)
+        files.append((f"report-{stem}.json.gz", "application/gzip", packed, f"JSON, the whole report ({_size(len(whole))}), gzip"))
     return "<p class='downloads'>Download: " + " ".join(_link(*file) for file in files) + "</p>"
 
 

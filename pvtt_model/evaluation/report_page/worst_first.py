@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -61,9 +62,9 @@ def _ranks(report: Report, metrics: Sequence[Metric]) -> dict[tuple[str, str], l
         if len(set(values.values())) < 2:
             continue
         sign = 1.0 if metric.direction == "higher" else -1.0
-        ordered = [sign * value for value in values.values()]
+        ordered = sorted(sign * value for value in values.values())
         for key, value in values.items():
-            worse, better = (sum(v < sign * value for v in ordered), sum(v > sign * value for v in ordered))
+            worse, better = bisect_left(ordered, sign * value), len(ordered) - bisect_right(ordered, sign * value)
             ranks[key].append(Rank(metric, value, worse, better, len(values)))
     return ranks
 

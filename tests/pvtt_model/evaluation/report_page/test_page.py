@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import gzip
 import hashlib
 import io
 import re
@@ -14,6 +15,7 @@ import pytest
 
 from pvtt_model.evaluation.report import Report
 from pvtt_model.evaluation.report_html import report_html
+from pvtt_model.evaluation.report_page import downloads as report_downloads
 from pvtt_model.evaluation.report_page.beside import Beside, Origin, Past
 from pvtt_model.evaluation.report_page.downloads import columns_of
 from pvtt_model.page import table, write_page
@@ -112,6 +114,13 @@ def test_the_videos_keep_to_the_budget_and_say_what_was_left_out(report, verdict
 
 def downloads(html: str) -> dict[str, bytes]:
     return {a["download"]: base64.b64decode(a["href"].split(",")[1]) for a in Page(html).of("a") if "download" in a}
+
+
+def test_a_large_report_is_packed(report, monkeypatch) -> None:
+    monkeypatch.setattr(report_downloads, "MOST_PLAIN", 1000)
+    found = report_downloads.downloads_html(report)
+    (packed,) = (data for name, data in downloads(found).items() if name == "report-refine.json.gz")
+    assert Report.model_validate_json(gzip.decompress(packed)) == report and "kB), gzip" in found
 
 
 def test_downloads_equal_the_report(html, report) -> None:
