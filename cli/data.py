@@ -14,7 +14,8 @@ from cli.artifacts import human_bytes
 from infra.local_services import LocalServices
 from infra.settings import REPOSITORY, settings
 from infra.store import StoreRefused
-from pvtt_model.recipes import RECIPES, parse_override, recipe_by_name
+from pvtt_model.overrides import parse_override
+from pvtt_model.recipes import RECIPES, recipe_by_name
 from tasks.push_clips import push_clips
 
 app = typer.Typer(no_args_is_help=True)

@@ -18,8 +18,9 @@ from cli.plan import plain_failures
 from infra.probes import without_secrets
 from infra.settings import Settings, settings
 from infra.uris import is_remote, localise
+from pvtt_model.overrides import parse_override
 from pvtt_model.preflight.check import Check, failures, warnings
-from pvtt_model.recipes import parse_override, recipe_by_name
+from pvtt_model.recipes import recipe_by_name
 from pvtt_model.specs import ParallelSpec, RecipeSpec
 
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red", "skipped": "dim"}

@@ -18,7 +18,7 @@ from infra.artifact_store import ArtifactMissing, ArtifactStore
 from infra.settings import settings
 from infra.store import StoreRefused
 from infra.weights import WeightsUnavailable
-from pvtt_model.recipes import parse_override
+from pvtt_model.overrides import parse_override
 
 if TYPE_CHECKING:
     from pvtt_model.editing import Editor, EditRequest

@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from infra.artifact_store import ArtifactStore
 from infra.release_registry import ReleaseRegistry
 from pvtt_model.artifacts import Manifest, sha256_of_file
-from pvtt_model.recipes import recipe_by_name, set_by_path
+from pvtt_model.overrides import set_by_path
+from pvtt_model.recipes import recipe_by_name
 from pvtt_model.specs import BackboneSpec, EditorSpec, LoraSpec, PartnerSpec, ReferenceSpec
 from pvtt_model.training.trained_tensors import ADAPTER, BACKBONE, LORA
 

@@ -14,7 +14,8 @@ from infra.artifact_store import ArtifactStore
 from infra.settings import settings
 from infra.store import StoreRefused
 from infra.uris import is_remote, localise
-from pvtt_model.recipes import parse_override, recipe_by_name
+from pvtt_model.overrides import parse_override
+from pvtt_model.recipes import recipe_by_name
 from pvtt_model.specs import RecipeSpec
 
 

@@ -16,7 +16,8 @@ from rich.console import Console
 
 from infra.local_services import LocalServices
 from infra.settings import REPOSITORY, settings
-from pvtt_model.recipes import RECIPES, parse_override, recipe_by_name
+from pvtt_model.overrides import parse_override
+from pvtt_model.recipes import RECIPES, recipe_by_name
 
 console = Console(highlight=False)
 

@@ -7,15 +7,14 @@ value is ours, and said so beside it.
 
 from __future__ import annotations
 
-import difflib
-import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from pvtt_model.backbones.architectures import Family, architecture, clip_channels, latent_grid, refuse_wrong_expert
 from pvtt_model.nano.shipped import shipped
+from pvtt_model.overrides import set_by_path, valid_choices
+from pvtt_model.recipe_checks import check_roles
 from pvtt_model.specs import (
     BackboneSpec,
     ConditionSpec,
@@ -235,13 +234,13 @@ def recipe_by_name(name: str, overrides: Mapping[str, Any] | None = None) -> Rec
     'stages.*.train.steps' for every stage. Raises ValueError naming the valid choices for an unknown recipe, field or value.
     """
     if name not in RECIPES:
-        raise ValueError(f"no recipe '{name}'. {_choices(name, list(RECIPES))}")
+        raise ValueError(f"no recipe '{name}'. {valid_choices(name, list(RECIPES))}")
     values = RECIPES[name].model_dump(mode="json")
     for path, value in (overrides or {}).items():
         set_by_path(values, path, value)
     try:
         recipe = RecipeSpec.model_validate(values)
-        _check_roles(recipe)
+        check_roles(recipe)
         return recipe
     except ValidationError as error:
         found = [e for e in error.errors() if e["type"] != "too_short"] or error.errors()  # a bad stage also counts as none
@@ -253,142 +252,3 @@ def _short(error: Any) -> str:
     """The refused value, short; where weights lie is not repeated, as it may hold a credential."""
     text = "..." if error["loc"] and error["loc"][-1] == "weights" else repr(error["input"])
     return text if len(text) <= 80 else text[:77] + "..."
-
-
-#: The family of what EvalSpec's fields name.
-JUDGED_BY: dict[str, Family] = {
-    "clip": "clip", "dino": "image", "judge": "image", "flow": "flow", "lpips": "perceptual", "fvd": "video", "fid": "inception",
-}  # fmt: skip
-
-
-def _check_roles(recipe: RecipeSpec) -> None:
-    """Every architecture exists and is of the family its place wants, and shipped weights are there and of it. Raises ValueError."""
-    wanted: list[tuple[ModelSpec, Family]] = [
-        (recipe.latents.vae, "vae"),
-        (recipe.conditions.text_encoder, "text"),
-        (recipe.conditions.image_encoder, "image"),
-    ]
-    wanted += [(recipe.masks.image_encoder, "image")] if recipe.masks.image_encoder else []
-    wanted += [(recipe.masks.sam2, "sam2")] if recipe.masks.sam2 else []
-    wanted += [(recipe.conditions.clip_encoder, "clip")] if recipe.conditions.clip_encoder else []
-    wanted += [(recipe.latents.first_frame_clip, "clip")] if recipe.latents.first_frame_clip else []
-    for stage in recipe.stages:
-        wanted += [(stage.backbone, "dit"), *((model, JUDGED_BY[name]) for name, model in stage.evaluate.models().items())]
-    for spec, family in wanted:
-        architecture(spec.architecture, family)
-        if spec.weights.startswith("nano:"):
-            of = shipped(spec.weights.removeprefix("nano:"), ModelSpec).architecture
-            if of != spec.architecture:
-                raise ValueError(
-                    f"weights '{spec.weights}' are of architecture '{of}', not '{spec.architecture}'. Set `architecture` and `weights` together."
-                )
-    for stage in recipe.stages:
-        if stage.init_from == "release":
-            raise ValueError(f"stage '{stage.name}': init_from='release' is set by the flow `retrain` alone. Use 'base' or 'previous'.")
-        refuse_wrong_expert(stage.backbone.architecture, stage.backbone.expert)
-        _check_latents(recipe.latents, stage)
-        _check_kind(recipe.latents, stage)
-    config = architecture(recipe.conditions.image_encoder.architecture, "image").config
-    if "convnet" in config:
-        raise ValueError(
-            f"conditions.image_encoder '{recipe.conditions.image_encoder.architecture}' is a ConvNet and has no patch tokens. "
-            "Use a ViT, e.g. nano-dinov2."
-        )
-    patch = config["patch"]
-    if recipe.conditions.image_size % patch:
-        raise ValueError(f"conditions.image_size {recipe.conditions.image_size} is not a multiple of the image encoder's patch of {patch} pixels.")
-
-
-def _check_latents(latents: LatentSpec, stage: StageSpec) -> None:
-    """The stage's backbone works on the VAE's latents, and every bucket is whole tokens. Raises ValueError."""
-    name, vae = stage.backbone.architecture, latents.vae.architecture
-    arch, (channels, _, cell) = architecture(name), latent_grid(vae)
-    wanted, wanted_cell = arch.config["out_channels"], latent_grid(arch.vae)[2] if arch.vae else cell
-    if (wanted, wanted_cell) != (channels, cell):
-        raise ValueError(
-            f"stage '{stage.name}': backbone '{name}' works on latents of {wanted} channels, {wanted_cell} x {wanted_cell} pixels a cell; "
-            f"'{vae}' makes {channels} and {cell} x {cell}. Set latents.vae to '{arch.vae}'."
-        )
-    side = cell * arch.config["patch_size"][1]
-    for width, height in latents.video.sizes:
-        if width % side or height % side:
-            near = "x".join(str(max(1, round(n / side)) * side) for n in (width, height))
-            raise ValueError(f"latents.video: {width}x{height} is not in multiples of {side} pixels, as backbone '{name}' wants. Use {near}.")
-
-
-def _check_kind(latents: LatentSpec, stage: StageSpec) -> None:
-    """The latents hold what the stage's kind of backbone starts from, and it has the blocks that are to be trained. Raises ValueError."""
-    name = stage.backbone.architecture
-    arch = architecture(name, "dit")
-    if arch.kind == "i2v" and not latents.first_frame:
-        raise ValueError(f"stage '{stage.name}': backbone '{name}' starts from a first frame. Set latents.first_frame=true.")
-    if arch.config.get("image_dim"):
-        if latents.first_frame_clip is None:
-            raise ValueError(f"stage '{stage.name}': backbone '{name}' reads the first frame's CLIP tokens. Set latents.first_frame_clip to a CLIP.")
-        width = clip_channels(latents.first_frame_clip.architecture)
-        if width != arch.config["image_dim"]:
-            raise ValueError(
-                f"stage '{stage.name}': backbone '{name}' reads CLIP tokens of width {arch.config['image_dim']}; "
-                f"'{latents.first_frame_clip.architecture}' makes {width}. Set latents.first_frame_clip to the one that it was trained with."
-            )
-    if stage.reference.vace_blocks and arch.kind != "vace":
-        raise ValueError(f"stage '{stage.name}': reference.vace_blocks is true, but backbone '{name}' has no VACE blocks. Set it to false.")
-    if "vace" in stage.train.trained and arch.kind != "vace":
-        raise ValueError(f"stage '{stage.name}': train.trained names 'vace', but backbone '{name}' has no VACE blocks. Name 'all', or leave it out.")
-
-
-def parse_override(text: str) -> tuple[str, Any]:
-    """'stages.0.train.steps=5' as a path and a JSON value; what is not JSON stays a string. Raises ValueError without '='."""
-    path, equals, raw = text.partition("=")
-    if not equals or not path:
-        raise ValueError(f"override '{text}' is not of the form path=value, e.g. stages.verify.train.steps=5")
-    try:
-        return path, json.loads(raw)
-    except json.JSONDecodeError:
-        return path, raw
-
-
-def set_by_path(values: dict[str, Any], path: str, value: Any) -> None:
-    """Put `value` at a dotted path of a spec's plain values. Raises ValueError naming the choices."""
-    places: list[Any] = [values]
-    *parents, last = path.split(".")
-    for i, part in enumerate(parents):
-        places = [child for place in places for child in _descend(place, part, path, ".".join(parents[:i]))]
-    for place in places:
-        if isinstance(place, list):
-            index = _index(place, last, path)
-            for i in index:
-                place[i] = value
-        elif isinstance(place, dict) and last in place:
-            place[last] = value
-        else:
-            choices = list(place) if isinstance(place, dict) else []
-            raise ValueError(f"override '{path}': no field '{last}'. {_choices(last, choices)}")
-
-
-def _descend(place: Any, part: str, path: str, above: str) -> list[Any]:
-    if isinstance(place, list):
-        return [place[i] for i in _index(place, part, path)]
-    if isinstance(place, dict) and part in place:
-        return [place[part]]
-    choices = list(place) if isinstance(place, dict) else []
-    where = f" under '{above}'" if above else ""
-    raise ValueError(f"override '{path}': no field '{part}'{where}. {_choices(part, choices)}")
-
-
-def _index(place: list[Any], part: str, path: str) -> list[int]:
-    if part == "*":
-        return list(range(len(place)))
-    names = [str(item.get("name", i)) if isinstance(item, dict) else str(i) for i, item in enumerate(place)]
-    if part in names:
-        return [names.index(part)]
-    if part.isdigit() and int(part) < len(place):
-        return [int(part)]
-    raise ValueError(f"override '{path}': no element '{part}'. {_choices(part, names + ['*'])}")
-
-
-def _choices(got: str, choices: list[str]) -> str:
-    if not choices:
-        return "Nothing lies below it."
-    near = difflib.get_close_matches(got, choices, 1)
-    return (f"Did you mean '{near[0]}'? " if near else "") + f"Valid: {', '.join(choices)}."

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pvtt_model.backbones.architectures import ARCHITECTURES
-from pvtt_model.recipes import RECIPES, parse_override, recipe_by_name
+from pvtt_model.overrides import parse_override
+from pvtt_model.recipes import RECIPES, recipe_by_name
 from pvtt_model.specs import RecipeSpec, StageSpec
 
 

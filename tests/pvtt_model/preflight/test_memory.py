@@ -6,9 +6,10 @@ import shlex
 
 import pytest
 
+from pvtt_model.overrides import parse_override
 from pvtt_model.plan import plan_recipe
 from pvtt_model.preflight.memory import GIB, Need, Room, figures_of, memory_check, need_of, settings_that_fit
-from pvtt_model.recipes import parse_override, recipe_by_name
+from pvtt_model.recipes import recipe_by_name
 
 
 def with_settings(name: str, said: str, before: dict | None = None):
