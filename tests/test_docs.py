@@ -182,7 +182,7 @@ def test_readme_is_built_the_same_in_both_languages() -> None:
         count = [len(re.findall(pattern, text, re.M)) for text in (ENGLISH, CHINESE)]
         assert count[0] == count[1], f"README.md has {count[0]} {what}, README.zh.md {count[1]}. Bring the Chinese in step."
     assert re.findall(r"^#+(?= )", CHINESE, re.M) == re.findall(r"^#+(?= )", ENGLISH, re.M)
-    for what, pattern in {"links and pictures": LINK, "code": SPAN, "figures": re.compile(r"(?<![\w.])\d+(?:[.,]\d+)*")}.items():
+    for what, pattern in {"links and pictures": LINK, "code": SPAN, "figures": re.compile(r"(?<![\w.])\d+(?:[.,]\d+)*", re.ASCII)}.items():
         one, other = (Counter(m[m.re.groups] for m in pattern.finditer(plain(text))) for text in (ENGLISH, CHINESE))
         assert one == other, f"{what} of README.md alone: {list(one - other)}; of README.zh.md alone: {list(other - one)}. Bring the Chinese in step."
 
