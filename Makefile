@@ -40,6 +40,7 @@ test-topology: install  ## PostgreSQL, Redis, Ceph RGW, two raylets, Prefect ser
 audit:  ## known vulnerabilities of the locked dependencies; asks PyPI, and fails where that does not answer
 	$(UV) tool run pip-audit==2.10.1 --strict --disable-pip --require-hashes -r requirements/cluster.txt
 	$(UV) tool run pip-audit==2.10.1 --strict --disable-pip --require-hashes -r requirements/dev.txt
+	$(UV) tool run pip-audit==2.10.1 --strict --disable-pip --require-hashes -r requirements/docs.txt
 
 check: install  ## lint, types, import law, secrets
 	$(BIN)/python .ci/secrets.py

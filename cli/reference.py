@@ -135,7 +135,7 @@ def _type(field: dict[str, Any], others: dict[str, Any]) -> str:
     if "const" in field:
         return f"`{field['const']}`"
     if field.get("type") == "array":
-        inner = field.get("items") or next(iter(field.get("prefixItems", [])), {})
+        inner: dict[str, Any] = field.get("items") or next(iter(field.get("prefixItems", [])), {})
         return f"list of {_type(inner, others)}"
     if field.get("type") == "object":
         return f"names to {_type(field['additionalProperties'], others)}" if isinstance(field.get("additionalProperties"), dict) else "object"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import runpy
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
@@ -144,6 +145,20 @@ def test_nav_names_every_page() -> None:
     nav = list(pages_of(yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]))
     outside = {"index.md", "README.zh.md", "LOG.md", "CHANGELOG.md"}  # .ci/site_pages.py makes them
     assert Counter(nav) == Counter([*outside, *(path.relative_to(DOCS).as_posix() for path in PAGES)])
+
+
+def test_links_are_turned_to_the_sites_own_names() -> None:
+    hook = runpy.run_path(str(ROOT / ".ci" / "site_pages.py"))
+    for link, own, at, wanted in [
+        ("docs/edit.md", "README.md", "index.md", "edit.md"),
+        ("docs/deploy.md#security", "README.md", "index.md", "deploy.md#security"),
+        ("LICENSE", "README.md", "index.md", "LICENSE.txt"),
+        ("README.md", "README.zh.md", "README.zh.md", "index.md"),
+        ("../README.md", "docs/edit.md", "edit.md", "index.md"),
+        ("../training.md", "docs/reference/a.md", "reference/a.md", "../training.md"),
+        ("https://ray.io", "README.md", "index.md", "https://ray.io"),
+    ]:
+        assert hook["turned"](link, own, at) == wanted
 
 
 @pytest.mark.parametrize("path", [*ROOT.glob("*.md"), *PAGES], ids=lambda path: path.relative_to(ROOT).as_posix())
