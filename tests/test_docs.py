@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import runpy
+import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
@@ -159,6 +160,17 @@ def test_links_are_turned_to_the_sites_own_names() -> None:
         ("https://ray.io", "README.md", "index.md", "https://ray.io"),
     ]:
         assert hook["turned"](link, own, at) == wanted
+
+
+@pytest.mark.slow
+def test_site_builds_and_fetches_nothing_from_elsewhere() -> None:
+    done = subprocess.run(["make", "docs"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    built = sorted((ROOT / "site").rglob("*.html"))
+    assert len(built) >= len(PAGES)
+    for page in built:
+        tags = re.findall(r"<(?:script|link|img|iframe)\b[^>]*>", page.read_text(encoding="utf-8"))
+        assert not [tag for tag in tags if re.search(r"""(?:src|href)=["']?(?:https?:)?//""", tag)], page
 
 
 @pytest.mark.parametrize("path", [*ROOT.glob("*.md"), *PAGES], ids=lambda path: path.relative_to(ROOT).as_posix())
