@@ -7,7 +7,7 @@ STAMP := .venv/installed
 CLIPS ?= nano
 RECIPE ?= $(if $(filter nano,$(CLIPS)),nano,nano-wide)
 
-.PHONY: demo install up down test test-slow test-topology audit check nano-weights lock clean
+.PHONY: demo install up down test test-slow test-topology audit check docs nano-weights lock clean
 
 demo: install  ## install, start Prefect, run pvtt/full-curriculum on the nano recipe, follow it
 	@$(BIN)/pvtt run --recipe $(RECIPE) --clips "$(CLIPS)" $(ARGS)
@@ -40,6 +40,7 @@ test-topology: install  ## PostgreSQL, Redis, Ceph RGW, two raylets, Prefect ser
 audit:  ## known vulnerabilities of the locked dependencies; asks PyPI, and fails where that does not answer
 	$(UV) tool run pip-audit==2.10.1 --strict --disable-pip --require-hashes -r requirements/cluster.txt
 	$(UV) tool run pip-audit==2.10.1 --strict --disable-pip --require-hashes -r requirements/dev.txt
+	$(UV) tool run pip-audit==2.10.1 --strict --disable-pip --require-hashes -r requirements/docs.txt
 
 check: install  ## lint, types, import law, secrets
 	$(BIN)/python .ci/secrets.py
@@ -47,6 +48,13 @@ check: install  ## lint, types, import law, secrets
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy pvtt_model infra tasks flows cli
 	$(BIN)/lint-imports
+
+docs:  ## the pages of docs/, README and log as a site in site/, every link and docstring checked; an environment of its own, without torch
+	@test -x "$$(command -v $(UV))" || { echo "fetching uv into .uv"; $(PYTHON) -m venv .uv && .uv/bin/pip install -q "uv>=0.9"; }
+	@test -d .docs-venv || $(UV) venv -q --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" .docs-venv
+	$(UV) pip install -q --python .docs-venv/bin/python --require-hashes -r requirements/docs.txt
+	NO_MKDOCS_2_WARNING=1 .docs-venv/bin/mkdocs build -q --strict
+	@echo "site/index.html; to read it with its search: $(PYTHON) -m http.server -d site -b 127.0.0.1 8000"
 
 nano-weights: install  ## train the nano models from their seeds and pack them into pvtt_model/nano/weights: hours on two cores
 	$(BIN)/python -m pvtt_model.nano.pretrain $(ARGS)
@@ -56,6 +64,7 @@ lock:  ## pin the dependencies again
 	$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra cluster -c requirements/runtime.txt pyproject.toml -o requirements/cluster.txt
 	$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra dev -c requirements/runtime.txt pyproject.toml -o requirements/dev.txt
 	$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --group pyproject.toml:diffsynth -c requirements/dev.txt -o requirements/diffsynth.txt
+	$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --group pyproject.toml:docs -c requirements/dev.txt -o requirements/docs.txt
 
 clean: down  ## remove the environment and all local state
-	rm -rf .venv .uv .pvtt
+	rm -rf .venv .docs-venv .uv .pvtt site
