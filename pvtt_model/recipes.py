@@ -68,7 +68,8 @@ VERIFY = StageSpec(
     name="verify",
     backbone=BackboneSpec(architecture="wan2.1-vace-1.3b", weights="hf://Wan-AI/Wan2.1-VACE-1.3B-diffusers", revision="unpinned"),
     lora=LoraSpec(rank=64, alpha=64),
-    parallel=ParallelSpec(num_workers=4, grad_accum=8, zero_stage=2),
+    # Ours: attentions kept cost 9 GiB of the 80 and save 15 % of the FLOPs. At 14B they cost 38.
+    parallel=ParallelSpec(num_workers=4, grad_accum=8, zero_stage=2, checkpointing="keep_attention"),
     train=TrainSpec(steps=10_000, **SEEN),  # ours: 32 x 10,000 is 6 to 32 epochs of 10K-50K
     data=DataSpec(min_pairs=10_000, max_pairs=50_000),
     evaluate=SURVEY_EVAL,

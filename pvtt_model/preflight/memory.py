@@ -129,6 +129,8 @@ def _moves(recipe: RecipeSpec, stage: StageSpec, room: Room) -> Iterator[Change]
     p, video = stage.parallel, recipe.latents.video
     if not p.gradient_checkpointing:
         yield {"parallel.gradient_checkpointing": True}
+    if p.checkpointing != "full":
+        yield {"parallel.checkpointing": "full"}
     if p.micro_batch > 1:
         yield {"parallel.micro_batch": 1, "parallel.grad_accum": p.grad_accum * p.micro_batch}
     if p.sharding < 3 and p.num_workers > 1:

@@ -82,7 +82,8 @@ class ParallelSpec(Spec):
             )
         if self.checkpointing != "full" and not self.gradient_checkpointing:
             raise ValueError(
-                f"parallel.checkpointing is '{self.checkpointing}', but parallel.gradient_checkpointing is false. Set gradient_checkpointing=true."
+                f"parallel.checkpointing is '{self.checkpointing}', but parallel.gradient_checkpointing is false. Set gradient_checkpointing=true, "
+                "or checkpointing=full."
             )
         return self
 

@@ -30,7 +30,8 @@ def test_full_fits_eight_80_gib_gpus_and_says_by_how_much():
 
 def test_a_gpu_too_small_three_settings_that_fit():
     """1.3B without checkpointing and with a batch of 4 wants over 400 GiB."""
-    before = {"stages.verify.parallel.gradient_checkpointing": False, "stages.verify.parallel.micro_batch": 4, "stages.verify.parallel.grad_accum": 2}
+    parallel = {"gradient_checkpointing": False, "checkpointing": "full", "micro_batch": 4, "grad_accum": 2}
+    before = {f"stages.verify.parallel.{name}": value for name, value in parallel.items()}
     recipe = recipe_by_name("wan2.1-vace-1.3b", before)
     room = Room(40 * GIB, None, 4)
     (found,) = memory_check(recipe, recipe.stages[0], room)
@@ -43,6 +44,12 @@ def test_a_gpu_too_small_three_settings_that_fit():
         assert words in found.cure
     assert changed.stages[0].parallel.global_batch == recipe.stages[0].parallel.global_batch
     assert said[0] == "--set stages.verify.parallel.gradient_checkpointing=true", "what changes least stands first"
+
+
+def test_attentions_that_are_kept_are_given_up_first():
+    recipe = recipe_by_name("wan2.1-vace-1.3b")
+    said = settings_that_fit(recipe, recipe.stages[0], Room(16 * GIB, None, 4))
+    assert said[0] == "--set stages.verify.parallel.checkpointing=full"
 
 
 def test_14b_on_24_gib_gpus_needs_offload_or_a_smaller_clip():
