@@ -118,7 +118,7 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, stage_name
         kept_optimizer=optimizer_files(before) if before and stage.init_optimizer == "kept" else (),
     )
     steps = StepCheckpoints(store.store, planned)
-    said = _train(payload, steps, store, where)
+    said = _train(payload, steps, store, where) | {"selected": len(selected)}
     return _commit(store, planned, recipe, index, steps, [p.clip_key for p in chosen], said, carried or {})
 
 
@@ -281,6 +281,8 @@ def _commit(
         "trained_parameters": counts,
         "resumed_at": said.get("resumed_at", 0),
         **({"released_step": released[0]} if stage.train.release == "best" else {}),
+        **({"released_weights": f"their moving average, decay {stage.train.ema_decay:g}"} if stage.train.release_ema else {}),
+        **({"selected": f"{said['selected']} pairs, {stage.data.share_of_selected:.0%} of what is seen"} if said.get("selected") else {}),
         "carried_over": carried_counts(taken) if carried else None,
         "optimizer": stage.init_optimizer,
         **_last_measured(records, said),
