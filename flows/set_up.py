@@ -34,7 +34,11 @@ TYPES = {"local": "process", "cluster": "kubernetes"}
 #: A run tells every 30 s that it lives (PREFECT_FLOWS_HEARTBEAT_FREQUENCY). More than a server's restart, in which nobody hears it.
 SILENT_S = 240
 SILENT = f"no sign of life for {SILENT_S} s. Run it again: what is done stays done."
-CRASHED, NOTIFY, WEBHOOK = "pvtt: crashed runs", "pvtt: notify", "pvtt-notify"
+#: From when a worker has taken a run until its process says that it begins; on a cluster an image may have to be pulled meanwhile.
+UNBEGUN_S = 600
+UNBEGUN = f"a worker took it, and it did not begin within {UNBEGUN_S} s. Is the worker gone, or the image not to be had? Run it again."
+CRASHED, NOT_BEGUN, NOTIFY, WEBHOOK = "pvtt: crashed runs", "pvtt: runs that never began", "pvtt: notify", "pvtt-notify"
+ENDS = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed", "TimedOut", "Paused", "Suspended")}
 TOLD_OF = ("Failed", "Crashed", "TimedOut", "Paused", "Suspended")
 
 
@@ -49,6 +53,8 @@ async def set_up(pools: dict[str, int], notify: str | None) -> list[str]:
         if pools:
             await _automation(client, crashed_runs())
             said.append(f"automation '{CRASHED}': a run that says nothing for {SILENT_S} s is marked Crashed")
+            await _automation(client, runs_that_never_began())
+            said.append(f"automation '{NOT_BEGUN}': a run that a worker took {UNBEGUN_S} s ago and that is still Pending is marked Crashed")
         if notify:
             await _automation(client, notifications(await _block(client, notify)))
             said.append(f"automation '{NOTIFY}': {', '.join(TOLD_OF)} -> {notify}")
@@ -71,20 +77,35 @@ async def _pool(client: PrefectClient, name: str) -> None:
 
 def crashed_runs() -> AutomationCore:
     """A run whose process is gone with nobody to say so, as after a power cut, would stay Running for ever."""
-    over = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed", "TimedOut", "Paused", "Suspended")}
+    return _marked_crashed(
+        CRASHED, "No heartbeat and no end: the run's process is gone. Run it again; it goes on from what is done.",
+        "prefect.flow-run.heartbeat", {"prefect.flow-run.heartbeat", *ENDS}, SILENT_S, SILENT,
+    )  # fmt: skip
+
+
+def runs_that_never_began() -> AutomationCore:
+    """A run whose worker took it and did not live to begin it would stay Pending for ever: no other worker takes it, and it has no heartbeat."""
+    return _marked_crashed(
+        NOT_BEGUN, "Pending and nothing more: its worker is gone. Run it again.",
+        "prefect.flow-run.Pending", {"prefect.flow-run.Running", *ENDS}, UNBEGUN_S, UNBEGUN,
+    )  # fmt: skip
+
+
+def _marked_crashed(name: str, why: str, after: str, expect: set[str], within_s: int, message: str) -> AutomationCore:
+    """Of each run: after that event one of these others, or it is marked Crashed."""
     return AutomationCore(
-        name=CRASHED,
-        description="No heartbeat and no end: the run's process is gone. Run it again; it goes on from what is done.",
+        name=name,
+        description=why,
         trigger=EventTrigger(
             posture=Posture.Proactive,
-            after={"prefect.flow-run.heartbeat"},
-            expect={"prefect.flow-run.heartbeat", *over},
+            after={after},
+            expect=expect,
             match={"prefect.resource.id": "prefect.flow-run.*"},
             for_each={"prefect.resource.id"},
             threshold=1,
-            within=timedelta(seconds=SILENT_S),
+            within=timedelta(seconds=within_s),
         ),
-        actions=[ChangeFlowRunState(name="Crashed", state=StateType.CRASHED, message=SILENT, force=False)],
+        actions=[ChangeFlowRunState(name="Crashed", state=StateType.CRASHED, message=message, force=False)],
     )
 
 

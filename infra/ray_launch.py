@@ -8,9 +8,10 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import signal
 import threading
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -58,7 +59,8 @@ def start_ray(settings: Settings) -> None:
     if settings.ray_address:
         passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         env = {"env_vars": {**WORKER_ENV, **passed}}
-        ray.init(address=settings.ray_address, runtime_env=env, logging_level="warning")
+        with _sigterm_kept():
+            ray.init(address=settings.ray_address, runtime_env=env, logging_level="warning")
     else:
         # A local Ray's workers inherit this environment; a runtime_env would put credentials into Ray's logs.
         os.environ.update(WORKER_ENV)
@@ -71,8 +73,21 @@ def start_ray(settings: Settings) -> None:
         os.environ.setdefault("RAY_num_workers_soft_limit", str(2 * settings.num_cpus + 4))
         forget_idle()
         # "local": without it Ray would join whatever Ray is found on this machine, another user's or a test's.
-        ray.init(address="local", num_cpus=settings.num_cpus, include_dashboard=False, logging_level="warning")
+        with _sigterm_kept():
+            ray.init(address="local", num_cpus=settings.num_cpus, include_dashboard=False, logging_level="warning")
     hear_workers()
+
+
+@contextlib.contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """ray.init puts its own SIGTERM handler, sys.exit, in the place of what is there: Prefect's, by which a flow that is cancelled knows that it was
+    cancelled. Without it such a run ended as Crashed, or as Cancelled, as chance had it."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if callable(before) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _keep_bytecode(settings: Settings) -> None:

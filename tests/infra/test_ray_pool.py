@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 
 import pytest
 import ray
@@ -17,16 +19,26 @@ from infra.settings import Settings
 from infra.worker_log import heard_by
 
 
+def cancelled(number: int, frame: FrameType | None) -> None:
+    """In the place of Prefect's, by which a flow knows that it is cancelled."""
+
+
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     home = tmp_path_factory.mktemp("home")
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *([before] if before else [])])
     settings = Settings(home=home, store=str(home / "store"), num_cpus=2, ray_address=None)
+    handler = signal.signal(signal.SIGTERM, cancelled)
     start_ray(settings)
     yield settings
     stop_ray()
+    signal.signal(signal.SIGTERM, handler)
     os.environ["PYTHONPATH"] = before or ""
+
+
+def test_who_hears_sigterm_hears_it_after_ray_has_started_as_well(here: Settings) -> None:
+    assert signal.getsignal(signal.SIGTERM) is cancelled
 
 
 def test_results_come_in_the_items_order_and_each_is_told_of(here: Settings) -> None:
