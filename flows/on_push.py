@@ -1,7 +1,7 @@
 """Re-training when clips are pushed: the event that says so, and the automation that runs the deployment `retrain/retrain` on it.
 
 python -m flows.on_push automate          make the automation, or bring it up to date; one that was switched off stays off
-python -m flows.on_push say '{"clips": "s3://bucket/prefix", "recipe": "nano-wide", "overrides": {}, "new": 3}'
+python -m flows.on_push say '{"clips": "s3://bucket/prefix", "recipe": "nano-wide", "overrides": {}, "new": 3, "project": null}'
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ async def automate() -> str:
             "clips": _of_event("{{ event.payload.clips }}"),
             "recipe": _of_event("{{ event.payload.recipe }}"),
             "overrides": _of_event("{{ event.payload.overrides | tojson }}", as_json=True),
+            "project": _of_event("{{ event.payload.project | default(none) | tojson }}", as_json=True),
         }
         found = await client.read_automations_by_name(AUTOMATION)
         wanted = AutomationCore(
