@@ -72,9 +72,10 @@ def run(
     env = services.environment(api)
     if deployment.split("/")[0] in ("pvtt", "evaluate", "retrain"):
         parameters["on_gate_failure"] = on_gate_failure.value
-    tag = []
+    tag: list[str] = []
     if where.project:
-        parameters["project"], tag = where.project, ["--tag", f"{PROJECT_TAG}{where.project}"]  # the run tags itself too, once it starts
+        parameters["project"] = where.project
+        tag = ["--tag", f"{PROJECT_TAG}{where.project}"]  # the run tags itself too, once it starts
     pairs = [part for key, value in parameters.items() for part in ("--param", f"{key}={json.dumps(value)}")]
     command = [sys.executable, "-m", "prefect", "deployment", "run", deployment, *pairs, *tag]
     of = f", project {where.project}" if where.project else ""

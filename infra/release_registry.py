@@ -118,10 +118,8 @@ class ReleaseRegistry:
         owners = self._owners()
         if self.project is None and not owners:
             return
-        claimants = [self.project or NO_PROJECT]
-        if release not in owners and self.artifacts.find(release) is not None:
-            claimants.append(NO_PROJECT)  # was made without a project: it stays theirs too
-        for claimant in claimants:
+        made_without = release not in owners and self.artifacts.find(release) is not None  # and stays theirs too
+        for claimant in (*([NO_PROJECT] if made_without else []), self.project or NO_PROJECT):
             self.store.put_if_absent(checked_key(f"{PROJECTS}/{claimant}/{release}"), b"{}")
 
     def releases(self, recipe: str | None = None) -> list[Manifest]:
@@ -140,7 +138,7 @@ class ReleaseRegistry:
         """By release who claimed it."""
         owners: dict[str, set[str]] = {}
         for info in self.store.list(f"{PROJECTS}/"):
-            _, claimant, release = info.key.split("/", 2)
+            claimant, _, release = info.key.removeprefix(f"{PROJECTS}/").partition("/")
             if release.startswith("releases/"):
                 owners.setdefault(release, set()).add(claimant)
         return owners
