@@ -27,6 +27,7 @@ app = typer.Typer(help="Look at artifacts: ls, show, get, verify, lineage, gc.",
 
 StoreOption = Annotated[str, typer.Option("--store", envvar="PVTT_STORE", help="A path, file:///path or s3://bucket/prefix.")]
 DEFAULT_STORE = ""  # the checkout's .pvtt/store, looked up when a command runs
+ProjectOption = Annotated[str | None, typer.Option("--project", help="of several that share a store; default PVTT_PROJECT, else none")]
 
 
 @app.command("ls")

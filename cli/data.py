@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from cli.artifacts import human_bytes
+from cli.artifacts import ProjectOption, human_bytes
 from infra.local_services import LocalServices
 from infra.settings import REPOSITORY, settings
 from infra.store import StoreRefused
@@ -34,11 +34,13 @@ def push(
     set_: Annotated[list[str] | None, typer.Option("--set", help="override of the recipe, path=value; may be repeated")] = None,
     event: Annotated[bool, typer.Option(help="tell the Prefect server, whose automation then runs retrain")] = True,
     allow_outside_root: Annotated[bool, typer.Option(help="allow absolute paths outside the manifest's folder")] = False,
+    project: ProjectOption = None,
 ) -> None:
     """Upload what is not there yet, each file once by its content, and send the event pvtt.data.pushed. Pushing again uploads nothing and is safe."""
     try:
         overrides = dict(parse_override(text) for text in set_ or [])
         recipe_by_name(recipe, overrides)
+        where = settings(project=project)
         done = push_clips(source, target, allow_outside_root)
     except (ValueError, OSError, StoreRefused) as error:
         typer.echo(f"error: {error}", err=True)
@@ -54,8 +56,8 @@ def push(
     if api is None:
         typer.echo("no event was sent: no Prefect server runs here (pvtt up), and PREFECT_API_URL names none. Re-train by hand: see docs/operate.md")
         return
-    payload = {"clips": done.uri, "recipe": recipe, "overrides": overrides, "new": done.new}
-    env = LocalServices(settings()).environment(api)
+    payload = {"clips": done.uri, "recipe": recipe, "overrides": overrides, "new": done.new, "project": where.project}
+    env = LocalServices(where).environment(api)
     command = [sys.executable, "-m", "flows.on_push", "say", json.dumps(payload)]
     said = subprocess.run(command, cwd=REPOSITORY, env=env, capture_output=True, text=True)
     if said.returncode:

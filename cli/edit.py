@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from cli.artifacts import ProjectOption
 from cli.edit_teacher import Chosen, choose_teacher, with_overrides
 from infra.artifact_store import ArtifactMissing, ArtifactStore
 from infra.settings import settings
@@ -73,6 +74,7 @@ def edit(
     crf: Annotated[int, typer.Option(min=0, max=51, help="quality of the mp4s: 0 lossless, 12 visually so")] = 12,
     force: Annotated[bool, typer.Option("--force", help="replace an output that is there")] = False,
     store: Annotated[str | None, typer.Option(help="a folder or s3://bucket/prefix; default PVTT_STORE, else .pvtt/store")] = None,
+    project: ProjectOption = None,
 ) -> None:
     """Put a product into a video, at the video's own size and length; exit status 0 where every edit was made."""
     with _plain_failures():
@@ -84,7 +86,8 @@ def edit(
         asked = {"num_steps": steps, "scheduler": scheduler and scheduler.value, "guidance_text": guidance_text, "seed": seed}
         asked |= {"guidance_reference": guidance_reference, "colour_match": "ring" if colour_match else "none"}
         overrides = {f"edit.{name}": value for name, value in asked.items() if value is not None} | overrides
-        chosen = choose_teacher(ArtifactStore.open(settings(store).store), release, checkpoint, recipe, untrained)
+        where = settings(store, project)
+        chosen = choose_teacher(ArtifactStore.open(where.store), release, checkpoint, recipe, untrained, where.project)
         chosen = chosen._replace(spec=with_overrides(chosen.spec, overrides))
         how = {"crf": crf} | ({} if mode is Mode.masked else {"collage": collage.value})
         if tasks is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -46,8 +46,10 @@ def _loaded(files: dict[str, Path] | None) -> dict[str, Tensor] | None:
     return load_trainable_files(files) if files else None
 
 
-def choose_teacher(store: ArtifactStore, release: str | None, checkpoint: str | None, recipe: str | None, untrained: bool) -> Chosen:
-    """By the options of `pvtt edit`; the release in use where none is given. Raises ValueError naming the cure, ArtifactMissing."""
+def choose_teacher(
+    store: ArtifactStore, release: str | None, checkpoint: str | None, recipe: str | None, untrained: bool, project: str | None = None
+) -> Chosen:
+    """By the options of `pvtt edit`; the project's release in use where none is given. Raises ValueError naming the cure, ArtifactMissing."""
     if sum((bool(release), bool(checkpoint), untrained)) > 1:
         raise ValueError("--release, --checkpoint and --untrained exclude one another. Give one of them.")
     if untrained:
@@ -60,9 +62,9 @@ def choose_teacher(store: ArtifactStore, release: str | None, checkpoint: str | 
         if not release.startswith("releases/"):
             raise ValueError(f"'{release}' is no folder with a {INDEX} and no releases/VERSION of {store.store.uri}. Give one of the two.")
         return _of_release(store, store.manifest(release), recipe)
-    found = ReleaseRegistry(store).in_use(recipe)
+    found = ReleaseRegistry(store, project).in_use(recipe)
     if found is None:
-        of = f" of recipe '{recipe}'" if recipe else ""
+        of = (f" of recipe '{recipe}'" if recipe else "") + (f" of project '{project}'" if project else "")
         raise ValueError(
             f"there is no release{of} in {store.store.uri}. Make one with `make demo`, name another --store, give --release or --checkpoint, "
             "or --untrained for the base with an untrained adapter."
@@ -84,24 +86,26 @@ def with_overrides(spec: EditorSpec, overrides: Mapping[str, Any]) -> EditorSpec
 
 def _of_release(store: ArtifactStore, release: Manifest, recipe: str | None) -> Chosen:
     trained = store.manifest(release.inputs[0])
-    return _of_checkpoint(store, trained, recipe, release.name, str(release.summary["recipe"]))
+    return _of_checkpoint(store, trained, recipe, release)
 
 
-def _of_checkpoint(store: ArtifactStore, trained: Manifest, recipe: str | None, name: str | None = None, of: str = "") -> Chosen:
+def _of_checkpoint(store: ArtifactStore, trained: Manifest, recipe: str | None, release: Manifest | None = None) -> Chosen:
     """The settings stand in the manifests of the checkpoint, of what it was trained on, and of its edits."""
     specs = {m.kind: m.spec for m in (store.manifest(i) for i in trained.inputs) if m.kind != "checkpoints"}
     values = {part: trained.spec[part] for part in ("backbone", "reference", "lora")}
     values |= {part: specs[part][part] for part in ("latents", "conditions", "masks")}
     values["precision"] = trained.spec["parallel"]["precision"]
-    values["edit"] = _edit_settings(store, trained, recipe)
-    partner = _partner_of(store, trained)
+    edits = _edits_of(store, trained, release)
+    values["edit"] = _edit_settings(edits, trained, recipe)
+    partner = _partner_of(store, edits)
     if partner is not None:
         values["partner"] = {part: partner.spec[part] for part in ("backbone", "reference", "lora")}
     elif values["backbone"].get("expert"):
         own = BackboneSpec(**values["backbone"]), ReferenceSpec(**values["reference"]), LoraSpec(**values["lora"])
         values["partner"] = PartnerSpec.published(*own).model_dump(mode="json")
-    spec = EditorSpec.model_validate({"recipe": of or recipe or "of the store", "stage": str(trained.summary.get("stage", "last")), **values})
-    said = (name or trained.name) + (f" with {partner.name}" if partner and not name else "")
+    of = str(release.summary["recipe"]) if release else recipe or "of the store"
+    spec = EditorSpec.model_validate({"recipe": of, "stage": str(trained.summary.get("stage", "last")), **values})
+    said = release.name if release else trained.name + (f" with {partner.name}" if partner else "")
     return Chosen(spec, _files_of(store, trained), said, None if partner is None else _files_of(store, partner))
 
 
@@ -109,17 +113,23 @@ def _files_of(store: ArtifactStore, trained: Manifest) -> dict[str, Path]:
     return {file.name: store.local_path(file) for file in trained.files if file.name in (LORA, ADAPTER, BACKBONE)}
 
 
-def _partner_of(store: ArtifactStore, trained: Manifest) -> Manifest | None:
-    """Of two experts the other one's checkpoint, with which this one's edits were made; None where that was the published one, or there are none."""
+def _edits_of(store: ArtifactStore, trained: Manifest, release: Manifest | None) -> list[Manifest]:
+    """The edits made with a checkpoint, oldest first; of a release those that it was judged by, as another project may have sampled otherwise."""
+    reports = [store.find(name) for name in (release.inputs if release else ()) if name.startswith("reports/")]
+    judged = {report.inputs[0] for report in reports if report}
     made = [m for m in store.manifests("edits") if m.inputs and m.inputs[0] == trained.name]
-    names = [name for name in (made[-1].inputs[1:] if made else []) if name.startswith("checkpoints/")]
+    return [m for m in made if m.name in judged] or made
+
+
+def _partner_of(store: ArtifactStore, edits: Sequence[Manifest]) -> Manifest | None:
+    """Of two experts the other one's checkpoint, with which this one's edits were made; None where that was the published one, or there are none."""
+    names = [name for name in (edits[-1].inputs[1:] if edits else []) if name.startswith("checkpoints/")]
     return store.manifest(names[0]) if names else None
 
 
-def _edit_settings(store: ArtifactStore, trained: Manifest, recipe: str | None) -> dict[str, Any]:
+def _edit_settings(edits: Sequence[Manifest], trained: Manifest, recipe: str | None) -> dict[str, Any]:
     if recipe is not None:
         return EditorSpec.of(recipe_by_name(recipe)).edit.model_dump(mode="json")
-    edits = [m for m in store.manifests("edits") if m.inputs and m.inputs[0] == trained.name]
     if not edits:
         raise ValueError(f"no edits were made of {trained.name} yet, so how to sample with it is not recorded. Name its recipe: --recipe nano.")
     return dict(edits[-1].spec["edit"])

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from cli.artifacts import DEFAULT_STORE, StoreOption, plain_failures, resolve_name, titled_table, wide_console
+from cli.artifacts import DEFAULT_STORE, ProjectOption, StoreOption, plain_failures, resolve_name, titled_table, wide_console
 from infra.artifact_store import ArtifactStore
 from infra.release_registry import Move, ReleaseRegistry, Stage
 from infra.settings import settings
@@ -23,15 +23,17 @@ RecipeOption = Annotated[str | None, typer.Option("--recipe", help="of this reci
 
 
 @app.callback()
-def releases(context: typer.Context, store: StoreOption = DEFAULT_STORE) -> None:
-    """The releases of the store, oldest first, and where each stands."""
+def releases(context: typer.Context, store: StoreOption = DEFAULT_STORE, project: ProjectOption = None) -> None:
+    """The releases of the store, oldest first, and where each stands; of a project its own."""
     if context.invoked_subcommand is not None:
+        if project:
+            raise typer.BadParameter(f"give --project after '{context.invoked_subcommand}', whose option it is.")
         return
     with plain_failures():
-        registry = _registry(store)
-        found = registry.artifacts.manifests("releases")
+        registry = _registry(store, project)
+        found = registry.releases()
         if not found:
-            typer.echo(f"no releases in {registry.store.uri}")
+            typer.echo(f"no releases{_of(registry)} in {registry.store.uri}")
             return
         standings = {name: registry.standing(name) for name in sorted({str(m.summary["recipe"]) for m in found})}
         table = titled_table("recipe", "release", "made", "stands", "since", "by", "why")
@@ -50,31 +52,34 @@ def promote(
     to: Annotated[str, typer.Option("--to", help="candidate, staging or production")] = "production",
     who: WhoOption = None,
     store: StoreOption = DEFAULT_STORE,
+    project: ProjectOption = None,
 ) -> None:
     """Put a committed release to a stage. What was in production stays in the store, and `rollback` brings it back."""
     with plain_failures():
-        registry = _registry(store)
+        registry = _registry(store, project)
         name = resolve_name(registry.artifacts, version if "/" in version else f"releases/{version}")
-        _say(registry.move(name, _stage(to), who or _whoami(), why))
+        _say(registry, registry.move(name, _stage(to), who or _whoami(), why))
 
 
 @app.command("rollback")
-def rollback(why: WhyOption, recipe: RecipeOption = None, who: WhoOption = None, store: StoreOption = DEFAULT_STORE) -> None:
+def rollback(
+    why: WhyOption, recipe: RecipeOption = None, who: WhoOption = None, store: StoreOption = DEFAULT_STORE, project: ProjectOption = None
+) -> None:
     """Put the production before the present one back."""
     with plain_failures():
-        registry = _registry(store)
-        _say(registry.rollback(_one(registry, recipe), who or _whoami(), why))
+        registry = _registry(store, project)
+        _say(registry, registry.rollback(_one(registry, recipe), who or _whoami(), why))
 
 
 @app.command("history")
-def history(recipe: RecipeOption = None, store: StoreOption = DEFAULT_STORE) -> None:
+def history(recipe: RecipeOption = None, store: StoreOption = DEFAULT_STORE, project: ProjectOption = None) -> None:
     """Every move, oldest first."""
     with plain_failures():
-        registry = _registry(store)
+        registry = _registry(store, project)
         table = titled_table("recipe", ">n", "when", "release", "move", "by", "why")
         moves = [m for name in ([recipe] if recipe else registry.recipes()) for m in registry.standing(name).moves]
         if not moves:
-            typer.echo(f"no release of {registry.store.uri} was moved yet")
+            typer.echo(f"no release{_of(registry)} of {registry.store.uri} was moved yet")
             return
         for m in moves:
             what = f"rollback of move {m.undoes}" if m.undoes is not None else f"to {m.to}"
@@ -82,14 +87,19 @@ def history(recipe: RecipeOption = None, store: StoreOption = DEFAULT_STORE) -> 
         wide_console().print(table)
 
 
-def _registry(store: str) -> ReleaseRegistry:
-    return ReleaseRegistry(ArtifactStore.open(settings(store or None).store))
+def _registry(store: str, project: str | None) -> ReleaseRegistry:
+    where = settings(store or None, project)
+    return ReleaseRegistry(ArtifactStore.open(where.store), where.project)
+
+
+def _of(registry: ReleaseRegistry) -> str:
+    return f" of project '{registry.project}'" if registry.project else ""
 
 
 def _one(registry: ReleaseRegistry, recipe: str | None) -> str:
     names = registry.recipes()
     if recipe is None and len(names) != 1:
-        raise ValueError(f"the store has moves of {len(names)} recipes ({', '.join(names) or 'none'}). Name one: --recipe.")
+        raise ValueError(f"the store has moves{_of(registry)} of {len(names)} recipes ({', '.join(names) or 'none'}). Name one: --recipe.")
     return recipe or names[0]
 
 
@@ -103,9 +113,9 @@ def _gates(release: Manifest) -> str:
     return "gates passed" if release.summary.get("gates_passed") else "a gate was missed"
 
 
-def _say(move: Move) -> None:
+def _say(registry: ReleaseRegistry, move: Move) -> None:
     back = f", taking back move {move.undoes}" if move.undoes is not None else ""
-    typer.echo(f"{move.release} is in {move.to} now{back} (move {move.n} of recipe {move.recipe}, by {move.who})")
+    typer.echo(f"{move.release} is in {move.to} now{back} (move {move.n} of recipe {move.recipe}{_of(registry)}, by {move.who})")
 
 
 def _whoami() -> str:

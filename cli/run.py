@@ -14,8 +14,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from cli.artifacts import ProjectOption
 from infra.local_services import LocalServices
-from infra.settings import REPOSITORY, settings
+from infra.settings import PROJECT_TAG, REPOSITORY, settings
 from pvtt_model.overrides import parse_override
 from pvtt_model.recipes import RECIPES, recipe_by_name
 
@@ -51,11 +52,14 @@ def run(
     deployment: Annotated[str, typer.Option(help="flow/deployment")] = "pvtt/full-curriculum",
     store: StoreOption = None,
     on_gate_failure: Annotated[GatePolicy, typer.Option(help="what a missed gate does; recipe: as each stage says")] = GatePolicy.recipe,
+    project: ProjectOption = None,
 ) -> None:
     """Run a deployment on the local server (started where it is not running) and follow it; exit status 0 where it ended Completed."""
     try:
         overrides = dict(parse_override(text) for text in set_ or [])
         recipe_by_name(recipe, overrides)
+        where = settings(store, project)
+        parameters = {"recipe": recipe, "clips": clips, "overrides": overrides, "store": where.store}
     except ValueError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
@@ -63,17 +67,20 @@ def run(
         if not Path(clips).exists():
             typer.echo(f"nothing at {clips}. Give the path of a JSON Lines manifest, of a benchmark's JSON, or of a folder of clips.", err=True)
             raise typer.Exit(2)
-        clips = str(Path(clips).resolve())
-    where = settings(store)
+        parameters["clips"] = clips = str(Path(clips).resolve())
     services = LocalServices(where, console.print)
     api = services.up()
     env = services.environment(api)
-    parameters = {"recipe": recipe, "clips": clips, "overrides": overrides, "store": where.store}
     if deployment.split("/")[0] in ("pvtt", "evaluate", "retrain"):
         parameters["on_gate_failure"] = on_gate_failure.value
+    tag: list[str] = []
+    if where.project:
+        parameters["project"] = where.project
+        tag = ["--tag", f"{PROJECT_TAG}{where.project}"]  # the run tags itself too, once it starts
     pairs = [part for key, value in parameters.items() for part in ("--param", f"{key}={json.dumps(value)}")]
-    command = [sys.executable, "-m", "prefect", "deployment", "run", deployment, *pairs]
-    console.print(f"prefect deployment run {deployment}  (recipe {recipe}, clips {clips})")
+    command = [sys.executable, "-m", "prefect", "deployment", "run", deployment, *pairs, *tag]
+    of = f", project {where.project}" if where.project else ""
+    console.print(f"prefect deployment run {deployment}  (recipe {recipe}, clips {clips}{of})")
     started = subprocess.run(command, cwd=REPOSITORY, env=env, capture_output=True, text=True)
     found = re.search(r"UUID:\s*([0-9a-f-]{36})", started.stdout)
     if started.returncode or not found:

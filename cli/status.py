@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from cli.artifacts import plain_failures
 from infra.local_services import LocalServices
 from infra.settings import REPOSITORY, settings
 
@@ -16,10 +17,12 @@ from infra.settings import REPOSITORY, settings
 def status(
     as_json: Annotated[bool, typer.Option("--json", help="as JSON")] = False,
     metrics: Annotated[bool, typer.Option("--metrics", help="as Prometheus's text")] = False,
+    project: Annotated[str | None, typer.Option(help="the runs of this project alone; default all, also where PVTT_PROJECT is set")] = None,
     port: Annotated[int | None, typer.Option(help="with --metrics: serve it on 127.0.0.1:PORT/metrics until stopped; 0 for any port")] = None,
 ) -> None:
     """The runs: what each is at, how long still, its GPU-hours, what came out. Of the server of `pvtt up`, or of PREFECT_API_URL."""
-    services = LocalServices(settings())
+    with plain_failures():
+        services = LocalServices(settings(project=project))
     api = os.environ.get("PREFECT_API_URL")
     if not api:
         server = next((s for s in services.running() if s.name == "server"), None)
@@ -28,5 +31,6 @@ def status(
             raise typer.Exit(1)
         api = f"http://127.0.0.1:{server.port}/api"
     options = [*(["--json"] if as_json else []), *(["--metrics"] if metrics else []), *([] if port is None else ["--port", str(port)])]
+    options += ["--project", project] if project else []
     ended = subprocess.run([sys.executable, "-m", "flows.status", *options], cwd=REPOSITORY, env=services.environment(api))
     raise typer.Exit(ended.returncode)

@@ -9,10 +9,17 @@ from flows.curriculum import curated
 from flows.pvtt import Overrides
 from pvtt_model.recipes import RecipeName, recipe_by_name
 from tasks.open_store import open_checked_store
+from tasks.project import Project, named
 
 
-@flow(name="curate", flow_run_name="curate {clips} for {recipe}", description="clips -> masks -> latents -> conditions")
-def curate(recipe: RecipeName = "nano", clips: str = "nano", overrides: Overrides = {}, store: str | None = None) -> State:  # noqa: B006
+@flow(name="curate", flow_run_name=named("curate {clips} for {recipe}"), description="clips -> masks -> latents -> conditions")
+def curate(
+    recipe: RecipeName = "nano",
+    clips: str = "nano",
+    overrides: Overrides = {},  # noqa: B006
+    store: str | None = None,
+    project: Project = None,
+) -> State:
     """Raw clips to training shards.
 
     Args:
@@ -20,6 +27,7 @@ def curate(recipe: RecipeName = "nano", clips: str = "nano", overrides: Override
         clips: 'nano' for procedural clips, or a JSON Lines manifest, or a folder of clips: a path or s3://
         overrides: recipe fields by dotted path, e.g. {"stages.*.train.steps": 40}
         store: a folder or s3://bucket/prefix; the worker's PVTT_STORE where empty
+        project: whose run it is, where several share the store; the worker's PVTT_PROJECT where empty
     """
     spec = recipe_by_name(recipe, overrides)
     uri = open_checked_store(store)

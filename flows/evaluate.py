@@ -9,9 +9,10 @@ from flows.curriculum import GateMissed, OnGateFailure, curated, judged, stage_o
 from flows.pvtt import Overrides
 from pvtt_model.recipes import RecipeName, recipe_by_name
 from tasks.open_store import open_checked_store
+from tasks.project import Project, named
 
 
-@flow(name="evaluate", flow_run_name="evaluate {recipe} on {clips}", description="edits -> report -> gate of one stage")
+@flow(name="evaluate", flow_run_name=named("evaluate {recipe} on {clips}"), description="edits -> report -> gate of one stage")
 def evaluate(
     recipe: RecipeName = "nano",
     clips: str = "nano",
@@ -19,6 +20,7 @@ def evaluate(
     overrides: Overrides = {},  # noqa: B006
     store: str | None = None,
     on_gate_failure: OnGateFailure = "recipe",
+    project: Project = None,
 ) -> State:
     """Edit the held-out clips with a stage's teacher, score and judge them.
 
@@ -29,6 +31,7 @@ def evaluate(
         overrides: recipe fields by dotted path, e.g. {"stages.*.train.steps": 40}
         store: a folder or s3://bucket/prefix; the worker's PVTT_STORE where empty
         on_gate_failure: what a missed gate does: stop, continue, ask; 'recipe': as each stage says
+        project: whose run it is, where several share the store; the worker's PVTT_PROJECT where empty
     """
     spec = recipe_by_name(recipe, overrides)
     name = stage_or_last(spec, stage)

@@ -1,7 +1,7 @@
 """Re-training when clips are pushed: the event that says so, and the automation that runs the deployment `retrain/retrain` on it.
 
 python -m flows.on_push automate          make the automation, or bring it up to date; one that was switched off stays off
-python -m flows.on_push say '{"clips": "s3://bucket/prefix", "recipe": "nano-wide", "overrides": {}, "new": 3}'
+python -m flows.on_push say '{"clips": "s3://bucket/prefix", "recipe": "nano-wide", "overrides": {}, "new": 3, "project": null}'
 """
 
 from __future__ import annotations
@@ -27,22 +27,27 @@ def _of_event(template: str, as_json: bool = False) -> dict[str, Any]:
     return {"__prefect_kind": "json", "value": value} if as_json else value
 
 
+def parameters() -> dict[str, Any]:
+    """Of the run, by templates that the server fills from the event; an event without a project is of none."""
+    return {
+        "clips": _of_event("{{ event.payload.clips }}"),
+        "recipe": _of_event("{{ event.payload.recipe }}"),
+        "overrides": _of_event("{{ event.payload.overrides | tojson }}", as_json=True),
+        "project": _of_event("{{ event.payload.project | default(none) | tojson }}", as_json=True),
+    }
+
+
 async def automate() -> str:
     """Make the automation where it is not, else renew what it does; returns a line that says so."""
     async with get_client() as client:
         deployment = await client.read_deployment_by_name(DEPLOYMENT)
-        parameters = {
-            "clips": _of_event("{{ event.payload.clips }}"),
-            "recipe": _of_event("{{ event.payload.recipe }}"),
-            "overrides": _of_event("{{ event.payload.overrides | tojson }}", as_json=True),
-        }
         found = await client.read_automations_by_name(AUTOMATION)
         wanted = AutomationCore(
             name=AUTOMATION,
             description="what `pvtt data push` sends: the recipe's retrain policy then decides whether it is worth a training",
             enabled=found[0].enabled if found else True,
             trigger=EventTrigger(expect={EVENT}, posture=Posture.Reactive, threshold=1, within=timedelta(0)),
-            actions=[RunDeployment(source="selected", deployment_id=deployment.id, parameters=parameters, job_variables=None)],
+            actions=[RunDeployment(source="selected", deployment_id=deployment.id, parameters=parameters(), job_variables=None)],
         )
         if found:
             await client.update_automation(found[0].id, wanted)

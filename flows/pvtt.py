@@ -12,19 +12,21 @@ from pvtt_model.artifacts import ArtifactRef
 from pvtt_model.recipes import RecipeName, recipe_by_name
 from pvtt_model.specs import RecipeSpec
 from tasks.open_store import open_checked_store
+from tasks.project import Project, named
 from tasks.publish_release import publish_release
 from tasks.train_stage import train_stage
 
 Overrides = dict[str, Any]
 
 
-@flow(name="pvtt", flow_run_name="{recipe} on {clips}", description="clips -> masks -> latents -> conditions -> stages -> release")
+@flow(name="pvtt", flow_run_name=named("{recipe} on {clips}"), description="clips -> masks -> latents -> conditions -> stages -> release")
 def pvtt(
     recipe: RecipeName = "nano",
     clips: str = "nano",
     overrides: Overrides = {},  # noqa: B006  Prefect copies defaults into the deployment's form
     store: str | None = None,
     on_gate_failure: OnGateFailure = "recipe",
+    project: Project = None,
 ) -> State[Any]:
     """Curate, then train, edit, judge and gate each stage, then release. Whatever is in the store already is not made again.
 
@@ -34,6 +36,7 @@ def pvtt(
         overrides: recipe fields by dotted path, e.g. {"stages.*.train.steps": 40}
         store: a folder or s3://bucket/prefix; the worker's PVTT_STORE where empty
         on_gate_failure: what a missed gate does: stop, continue, ask; 'recipe': as each stage says
+        project: whose run it is, where several share the store; the worker's PVTT_PROJECT where empty
     """
     spec = recipe_by_name(recipe, overrides)
     uri = open_checked_store(store)

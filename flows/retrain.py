@@ -14,19 +14,21 @@ from tasks.compare_reports import compare_reports
 from tasks.find_release import LastRelease, find_last_release, look_for_new_clips
 from tasks.move_release import move_release
 from tasks.open_store import open_checked_store
+from tasks.project import Project, named
 from tasks.publish_release import publish_release
 from tasks.train_stage import train_stage
 
 ENDED = {"production": "Promoted", "staging": "Staged"}
 
 
-@flow(name="retrain", flow_run_name="retrain {recipe} on {clips}", description="on from the last release, on released clips and what is new")
+@flow(name="retrain", flow_run_name=named("retrain {recipe} on {clips}"), description="on from the last release, on released clips and what is new")
 def retrain(
     recipe: RecipeName = "nano",
     clips: str = "nano",
     overrides: Overrides = {},  # noqa: B006
     store: str | None = None,
     on_gate_failure: OnGateFailure = "recipe",
+    project: Project = None,
 ) -> State:
     """Only new clips are curated; the recipe's `retrain` policy says whether they are worth a training, and where a release that is not worse goes.
 
@@ -38,6 +40,7 @@ def retrain(
         overrides: recipe fields by dotted path, e.g. {"retrain.min_new_clips": 100}
         store: a folder or s3://bucket/prefix; the worker's PVTT_STORE where empty
         on_gate_failure: what a missed gate does: stop, continue, ask; 'recipe': as each stage says
+        project: whose run it is, where several share the store; the worker's PVTT_PROJECT where empty
     """
     spec = recipe_by_name(recipe, overrides)
     uri = open_checked_store(store)

@@ -2,6 +2,7 @@
 
 python -m flows.status            the runs that are not over, and the last ones that are
 python -m flows.status --json     the same as JSON
+python -m flows.status --project mugs   of this project alone
 python -m flows.status --metrics  the same as Prometheus's text; with --port N served on 127.0.0.1:N/metrics
 """
 
@@ -24,6 +25,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterId,
     FlowRunFilterState,
     FlowRunFilterStateType,
+    FlowRunFilterTags,
 )
 from prefect.client.schemas.objects import TERMINAL_STATES, Artifact, FlowRun, StateType
 from prefect.client.schemas.sorting import ArtifactSort, FlowRunSort
@@ -33,6 +35,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from tasks.project import PROJECT_TAG
 from tasks.run_page import KEY
 
 OVER = 5  # runs that are over, of which is told
@@ -58,6 +61,7 @@ class Seen(NamedTuple):
     doing: list[Doing]
     made: list[dict[str, Any]]  # rows of tasks/run_page.py
     message: str
+    project: str = ""
 
     @property
     def gpu_hours(self) -> float:
@@ -68,17 +72,18 @@ class Seen(NamedTuple):
         return sum(row["worker_hours"] for row in self.made)
 
 
-async def seen(client: PrefectClient, over: int = OVER) -> list[Seen]:
-    """Runs that are not over (scheduled ones only where they are late), then the last `over` that are; newest first."""
+async def seen(client: PrefectClient, over: int = OVER, project: str | None = None) -> list[Seen]:
+    """Runs that are not over (scheduled ones only where they are late), then the last `over` that are; newest first. Of one project or of all."""
     open_states = [state for state in StateType if state not in TERMINAL_STATES and state != StateType.SCHEDULED]
-    running = await _runs(client, open_states, MOST)
-    ended = await _runs(client, list(TERMINAL_STATES), over)
+    running = await _runs(client, open_states, MOST, project)
+    ended = await _runs(client, list(TERMINAL_STATES), over, project)
     flows = {flow.id: flow.name for flow in await client.read_flows(limit=MOST)}
     return [await _seen(client, run, flows.get(run.flow_id, "?")) for run in [*running, *ended]]
 
 
-async def _runs(client: PrefectClient, states: Sequence[StateType], limit: int) -> list[FlowRun]:
-    wanted = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(states))))
+async def _runs(client: PrefectClient, states: Sequence[StateType], limit: int, project: str | None) -> list[FlowRun]:
+    tags = FlowRunFilterTags(all_=[f"{PROJECT_TAG}{project}"]) if project else None
+    wanted = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(states))), tags=tags)
     return await client.read_flow_runs(flow_run_filter=wanted, sort=FlowRunSort.START_TIME_DESC, limit=limit) if limit else []
 
 
@@ -98,6 +103,7 @@ async def _seen(client: PrefectClient, run: FlowRun, flow: str) -> Seen:
         doing=await _doing(client, run, artifacts) if state and not state.is_final() else [],
         made=made,
         message=(state.message or "") if state and state.is_final() else "",
+        project=next((tag.removeprefix(PROJECT_TAG) for tag in run.tags if tag.startswith(PROJECT_TAG)), ""),
     )
 
 
@@ -143,7 +149,7 @@ class Collected:
         self.runs = runs
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        labels = ["flow", "run", "run_id", "state"]
+        labels = ["flow", "run", "run_id", "project", "state"]
         families = {
             "pvtt_run_seconds": ("since the run's start, until its end", lambda r: r.seconds),
             "pvtt_run_gpu_seconds": ("GPU seconds that its finished artifacts took", lambda r: 3600 * r.gpu_hours),
@@ -153,13 +159,13 @@ class Collected:
         for name, (words, value) in families.items():
             family = GaugeMetricFamily(name, words, labels=labels)
             for run in self.runs:
-                family.add_metric([run.flow, run.name, run.id, run.state], value(run))
+                family.add_metric([run.flow, run.name, run.id, run.project, run.state], value(run))
             yield family
-        progress = GaugeMetricFamily("pvtt_task_progress_ratio", "of a task that runs, 0 to 1", labels=["flow", "run", "run_id", "task"])
+        progress = GaugeMetricFamily("pvtt_task_progress_ratio", "of a task that runs, 0 to 1", labels=["flow", "run", "run_id", "project", "task"])
         for run in self.runs:
             for doing in run.doing:
                 if doing.percent is not None:
-                    progress.add_metric([run.flow, run.name, run.id, doing.task], doing.percent / 100)
+                    progress.add_metric([run.flow, run.name, run.id, run.project, doing.task], doing.percent / 100)
         yield progress
 
 
@@ -169,7 +175,7 @@ def as_metrics(runs: Sequence[Seen]) -> bytes:
     return generate_latest(registry)
 
 
-def serve(port: int) -> None:
+def serve(port: int, project: str | None = None) -> None:
     """GET /metrics on 127.0.0.1, a look at the Prefect server each time; 503 where that does not answer."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -178,7 +184,7 @@ def serve(port: int) -> None:
                 self.send_error(404, "only /metrics is here")
                 return
             try:
-                text = as_metrics(asyncio.run(look()))
+                text = as_metrics(asyncio.run(look(project)))
             except Exception as error:
                 self.send_error(503, f"the Prefect server does not answer: {type(error).__name__}")
                 return
@@ -195,9 +201,9 @@ def serve(port: int) -> None:
     server.serve_forever()
 
 
-async def look() -> list[Seen]:
+async def look(project: str | None = None) -> list[Seen]:
     async with get_client() as client:
-        return await seen(client)
+        return await seen(client, project=project)
 
 
 def main() -> None:
@@ -205,11 +211,12 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--metrics", action="store_true")
     parser.add_argument("--port", type=int)
+    parser.add_argument("--project")
     given = parser.parse_args()
     if given.metrics and given.port is not None:
-        serve(given.port)
+        serve(given.port, given.project)
         return
-    runs = asyncio.run(look())
+    runs = asyncio.run(look(given.project))
     if given.metrics:
         print(as_metrics(runs).decode(), end="")
     elif given.json:

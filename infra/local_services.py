@@ -79,7 +79,8 @@ class LocalServices:
         return f"PVTT_SERVICES={self.folder}"
 
     def environment(self, api: str | None = None) -> dict[str, str]:
-        """The environment of every Prefect process of this checkout: own home, no telemetry, the API where it is known."""
+        """The environment of every Prefect process of this checkout: own home, no telemetry, the API where it is known. No project: the worker
+        serves all of them, and a run's own is its parameter."""
         env = dict(os.environ)
         env.update(
             PREFECT_HOME=str(self.settings.home / "prefect"),
@@ -91,11 +92,12 @@ class LocalServices:
             PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE="prefect.server.concurrency.lease_storage.filesystem",  # in memory, a restart leaks the slots
             PVTT_HOME=str(self.settings.home),
             PVTT_SERVICES=str(self.folder),
-            PVTT_STORE=self.settings.store,
+            PVTT_STORE=self.settings.store_pattern,
             PATH=f"{Path(sys.executable).parent}{os.pathsep}{env.get('PATH', '')}",
             OMP_WAIT_POLICY="PASSIVE",
         )
         env.pop("PREFECT_API_URL", None)
+        env.pop("PVTT_PROJECT", None)
         if api:
             env["PREFECT_API_URL"] = api
         return env

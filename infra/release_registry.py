@@ -1,10 +1,15 @@
 """Which release is in use: candidate, staging, production, and every move between them, by whom, why and when.
 
     registry/<recipe>/000000.json, 000001.json, ...   a move each, made by a conditional put and never changed
+    projects/<project>/registry/<recipe>/...          the same of a project
+    projects/<project>/releases/<version>             a project's run made or found that release
 
 Each recipe has a registry of its own, and one release in production at most. A release that nobody has moved is a candidate. What is where
 follows from the moves alone: no object is ever written over, so a move is never lost, and of two people who promote at once one is first and
 the other is told of it.
+
+Releases are named by their content, so that two projects may have the same one; each moves it in its own registry, and knows of its own alone.
+What no project has claimed belongs to the runs without a project, which claim (as '-') only where the store has projects.
 """
 
 from __future__ import annotations
@@ -18,13 +23,15 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from infra.artifact_store import ArtifactStore
+from infra.settings import checked_project
 from infra.store.base import ObjectMissing
 from infra.store.keys import checked_key
 from pvtt_model.artifacts import Manifest
 
 Stage = Literal["candidate", "staging", "production"]
 Status = Literal["candidate", "kept back", "staging", "production", "former", "rolled back"]
-ROOM = "registry"
+ROOM, PROJECTS = "registry", "projects"
+NO_PROJECT = "-"  # no project's name
 MOST_TEXT = 4000  # characters of a reason
 _ODD = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
@@ -96,22 +103,53 @@ class Standing:
 
 
 class ReleaseRegistry:
-    """The moves of a store's releases. Safe for any number of processes at once."""
+    """The moves of a project's releases, or of those without a project. Safe for any number of processes at once."""
 
-    def __init__(self, artifacts: ArtifactStore) -> None:
-        self.artifacts, self.store = artifacts, artifacts.store
+    def __init__(self, artifacts: ArtifactStore, project: str | None = None) -> None:
+        self.artifacts, self.store, self.project = artifacts, artifacts.store, project
+        self.room = ROOM if project is None else f"{PROJECTS}/{checked_project(project)}/{ROOM}"
 
     def recipes(self) -> list[str]:
         """Those with a move."""
-        return sorted({info.key.split("/")[1] for info in self.store.list(f"{ROOM}/")})
+        return sorted({info.key.removeprefix(f"{self.room}/").split("/")[0] for info in self.store.list(f"{self.room}/")})
+
+    def claim(self, release: str) -> None:
+        """A run of the project is about to make `release` (releases/VERSION), or to find it made: it is one of its releases, once it is there."""
+        owners = self._owners()
+        if self.project is None and not owners:
+            return
+        made_without = release not in owners and self.artifacts.find(release) is not None  # and stays theirs too
+        for claimant in (*([NO_PROJECT] if made_without else []), self.project or NO_PROJECT):
+            self.store.put_if_absent(checked_key(f"{PROJECTS}/{claimant}/{release}"), b"{}")
+
+    def releases(self, recipe: str | None = None) -> list[Manifest]:
+        """What the project's runs made or found, and what was moved in its registry, oldest first."""
+        owners, standings, found = self._owners(), dict[str, Standing](), []
+        for release in self.artifacts.manifests("releases"):
+            name = _recipe_of(release)
+            if recipe in (None, name):
+                standings[name] = standing = standings.get(name) or self.standing(name)
+                unclaimed = self.project is None and release.name not in owners
+                if unclaimed or (self.project or NO_PROJECT) in owners.get(release.name, ()) or standing.last_move(release.name):
+                    found.append(release)
+        return found
+
+    def _owners(self) -> dict[str, set[str]]:
+        """By release who claimed it."""
+        owners: dict[str, set[str]] = {}
+        for info in self.store.list(f"{PROJECTS}/"):
+            claimant, _, release = info.key.removeprefix(f"{PROJECTS}/").partition("/")
+            if release.startswith("releases/"):
+                owners.setdefault(release, set()).add(claimant)
+        return owners
 
     def standing(self, recipe: str) -> Standing:
         """Raises ValueError for a record that is missing or cannot be read: what it said is then not known."""
-        prefix = checked_key(f"{ROOM}/{recipe}")
+        prefix = checked_key(f"{self.room}/{recipe}")
         moves = []
         for n, info in enumerate(self.store.list(f"{prefix}/")):
-            if info.key != _key(recipe, n):
-                raise ValueError(f"{info.key} in {self.store.uri} where {_key(recipe, n)} is due: a record is lost. Restore it.")
+            if info.key != self._key(recipe, n):
+                raise ValueError(f"{info.key} in {self.store.uri} where {self._key(recipe, n)} is due: a record is lost. Restore it.")
             try:
                 moves.append(Move.model_validate_json(self.store.get_bytes(info.key)))
             except (ValidationError, ObjectMissing) as error:
@@ -122,8 +160,9 @@ class ReleaseRegistry:
         """Record that `release` (releases/VERSION) goes to a stage.
 
         seen_moves: how many moves there were when it was decided (None: as many as now). Where production has changed since, a move into it is
-        refused with ReleaseMoved; moves to other stages wait their turn. Raises ArtifactMissing for a release that was
-        never committed, ValueError for no reason, or one that is there already, or for taking what is in production out of it (roll back).
+        refused with ReleaseMoved; moves to other stages wait their turn. A release of another project becomes one of this one's too. Raises
+        ArtifactMissing for a release that was never committed, ValueError for no reason, or one that is there already, or for taking what is in
+        production out of it (roll back).
         """
         recipe = _recipe_of(self.artifacts.manifest(release))
         seen = Standing(self.standing(recipe).moves[:seen_moves])
@@ -166,14 +205,17 @@ class ReleaseRegistry:
             undoes=undoes,
             evidence=tuple(evidence),
         )
-        return move if self.store.put_if_absent(_key(recipe, n), move.model_dump_json(indent=1).encode()) else None
+        return move if self.store.put_if_absent(self._key(recipe, n), move.model_dump_json(indent=1).encode()) else None
+
+    def _key(self, recipe: str, n: int) -> str:
+        return f"{self.room}/{recipe}/{n:06d}.json"
 
     def in_use(self, recipe: str | None = None) -> Manifest | None:
         """The release to work with: the recipe's production, else its newest that was neither kept back nor rolled back; None where there is none.
 
         Without a recipe: the newest of what is in use of each.
         """
-        releases = [m for m in self.artifacts.manifests("releases") if recipe is None or _recipe_of(m) == recipe]
+        releases = self.releases(recipe)
         found = []
         for name in dict.fromkeys(_recipe_of(m) for m in releases):
             standing = self.standing(name)
@@ -214,7 +256,3 @@ def _recipe_of(release: Manifest) -> str:
     if release.kind != "releases":
         raise ValueError(f"{release.name} is no release. See them: pvtt releases.")
     return str(release.summary["recipe"])
-
-
-def _key(recipe: str, n: int) -> str:
-    return f"{ROOM}/{recipe}/{n:06d}.json"

@@ -14,6 +14,7 @@ from pvtt_model.artifacts import ArtifactRef
 from pvtt_model.specs import RecipeSpec
 from tasks.ingest_clips import new_lines
 from tasks.policy import POLICY
+from tasks.project import project_of_run
 from tasks.tables import read_json
 
 
@@ -52,9 +53,9 @@ class NewClips(BaseModel):
 
 @task(task_run_name="find the last release of {recipe_name}", description="The release in production, else the newest", **POLICY)
 def find_last_release(recipe_name: str, store: str) -> LastRelease | None:
-    """The recipe's release in production, else its newest that was neither kept back nor rolled back; None where there is no release."""
+    """Of the run's project the recipe's release in production, else its newest that was neither kept back nor rolled back, or None."""
     opened = ArtifactStore.open(store, settings(store).cache)
-    registry = ReleaseRegistry(opened)
+    registry = ReleaseRegistry(opened, project_of_run())
     standing, release = registry.standing(recipe_name), registry.in_use(recipe_name)
     if release is None:
         get_run_logger().info("no release of %s in %s yet: this is the first", recipe_name, store)

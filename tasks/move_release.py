@@ -14,6 +14,7 @@ from infra.settings import settings
 from pvtt_model.artifacts import ArtifactRef
 from tasks.find_release import LastRelease
 from tasks.policy import POLICY
+from tasks.project import project_of_run
 
 
 class Moved(BaseModel):
@@ -29,11 +30,12 @@ class Moved(BaseModel):
 def move_release(
     release: ArtifactRef, to: Literal["candidate", "staging", "production"], why: str, evidence: list[str], last: LastRelease, store: str
 ) -> Moved:
-    """Move it, unless it was there before or is there now, was rolled back, or production has changed since `last` was found.
+    """Move it in the registry of the run's project, unless it was there before or is there now, was rolled back, or production has changed since
+    `last` was found.
 
     A run promotes a release once: what a person took out of production afterwards, the next run does not put back.
     """
-    registry = ReleaseRegistry(ArtifactStore.open(store, settings(store).cache))
+    registry = ReleaseRegistry(ArtifactStore.open(store, settings(store).cache), project_of_run())
     recipe = str(registry.artifacts.manifest(release).summary["recipe"])
     standing = registry.standing(recipe)
     status, move = standing.of(release.name), standing.last_move(release.name)

@@ -19,6 +19,7 @@ from infra.settings import Settings
 from pvtt_model.artifacts import Manifest, Planned, StoredFile
 from pvtt_model.specs import RecipeSpec, StageSpec
 from pvtt_model.training.tracking import EventFile, Tracker, WandbRun, scalars_of, wandb_asked, whole_run
+from tasks.project import project_of_run
 from tasks.ui import Progress, picture, show_markdown
 
 EVENTS = "events.out.tfevents.whole"  # the run in one file, attached to the checkpoint
@@ -27,8 +28,8 @@ CURVE_EVERY_S = 10.0
 
 
 def board_folder(where: Settings, version: str, recipe: RecipeSpec, stage: StageSpec) -> Path:
-    """Of a stage's event files. TensorBoard shows the run as <version>/<recipe>-<stage>."""
-    return where.home / "tensorboard" / version / f"{recipe.name}-{stage.name}"
+    """Of a stage's event files. TensorBoard shows the run as <version>/<recipe>-<stage>, behind the run's project where it has one."""
+    return where.home / "tensorboard" / (project_of_run() or "") / version / f"{recipe.name}-{stage.name}"
 
 
 class Seen:
@@ -58,7 +59,8 @@ class Seen:
         asked = wandb_asked(os.environ)
         if asked == "yes":
             config = {"recipe": self.recipe.name, "stage": self.stage.model_dump(mode="json")}
-            self.trackers.append(WandbRun(planned.version, f"{self.recipe.name}-{self.stage.name}", config, where.home))
+            run = WandbRun(planned.version, f"{self.recipe.name}-{self.stage.name}", config, where.home, project_of_run())
+            self.trackers.append(run)
         elif asked:
             self.log.warning("%s", asked)
 

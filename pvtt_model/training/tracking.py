@@ -111,11 +111,12 @@ class WandbRun:
     """A run on Weights & Biases, or offline under `folder`. Its id is the artifact's version, so a resumed training goes on in the same run, which
     drops the steps that it has already."""
 
-    def __init__(self, version: str, name: str, config: dict[str, Any], folder: Path) -> None:
+    def __init__(self, version: str, name: str, config: dict[str, Any], folder: Path, of: str | None = None) -> None:
+        """of: the project, of several; it is W&B's project `pvtt-<of>`, where WANDB_PROJECT names no other."""
         import wandb
 
         folder.mkdir(parents=True, exist_ok=True)
-        project = os.environ.get("WANDB_PROJECT") or "pvtt"
+        project = os.environ.get("WANDB_PROJECT") or (f"pvtt-{of}" if of else "pvtt")
         quiet = wandb.Settings(silent=True, console="off", save_code=False, disable_git=True)
         self.run = wandb.init(id=version, name=name, project=project, config=config, dir=str(folder), resume="allow", settings=quiet)
         self.next_step, self.last = int(self.run.step), -1

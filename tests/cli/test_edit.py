@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from cli.edit import edit
 from cli.edit_teacher import choose_teacher, with_overrides
 from infra.artifact_store import ArtifactStore
+from infra.release_registry import ReleaseRegistry
 from pvtt_model.artifacts import plan_artifact
 from pvtt_model.recipes import recipe_by_name
 from pvtt_model.specs import EditorSpec
@@ -129,9 +130,30 @@ def test_the_newest_release_brings_its_own_settings(store):
     assert choose_teacher(store, None, checkpoint, None, False)._replace(trained=chosen.trained).files == chosen.files
     with pytest.raises(ValueError, match="no release of recipe 'nano'"):
         choose_teacher(store, None, None, "nano", False)
+    with pytest.raises(ValueError, match="no release of project 'mugs' in"):
+        choose_teacher(store, None, None, None, False, "mugs")
+    ReleaseRegistry(store, "mugs").claim(chosen.trained)
+    assert choose_teacher(store, None, None, None, False, "mugs") == chosen
     assert with_overrides(chosen.spec, {"edit.num_steps": 7}).edit.num_steps == 7
     from pvtt_model.editing import load_editor
 
     editor = load_editor(chosen.spec, chosen.tensors(), trained=chosen.trained)
     tensors = chosen.tensors()
     assert all((p == tensors[name]).all() for name, p in editor.teacher.trainable().items())
+
+
+def test_another_projects_edits_with_the_same_checkpoint_do_not_change_a_releases_settings(store):
+    """The release names the report that it was judged by, and that its edits; newer edits with other settings are somebody else's."""
+    from pvtt_model.chain import release_artifact, report_artifact
+
+    recipe = recipe_by_name("nano-wide")
+    (edits,) = store.manifests("edits")
+    trained = store.manifest(edits.inputs[0])
+    report = report_artifact(recipe.stages[-1], edits.name)
+    store.commit(report, [])
+    release = release_artifact(recipe, trained.name, [report.name], [])
+    store.commit(release, [], {"recipe": "nano-wide"})
+    theirs = dict(edits.spec["edit"]) | {"num_steps": 3}
+    store.commit(plan_artifact("edits", {"edit": theirs}, edits.inputs), [])
+    assert choose_teacher(store, release.name, None, None, False).spec.edit.num_steps == edits.spec["edit"]["num_steps"] != 3
+    assert choose_teacher(store, None, trained.name, None, False).spec.edit.num_steps == 3, "of a checkpoint alone: the last edits made with it"

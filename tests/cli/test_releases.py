@@ -67,3 +67,19 @@ def test_mistakes_are_one_line(place: str) -> None:
     pvtt(place, "promote", "ac3", "--why", "first")
     code, said = pvtt(place, "rollback", "--why", "x")
     assert code == 1 and "moves of 2 recipes (nano, nano-wide). Name one: --recipe." in said
+
+
+def test_of_a_project(place: str) -> None:
+    artifacts = ArtifactStore.open(place)
+    ReleaseRegistry(artifacts, "mugs").claim("releases/ab2")
+    assert pvtt(place, "promote", "aa1", "--why", "first")[0] == 0
+    code, said = pvtt(place, "promote", "ab2", "--why", "ours", "--who", "ann", "--project", "mugs")
+    assert (code, said) == (0, "releases/ab2 is in production now (move 0 of recipe nano of project 'mugs', by ann)\n")
+    listed = {line.split("│")[2].strip(): line for line in pvtt(place, "--project", "mugs")[1].splitlines() if "│" in line}
+    assert "production" in listed["ab2"] and "aa1" not in listed
+    assert "aa1" in pvtt(place)[1] and "ours" not in pvtt(place, "history")[1] and "ours" in pvtt(place, "history", "--project", "mugs")[1]
+    assert "no releases of project 'cups' in" in pvtt(place, "--project", "cups")[1]
+    assert "cannot be a project's name" in pvtt(place, "history", "--project", "A B")[1]
+    refused = CliRunner().invoke(app, ["releases", "--project", "mugs", "promote", "aa1", "--why", "x", "--store", place])
+    assert refused.exit_code == 2 and "give --project after 'promote'" in refused.output
+    assert ReleaseRegistry(artifacts).standing("nano").production == "releases/aa1"

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from uuid import uuid4
 
 import pytest
+from prefect.client.schemas.filters import FlowRunFilter
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.states import Running
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
-from flows.status import Doing, Seen, as_metrics, as_table, span
+from flows.status import Doing, Seen, as_metrics, as_table, seen, span
 from infra.held import count, counted, so_far
 from tasks import run_page
 
@@ -38,7 +43,37 @@ def test_prometheus_reads_the_metrics() -> None:
         "pvtt_run_seconds": 441.0, "pvtt_run_gpu_seconds": 7200.0, "pvtt_run_worker_seconds": 8100.0, "pvtt_run_artifacts_made": 2.0,
         "pvtt_task_progress_ratio": 0.25,
     }  # fmt: skip
-    assert found["pvtt_run_seconds"].labels == {"flow": "pvtt", "run": "nano on [x]", "run_id": "8908cea9-ec", "state": "Running"}
+    labels = {"flow": "pvtt", "run": "nano on [x]", "run_id": "8908cea9-ec", "project": ""}
+    assert found["pvtt_run_seconds"].labels == labels | {"state": "Running"}
+    assert found["pvtt_task_progress_ratio"].labels == labels | {"task": "train stage verify"}
+
+
+class Server:
+    """Two runs as a client would read them: one of a project, one of none."""
+
+    def __init__(self) -> None:
+        self.runs = [FlowRun(flow_id=uuid4(), name=n, tags=t, state=Running()) for n, t in (("a", ["pvtt", "project:mugs"]), ("b", ["pvtt"]))]
+        self.asked: list[FlowRunFilter] = []
+
+    async def read_flow_runs(self, flow_run_filter: FlowRunFilter, **_: object) -> list[FlowRun]:
+        self.asked.append(flow_run_filter)
+        return self.runs if StateType.RUNNING in flow_run_filter.state.type.any_ else []
+
+    async def nothing(self, **_: object) -> list[object]:
+        return []
+
+    read_flows = read_artifacts = read_task_runs = nothing
+
+
+def test_a_runs_project_is_read_from_its_tag_and_asked_for_by_it() -> None:
+    server = Server()
+    both = asyncio.run(seen(server))
+    assert [(run.name, run.project) for run in both] == [("a", "mugs"), ("b", "")]
+    families = {family.name: family for family in text_string_to_metric_families(as_metrics(both).decode())}
+    assert [sample.labels["project"] for sample in families["pvtt_run_seconds"].samples] == ["mugs", ""]
+    assert all(asked.tags is None for asked in server.asked)
+    asyncio.run(seen(server, project="mugs"))
+    assert [asked.tags.all_ for asked in server.asked[2:]] == [["project:mugs"]] * 2
 
 
 def test_what_work_held_is_counted_also_where_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:

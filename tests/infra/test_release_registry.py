@@ -115,6 +115,49 @@ def test_gc_leaves_it(registry: ReleaseRegistry) -> None:
     assert not [g for g in registry.artifacts.gc(0) if g.key.startswith("registry/")]
 
 
+def test_two_projects_have_each_their_own(artifacts: ArtifactStore, registry: ReleaseRegistry) -> None:
+    """One store, releases a, b, c of the runs without a project; d made by mugs, e by cups, f by both, c found by mugs."""
+    mugs, cups = ReleaseRegistry(artifacts, "mugs"), ReleaseRegistry(artifacts, "cups")
+    assert mugs.in_use("nano") is None and mugs.releases() == [], "what others made is no candidate of a new project"
+    for owner, version in ((mugs, "d"), (cups, "e"), (mugs, "f"), (cups, "f"), (mugs, "c")):
+        owner.claim(f"releases/{version}")
+        released(artifacts, version)
+        time.sleep(0.002)
+
+    def of(one: ReleaseRegistry) -> str:
+        return "".join(m.version for m in one.releases("nano"))
+
+    assert (of(mugs), of(cups), of(registry)) == ("cdf", "ef", "abc"), "what a project finds stays theirs who made it without one"
+    registry.claim("releases/d")
+    assert (of(mugs), of(registry)) == ("cdf", "abcd"), "and a run without a project that finds a project's has it too"
+    mugs.move("releases/d", "production", "ann", "ours")
+    assert (mugs.in_use().name, cups.in_use("nano").name, registry.in_use("nano").name) == ("releases/d", "releases/f", "releases/d")
+    cups.move("releases/f", "candidate", "run 1", "worse")
+    assert (mugs.standing("nano").of("releases/f"), cups.in_use("nano").name) == ("candidate", "releases/e")
+    cups.move("releases/a", "production", "bob", "good enough for us")
+    assert of(cups) == "aef", "taken from others by a person's move"
+    registry.move("releases/b", "production", "eve", "of no project")
+    assert [one.standing("nano").production for one in (mugs, cups, registry)] == ["releases/d", "releases/a", "releases/b"]
+    assert [one.recipes() for one in (mugs, cups, registry)] == [["nano"]] * 3
+    assert mugs.standing("nano").into_production.n == 0, "each counts its own moves"
+    with pytest.raises(ValueError, match="releases/d is the first in production"):
+        mugs.rollback("nano", "ann", "x")
+    keys = {info.key for info in artifacts.store.list("projects/")}
+    assert {"projects/mugs/registry/nano/000000.json", "projects/cups/releases/f", "projects/-/releases/c"} <= keys
+    assert not [g for g in artifacts.gc(0) if g.key.startswith(("projects/", "registry/", "releases/"))], "gc leaves them"
+
+
+def test_a_project_named_as_a_recipe_and_a_store_without_projects(artifacts: ArtifactStore, registry: ReleaseRegistry) -> None:
+    registry.claim("releases/a")
+    registry.move("releases/a", "production", "ann", "first")
+    assert [info.key for info in artifacts.store.list("registry/")] == ["registry/nano/000000.json"]
+    assert not list(artifacts.store.list("projects/")), "no key that was not there before"
+    ReleaseRegistry(artifacts, "nano").move("releases/b", "production", "bob", "first")
+    assert registry.recipes() == ["nano"] and registry.standing("nano").production == "releases/a"
+    with pytest.raises(ValueError, match="cannot be a project's name"):
+        ReleaseRegistry(artifacts, "../registry")
+
+
 def test_two_promote_at_once(artifacts: ArtifactStore) -> None:
     """Two processes that have both looked, and then move at once: one promotes, the other sees whose move came first; other moves all count."""
     uri, endpoint = artifacts.store.uri, getattr(artifacts.store, "endpoint", None) or ""
