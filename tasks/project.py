@@ -6,7 +6,7 @@ No version has it in it, so projects share what they curate and train alike. It 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 from prefect import get_run_logger
 from prefect.client.orchestration import get_client
@@ -21,20 +21,23 @@ Project = Annotated[str, AfterValidator(checked_project), Field(json_schema_extr
 
 def project_of_run() -> str | None:
     """The project of the flow run that this is called in."""
-    context = FlowRunContext.get()
-    return settings(project=context.parameters.get("project") if context else None).project
+    return settings(project=_parameters().get("project")).project
 
 
 def named(template: str) -> Callable[[], str]:
     """For `flow_run_name`: the template filled with the run's parameters, behind the project where there is one."""
 
     def name() -> str:
-        context = FlowRunContext.get()
-        words = template.format(**context.parameters if context else {})
+        words = template.format(**_parameters())
         project = project_of_run()
         return f"{project}: {words}" if project else words
 
     return name
+
+
+def _parameters() -> dict[str, Any]:
+    context = FlowRunContext.get()
+    return dict(context.parameters or {}) if context else {}
 
 
 def tag_run(project: str) -> None:
