@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from tasks.generate_edits import SHEET
 from tasks.leaks import leaks_of
 from tasks.pieces import whole_facts
 from tasks.policy import POLICY, produce
-from tasks.score_work import ScoreUnit, networks_of, score_one
+from tasks.score_work import ScoreUnit, missing, networks_of, score_one
 from tasks.tables import read_json
 from tasks.train_stage import stage_index
 from tasks.ui import show_markdown
@@ -39,12 +40,12 @@ def score_edits(recipe: RecipeSpec, stage_name: str, edits: ArtifactRef, store: 
     return produce(
         report_artifact(stage, edits.name, lost),
         store,
-        lambda s, p: _make(s, p, recipe, stage_name, edits),
+        lambda s, p: _make(s, p, recipe, stage_name, edits, lost),
         lambda s, m: _show(s, m, recipe, stage_name),
     )
 
 
-def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, stage_name: str, edits: ArtifactRef) -> Manifest:
+def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, stage_name: str, edits: ArtifactRef, lost: Collection[str]) -> Manifest:
     from pvtt_model.evaluation.edit_scores import EditScores
     from pvtt_model.evaluation.report import aggregate
     from pvtt_model.evaluation.report_html import report_html
@@ -62,8 +63,9 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, stage_name
         for file, said_of in zip(made.shards(), table, strict=True)
     ]
     gpus = 0.0 if stage.parallel.accelerator == "cpu" else 1.0
-    records = map_units(store, score_one, units, kind="reports", what=f"scoring ({stage_name})", num_gpus=gpus)
-    _refuse_lost(store, units, records)
+    there = [unit for unit in units if unit.edit.name not in lost]
+    scored = map_units(store, score_one, there, kind="reports", what=f"scoring ({stage_name})", num_gpus=gpus)
+    records = _accounted(store, units, lost, scored)
     groups = [said_of.get("groups") or {} for said_of in table]  # of today's table: a score found again may be older than its groups
     scores = [EditScores.model_validate(record.summary | {"groups": its}) for record, its in zip(records, groups, strict=True)]
     said = _curation(behind["clips"].summary, behind["masks"].summary) + said
@@ -77,6 +79,15 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, stage_name
         (folder / CSV).write_text(edits_csv(report), newline="")
         files = [store.attach(planned, part, folder / part) for part in (REPORT, PAGE, CSV)] + ([gallery] if gallery else [])
     return store.commit(planned, files, _summary(report))
+
+
+def _accounted(store: ArtifactStore, units: list[ScoreUnit], lost: Collection[str], scored: Sequence[Derived]) -> list[Derived]:
+    """Every edit's record. One that the store has lost is missing, also where its scores are recorded: nobody can look at it any more."""
+    found = iter(scored)
+    said = f"its file is not in {store.store.uri} any more"
+    records = [missing(unit, f"{unit.edit.key}: {said}") if unit.edit.name in lost else next(found) for unit in units]
+    _refuse_lost(store, units, records)
+    return records
 
 
 def _refuse_lost(store: ArtifactStore, units: list[ScoreUnit], records: list[Derived]) -> None:

@@ -31,7 +31,6 @@ def score_one(unit: ScoreUnit) -> Derived:
 
     An edit whose row the store has lost is missing: it is said so, and not recorded, so that it is scored once it is there again.
     """
-    from pvtt_model.evaluation.edit_scores import EditScores
     from pvtt_model.evaluation.score import score_row
 
     few_threads()
@@ -43,15 +42,21 @@ def score_one(unit: ScoreUnit) -> Derived:
     try:
         row = read_row(store.local_path(unit.edit), 0)
     except ObjectMissing as error:
-        keys = {key: unit.said[key] for key in ("clip_key", "reference_key")}
-        lost = EditScores(**keys, status="missing", reason=str(error.args[0]))
-        return Derived(kind="reports", key=unit.key, files=(), summary=lost.model_dump(mode="json"), created="", commit_id="")
+        return missing(unit, str(error.args[0]))
     judge = _remembering("image", spec.judge) if spec.judge else None
     gallery = _gallery(str(store.local_path(unit.gallery)), spec.judge) if spec.judge and unit.gallery else None
     features: dict[str, Any] = {}
     seeing = _remembering("clip", spec.clip), _remembering("image", spec.dino), judge, gallery, networks_of(spec), features
     scores = score_row(row, spec, *seeing)
     return store.record_derived("reports", unit.key, _pooled(store, features), scores.model_dump(mode="json"))
+
+
+def missing(unit: ScoreUnit, reason: str) -> Derived:
+    """What stands in the report for an edit that the store has lost."""
+    from pvtt_model.evaluation.edit_scores import EditScores
+
+    lost = EditScores(clip_key=unit.said["clip_key"], reference_key=unit.said["reference_key"], status="missing", reason=reason)
+    return Derived(kind="reports", key=unit.key, files=(), summary=lost.model_dump(mode="json"), created="", commit_id="")
 
 
 def networks_of(spec: EvalSpec) -> Any:

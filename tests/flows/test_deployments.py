@@ -13,7 +13,7 @@ from prefect.cli.deploy._models import PrefectYamlModel
 from prefect.events.schemas.automations import Automation
 from prefect.utilities.templating import find_placeholders
 
-from flows.set_up import SILENT_S, TYPES, crashed_runs
+from flows.set_up import SILENT_S, TYPES, UNBEGUN_S, crashed_runs, runs_that_never_began
 from infra.local_services import deployments_of
 from infra.settings import REPOSITORY
 
@@ -86,4 +86,11 @@ def test_a_silent_run_is_crashed_only_after_more_than_a_servers_restart() -> Non
     assert SILENT_S >= 3 * 60 and automation.trigger.within.total_seconds() == SILENT_S
     ends = {event.rpartition(".")[2] for event in automation.trigger.expect}
     assert {"Completed", "Failed", "Cancelled", "Crashed", "Paused", "heartbeat"} <= ends
+    Automation.model_validate({"id": "00000000-0000-0000-0000-000000000001", **automation.model_dump(mode="json")})
+
+
+def test_a_run_that_its_worker_did_not_live_to_begin_is_crashed_and_one_that_began_is_not() -> None:
+    automation = runs_that_never_began()
+    assert automation.trigger.after == {"prefect.flow-run.Pending"} and automation.trigger.within.total_seconds() == UNBEGUN_S
+    assert {"prefect.flow-run.Running", "prefect.flow-run.Crashed", "prefect.flow-run.Cancelled"} <= set(automation.trigger.expect)
     Automation.model_validate({"id": "00000000-0000-0000-0000-000000000001", **automation.model_dump(mode="json")})
