@@ -93,7 +93,7 @@ def edits_artifact(
 def report_artifact(stage: StageSpec, edits_name: str, lost: Sequence[str] = ()) -> Planned:
     """Metrics of the edits, with the extractors' names. lost: files of edits that the store has no more; once they are back it is another report."""
     spec: dict[str, Any] = {"stage": stage.name, "evaluate": stage.evaluate.identity()}
-    return plan_artifact("reports", spec | ({"lost": sorted(lost)} if lost else {}), (edits_name,))
+    return plan_artifact("reports", spec | ({"missing": sorted(lost)} if lost else {}), (edits_name,))
 
 
 def gate_artifact(stage: StageSpec, report_name: str) -> Planned:
