@@ -104,6 +104,11 @@ class Ui:
         self.page.goto(f"{self.root}/v2/runs/flow-run/{run}")
         self.page.get_by_role("tab", name=tab, exact=True).click()
 
+    def newest_first(self) -> None:
+        """Of the log's lines: those far down are not drawn."""
+        self.page.get_by_role("combobox", name="log sort order").click()
+        self.page.get_by_role("option", name="Newest to oldest").click()
+
     def from_menu(self, item: str) -> None:
         """Of the three dots of a run's page."""
         self.page.get_by_role("button", name="Open menu").first.click()
@@ -202,6 +207,7 @@ def test_a_failed_run_is_mended_and_retried(ui: Ui, house: House, first: str, st
     assert {"clips", "masks", "latents", "conditions", "cards", "checkpoints", "edits"} <= {key.split("/")[0] for key in before}
     ui.open_run(run)
     ui.seen("Failed")
+    ui.newest_first()
     ui.seen(re.compile("are not on this machine. Set `weights` to an existing folder"))
     ui.shot("failed", 4000)
     shutil.copytree(shipped.shipped_folder("nano:judge"), judge)
@@ -237,6 +243,7 @@ def test_an_approval_is_given(ui: Ui, house: House, first: str, store: Path) -> 
     dialog.get_by_role("button", name=re.compile("Resume|Submit")).click()
     assert ui.ended(run) == "COMPLETED", house.tell()
     ui.open_run(run)
+    ui.newest_first()
     ui.seen(re.compile("was approved by a person: looked at its edits"))
     ui.shot("approved", 3000)
     assert {"gates", "releases"} == {key.split("/")[0] for key in assert_nothing_made_twice(before, store)}
