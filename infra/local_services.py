@@ -130,6 +130,7 @@ class LocalServices:
         environment = self.environment(api)
         if port is not None:
             environment.setdefault("PREFECT_UI_URL", f"http://127.0.0.1:{port}")  # for the links in its messages
+            environment.setdefault("PREFECT_UI_API_URL", "/api")  # else its pages ask 127.0.0.1:4200, whatever the port, through a tunnel too
         with log.open("ab") as out:
             process = subprocess.Popen(
                 [sys.executable, "-m", *command], cwd=REPOSITORY, env=environment, stdout=out, stderr=out,
