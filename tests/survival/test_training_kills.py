@@ -164,6 +164,7 @@ def test_a_rank_that_hangs_is_named_and_all_go_on_from_the_checkpoint(
     for moment in MOMENTS:
         pid = training.meets(moment)
         if moment == "accumulation":
+            time.sleep(3)  # the board hears every second where a rank is
             os.kill(pid, signal.SIGSTOP)
             stopped, began = pid, time.monotonic()
         elif stopped and moment == "writing":
