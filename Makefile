@@ -34,7 +34,7 @@ test: install  ## the default suite, a process a core, four at most
 test-slow: install  ## the kill tests, Ceph RGW, the whole curriculum: about 45 minutes
 	$(BIN)/python -m pytest -q -m slow $(ARGS)
 
-test-topology: install  ## PostgreSQL, Redis, Ceph RGW, two raylets, Prefect server and worker as processes: about an hour on two cores
+test-topology: install  ## PostgreSQL, Redis, Ceph RGW, two raylets, Prefect server and worker as processes: an hour on two cores, and the hour of kills
 	$(BIN)/python -m pytest -q -s -m slow tests/topology $(ARGS)
 
 audit:  ## known vulnerabilities of the locked dependencies; asks PyPI, and fails where that does not answer

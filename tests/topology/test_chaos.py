@@ -1,4 +1,4 @@
-"""Five curricula and a re-training, while every minute or so something is killed: the Prefect worker with its flows, a raylet, the server, the S3
+"""Five curricula and a re-training, while every other minute something is killed: the Prefect worker with its flows, a raylet, the server, the S3
 server, the connections to the database. For PVTT_CHAOS_S (an hour) at most, and until all are done.
 
 They share their clips, masks, latents and conditions, and train with seeds of their own. Where a run crashes or fails, it is run again, as a person
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
 HOUR_S = float(os.environ.get("PVTT_CHAOS_S", "3600"))
 GRACE_S = 2400.0  # for what is not done when the killing ends
 CURRICULA = 5
-GAP_S = (30.0, 90.0)
+GAP_S = (60.0, 150.0)
 AWAY_S = (2.0, 20.0)
 WORLD = NanoWorldSpec(num_clips=12, num_validation=0, num_eval=4, look_alikes=2)
 SHARED = ("clips", "masks", "latents", "conditions")
