@@ -34,10 +34,17 @@ STRATEGIES: dict[str, dict[str, Any]] = {
 
 
 def planned(backbone: str, size: str, parallel: Mapping[str, Any]) -> tuple[int, StagePlan]:
-    """(tokens, the stage's plan): 81 frames, micro-batch 1, no accumulation, bfloat16, checkpointing, as the survey's recipes."""
+    """(tokens, the stage's plan): 81 frames, micro-batch 1, no accumulation, bfloat16, all of a block recomputed."""
     name, rank = BACKBONES[backbone]
     width, height = SIZES[size]
-    settings: dict[str, Any] = {"num_workers": WORKERS, "grad_accum": 1, "micro_batch": 1, "strategy": "deepspeed", **parallel}
+    settings: dict[str, Any] = {
+        "checkpointing": "full",
+        "num_workers": WORKERS,
+        "grad_accum": 1,
+        "micro_batch": 1,
+        "strategy": "deepspeed",
+        **parallel,
+    }
     overrides: dict[str, Any] = {f"stages.0.parallel.{key}": value for key, value in settings.items()}
     overrides |= {"stages.0.lora.rank": rank, "stages.0.lora.alpha": rank}
     overrides |= {"latents.video.width": width, "latents.video.height": height, "latents.video.buckets": []}
