@@ -59,8 +59,7 @@ def start_ray(settings: Settings) -> None:
     if settings.ray_address:
         passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         env = {"env_vars": {**WORKER_ENV, **passed}}
-        with _sigterm_kept():
-            ray.init(address=settings.ray_address, runtime_env=env, logging_level="warning")
+        told: dict[str, Any] = {"address": settings.ray_address, "runtime_env": env}
     else:
         # A local Ray's workers inherit this environment; a runtime_env would put credentials into Ray's logs.
         os.environ.update(WORKER_ENV)
@@ -73,8 +72,9 @@ def start_ray(settings: Settings) -> None:
         os.environ.setdefault("RAY_num_workers_soft_limit", str(2 * settings.num_cpus + 4))
         forget_idle()
         # "local": without it Ray would join whatever Ray is found on this machine, another user's or a test's.
-        with _sigterm_kept():
-            ray.init(address="local", num_cpus=settings.num_cpus, include_dashboard=False, logging_level="warning")
+        told = {"address": "local", "num_cpus": settings.num_cpus, "include_dashboard": False}
+    with _sigterm_kept():
+        ray.init(**told, logging_level="warning")
     hear_workers()
 
 

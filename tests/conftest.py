@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 # Before torch is loaded anywhere, and inherited by every process that a test starts.
 os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", TOKENIZERS_PARALLELISM="false")
@@ -26,3 +29,16 @@ def shared_data() -> Path:
     if not (path / "videos").is_dir():
         pytest.skip(f"no shared data at {path}; set PVTT_SHARED_DATA")
     return path
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Debian's Chromium, driven by playwright. Skips where one of them is absent."""
+    sync = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install playwright)")
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("no chromium on this machine (apt install chromium)")
+    with sync.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()

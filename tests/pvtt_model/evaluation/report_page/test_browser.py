@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 
 import pytest
 
@@ -30,18 +29,6 @@ TIMES = "card => [...card.querySelectorAll('video')].map(v => v.currentTime)"
 def path(report, verdict, seen, tmp_path_factory):
     past = (Past("release", "01-02", "release a", {m.name: m for m in report.metrics}),)
     return report_html(report, verdict, None, tmp_path_factory.mktemp("page") / "report.html", Beside("gates/abc", seen, past))
-
-
-@pytest.fixture(scope="module")
-def browser():
-    sync = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install playwright)")
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("no chromium on this machine (apt install chromium)")
-    with sync.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
