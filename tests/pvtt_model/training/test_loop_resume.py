@@ -231,20 +231,24 @@ STORED |= {"conditions.clip_encoder": {"architecture": "nano-openclip", "weights
 
 @pytest.mark.slow
 @pytest.mark.parametrize("injection", list(SPACES))
-def test_two_workers_under_zero_3_with_checkpointing_learn_as_under_zero_2_without(tmp_path, injection):
-    """Over gloo, with LoRA: the combination that is known to break (a shape [N] against [0])."""
+def test_two_workers_that_cut_the_weights_with_checkpointing_learn_as_under_zero_2_without(tmp_path, injection):
+    """Over gloo, with LoRA, ZeRO-3 and FSDP2: the combination that is known to break (a shape [N] against [0])."""
 
-    def job(name: str, zero_stage: int, checkpointing: bool) -> dict[str, Any]:
+    def job(name: str, checkpointing: bool, **parallel: Any) -> dict[str, Any]:
         stage: dict[str, Any] = {"reference.injection": injection, "reference.space": SPACES[injection], "parallel.num_workers": 2}
-        stage |= {"parallel.micro_batch": 1, "parallel.zero_stage": zero_stage, "parallel.gradient_checkpointing": checkpointing}
+        stage |= {"parallel.micro_batch": 1, "parallel.gradient_checkpointing": checkpointing}
+        stage |= {f"parallel.{key}": value for key, value in parallel.items()}
         stage |= {} if SPACES[injection] == "words" else {"objective.words_weight": 0.0}
         overrides = STORED | {f"stages.*.{name}": value for name, value in stage.items()}
         return {"name": name, "steps": 6, "resume": None, "workers": 2, "overrides": overrides}
 
-    found = run_jobs(tmp_path, [job("two", 2, False), job("three", 3, True)])
-    assert len(found["three"]) == 6
-    for key in ("loss", "grad_norm"):
-        assert [r[key] for r in found["three"]] == pytest.approx([r[key] for r in found["two"]], rel=1e-4)
-    first, last = (load_file(tmp_path / "three" / step / "trained.safetensors") for step in ("step3", "step6"))
-    assert first.keys() == last.keys() == load_file(tmp_path / "two" / "step6" / "trained.safetensors").keys()
-    assert any(not torch.equal(first[n], last[n]) for n in first if ".lora_" not in n), "the adapter learns"
+    cut = [job("three", True, zero_stage=3), job("fsdp2", True, strategy="fsdp2"), job("fsdp2-plain", False, strategy="fsdp2")]
+    found = run_jobs(tmp_path, [job("two", False, zero_stage=2), *cut])
+    names = load_file(tmp_path / "two" / "step6" / "trained.safetensors").keys()
+    for name in ("three", "fsdp2", "fsdp2-plain"):
+        assert len(found[name]) == 6
+        for key in ("loss", "grad_norm"):
+            assert [r[key] for r in found[name]] == pytest.approx([r[key] for r in found["two"]], rel=1e-4), name
+        first, last = (load_file(tmp_path / name / step / "trained.safetensors") for step in ("step3", "step6"))
+        assert first.keys() == last.keys() == names
+        assert any(not torch.equal(first[n], last[n]) for n in first if ".lora_" not in n), "the adapter learns"
