@@ -124,6 +124,10 @@ class ReleaseRegistry:
 
     def releases(self, recipe: str | None = None) -> list[Manifest]:
         """What the project's runs made or found, and what was moved in its registry, oldest first."""
+        return self._releases(recipe)[0]
+
+    def _releases(self, recipe: str | None) -> tuple[list[Manifest], dict[str, Standing]]:
+        """And by recipe what stands where: its moves are read once."""
         owners, standings, found = self._owners(), dict[str, Standing](), []
         for release in self.artifacts.manifests("releases"):
             name = _recipe_of(release)
@@ -132,7 +136,7 @@ class ReleaseRegistry:
                 unclaimed = self.project is None and release.name not in owners
                 if unclaimed or (self.project or NO_PROJECT) in owners.get(release.name, ()) or standing.last_move(release.name):
                     found.append(release)
-        return found
+        return found, standings
 
     def _owners(self) -> dict[str, set[str]]:
         """By release who claimed it."""
@@ -215,10 +219,10 @@ class ReleaseRegistry:
 
         Without a recipe: the newest of what is in use of each.
         """
-        releases = self.releases(recipe)
+        releases, standings = self._releases(recipe)
         found = []
         for name in dict.fromkeys(_recipe_of(m) for m in releases):
-            standing = self.standing(name)
+            standing = standings[name]
             of_recipe = [m for m in releases if _recipe_of(m) == name]
             usable = [m for m in of_recipe if standing.of(m.name) not in ("kept back", "rolled back") and not _undecided(m, standing)]
             found += [m for m in of_recipe if m.name == standing.production] or usable[-1:]

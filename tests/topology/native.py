@@ -141,6 +141,7 @@ class Topology:
             "PREFECT_HOME": str(self.home / "prefect"),
             "PREFECT_API_URL": self.api,
             "PREFECT_UI_URL": self.api.removesuffix("/api"),
+            "PREFECT_UI_API_URL": "/api",
             "PREFECT_SERVER_API_AUTH_STRING": ":".join(AUTH),
             "PREFECT_API_AUTH_STRING": ":".join(AUTH),
             "PREFECT_SERVER_DATABASE_CONNECTION_URL": database,
