@@ -83,23 +83,23 @@ def _text_prompt(prompt: str, metadata: Mapping[str, Any]) -> Caption:
     return Caption(prompt, source, source == "file name")
 
 
-def templates(captions: Sequence[str], product_words: Sequence[str | None]) -> list[str | None]:
-    """Of each caption its template: two captions of equal templates say the same of different things. None where too little is left to be one.
+def templates(captions: Mapping[tuple[str, str | None], int]) -> dict[tuple[str, str | None], str | None]:
+    """(caption, the product's words) -> how many such there are, to its template: two captions of equal templates say the same of different
+    things. None where too little is left to be one.
 
     '*' for the product's words and for every run of words that are in fewer than a fifth of the captions; case and punctuation go. A
     template has at least 4 words besides.
     """
-    pairs = Counter(zip(captions, product_words, strict=True))  # captions repeat themselves, and more so without the product's words
-    bare = {(text, part): (text.replace(part, " * ") if part else text).lower() for text, part in pairs}
-    counts: Counter[str] = Counter()
-    for pair, count in pairs.items():
+    bare = {(text, part): (text.replace(part, " * ") if part else text).lower() for text, part in captions}
+    counts: Counter[str] = Counter()  # captions repeat themselves, and more so without the product's words
+    for pair, count in captions.items():
         counts[bare[pair]] += count
     split = {text: re.findall(r"\w+|\*", text) for text in counts}
     seen: Counter[str] = Counter()
     for text, count in counts.items():
         for word in set(split[text]):
             seen[word] += count
-    common = {word for word, count in seen.items() if word != "*" and count >= RARE * len(captions)}
+    common = {word for word, count in seen.items() if word != "*" and count >= RARE * counts.total()}
     found: dict[str, str | None] = {}
     for text, words in split.items():
         kept: list[str] = []
@@ -109,4 +109,4 @@ def templates(captions: Sequence[str], product_words: Sequence[str | None]) -> l
             elif not kept or kept[-1] != "*":
                 kept.append("*")
         found[text] = " ".join(kept) if len(kept) - kept.count("*") >= FIXED_WORDS else None
-    return [found[bare[pair]] for pair in zip(captions, product_words, strict=True)]
+    return {pair: found[bare[pair]] for pair in captions}

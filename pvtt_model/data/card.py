@@ -1,7 +1,7 @@
 """The card of a version of the data: what is in it, in figures that a person would ask for before training on it.
 
-Computed from the tables that curation's artifacts carry, so it decodes nothing. A warning stands for what others lost days on: one caption for
-most clips, one product for many, masks larger than what edits well, no licence.
+Computed from a tally of the tables that curation's artifacts carry, so it decodes nothing. A warning stands for what others lost days on: one
+caption for most clips, one product for many, masks larger than what edits well, no licence.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pvtt_model.data.captions import UNSTATED, Caption, templates
+from pvtt_model.data.captions import templates
+from pvtt_model.data.tally import Row, Tally
 from pvtt_model.specs import VideoSpec
 
-Row = Mapping[str, Any]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 SAME_CAPTION, SAME_PRODUCT, UNUSABLE = 0.2, 0.2, 0.2  # shares above which the card warns; ours
@@ -77,93 +77,72 @@ class DataCard(_Frozen):
 
 
 def data_card(
-    facts: Sequence[Row],
+    said: Tally,
     refusals: Sequence[Row],
-    masks: Sequence[Row],
-    later: Mapping[str, Sequence[Row]],
     stored_bytes: Mapping[str, int],
     twins: Sequence[Row] = (),
     video: VideoSpec | None = None,
     encoders: Sequence[dict[str, str]] = (),
 ) -> DataCard:
-    """facts, refusals: of the clips artifact; masks: the masks' table, judged (mask_risk.py); later: kind -> its table (usable, clip_key), in
-    order. A table may have clips that were refused after their shard was written. twins: the pairs of near-duplicates; counted are those of two
-    files still in. video: of the latents, for the clips' buckets; None leaves them out. Captions are those embedded, by the table of conditions,
-    as they were before any words were hidden. encoders: for the page, as they are.
-
-    Raises ValueError where a table lacks a clip.
-    """
-    tables = {kind: _of(facts, rows, kind) for kind, rows in {"masks": masks, **later}.items()}
-    masks = tables["masks"]
-    lost: dict[str, str] = {}
-    for kind, rows in tables.items():
-        for row in rows:
-            if not row["usable"]:
-                lost.setdefault(row["clip_key"], kind)
-    seen = [row for row in masks if row["usable"]]
-    said = _captions(facts, tables.get("conditions", ()))
-    captions = Counter(caption.text for caption in said)
-    alike = templates([caption.text for caption in said], [f.get("product_words") for f in facts])
-    template = next(iter(Counter(a for a in alike if a).most_common(1)), None)
-    products = Counter(str(f["product_id"]) for f in facts)
-    sizes = Counter((f["width"], f["height"]) for f in facts)  # few: what hangs on a clip's size is asked for once a size
+    """said: of all clips (tally.py). refusals: of the clips artifact. twins: the pairs of near-duplicates; counted are those of two files still in.
+    video: of the latents, for the clips' buckets; None leaves them out. encoders: for the page, as they are."""
+    captions: Counter[str] = Counter()
+    caption_sources: Counter[str] = Counter()
+    pairs: Counter[tuple[str, str | None]] = Counter()  # with the product's words
+    for (text, source, _, words), n in said.captions.items():
+        captions[text] += n
+        caption_sources[source] += n
+        pairs[text, words] += n
+    alike, commonest = templates(pairs), Counter[str]()
+    for pair, n in pairs.items():
+        if template := alike[pair]:
+            commonest[template] += n
+    sizes = said.sizes  # few: what hangs on a clip's size is asked for once a size
+    clips, held_out = len(said.keys), said.flags["held_out"]
     card: dict[str, Any] = {
-        "clips": len(facts),
-        "usable": len(facts) - len(lost),
+        "clips": clips,
+        "usable": clips - said.lost.total(),
         "refused": len(refusals),
-        "refused_by": _counts(r["kind"] for r in refusals),
-        "unusable_by": _counts(lost.values()),
-        "hours": sum({f.get("video_sha256") or f["clip_key"]: f["num_frames"] / f["fps"] for f in facts}.values()) / 3600,
-        "splits": _splits(facts),
-        "products": len(products),
-        "products_held_out": len({f["product_id"] for f in facts if f["held_out"]}),
-        "most_clips_of_a_product": dict(products.most_common(5)),
+        "refused_by": _counted(Counter(r["kind"] for r in refusals).items()),
+        "unusable_by": _counted(said.lost.items()),
+        "hours": sum(dict(zip(said.files, said.seconds, strict=True)).values()) / 3600,
+        "splits": {
+            "training": clips - held_out,
+            "validation": said.flags["validation"],
+            "evaluation": held_out - said.flags["validation"],
+        },
+        "products": len(said.products),
+        "products_held_out": len(said.held_out_products),
+        "most_clips_of_a_product": dict(said.products.most_common(5)),
         "sizes": _counted((f"{width} x {height}", n) for (width, height), n in sizes.items()),
         "aspects": _counted((_aspect(*size), n) for size, n in sizes.items()),
         "buckets": _counted(("{} x {}".format(*video.bucket_of(*size)), n) for size, n in sizes.items()) if video else {},
-        "fps": _counted((f"{fps:.4g}", n) for fps, n in Counter(f["fps"] for f in facts).items()),
-        "frames": _spread([f["num_frames"] for f in facts]),
-        "caption_words": _spread([len(caption.text.split()) for caption in said]),
+        "fps": _counted((f"{fps:.4g}", n) for fps, n in said.fps.items()),
+        "frames": _spread(said.frames),
+        "caption_words": _spread([words for text, n in captions.items() for words in [len(text.split())] * n]),
         "distinct_captions": len(captions),
         "commonest_caption": captions.most_common(1)[0] if captions else None,
-        "caption_sources": _counts(caption.source for caption in said),
-        "fallback_captions": sum(caption.fallback for caption in said),
-        "commonest_template": template,
-        "product_words": sum(bool(f.get("product_words")) for f in facts),
-        "mask_area": _spread([row["area"] for row in seen]),
-        "mask_jitter_px": _spread([row["jitter_px"] for row in seen]),
-        "mask_provenance": _counts(row["provenance"] for row in masks),
-        "at_risk": sum(bool(row.get("risks")) for row in seen),
-        "at_risk_by": _counts(name for row in seen for name in row.get("risks", ())),
-        "licences": _counts(str(f.get("licence") or "not stated") for f in facts),
-        "near_duplicates": _twins(facts, twins),
+        "caption_sources": _counted(caption_sources.items()),
+        "fallback_captions": sum(n for (_, _, fallback, _), n in said.captions.items() if fallback),
+        "commonest_template": next(iter(commonest.most_common(1)), None),
+        "product_words": sum(n for (*_, words), n in said.captions.items() if words),
+        "mask_area": _spread(said.areas),
+        "mask_jitter_px": _spread(said.jitters_px),
+        "mask_provenance": _counted(said.provenance.items()),
+        "at_risk": said.flags["at_risk"],
+        "at_risk_by": _counted(said.risks.items()),
+        "licences": _counted(said.licences.items()),
+        "near_duplicates": _twins(said, twins),
         "stored_bytes": dict(stored_bytes),
         "encoders": tuple(encoders),
     }
-    return DataCard(**card, warnings=(*_warnings(card, captions, products), *_caption_warnings(card, said, alike), *_cut_away(facts, video)))
+    warnings = (*_warnings(card, captions, said.products), *_caption_warnings(card, said, alike), *_cut_away(sizes, video))
+    return DataCard(**card, warnings=warnings)
 
 
-def _captions(facts: Sequence[Row], conditions: Sequence[Row]) -> list[Caption]:
-    """Of each clip the caption that was embedded; its prompt where the table is of before and does not say."""
-    rows = conditions or [{}] * len(facts)
-    return [
-        Caption(str(row.get("caption", fact["prompt"])), row.get("caption_source", UNSTATED), bool(row.get("caption_fallback")))
-        for fact, row in zip(facts, rows, strict=True)
-    ]
-
-
-def _of(facts: Sequence[Row], rows: Sequence[Row], kind: str) -> list[Row]:
-    """The table's rows of the facts' clips, in their order."""
-    by_key = {row["clip_key"]: row for row in rows}
-    missing = [f["clip_key"] for f in facts if f["clip_key"] not in by_key]
-    if missing:
-        raise ValueError(f"the table of {kind} lacks {len(missing)} clips of the clips' own, e.g. {missing[0]}. Re-run curation.")
-    return [by_key[f["clip_key"]] for f in facts]
-
-
-def _twins(facts: Sequence[Row], twins: Sequence[Row]) -> int:
+def _twins(said: Tally, twins: Sequence[Row]) -> int:
     """Pairs of which both clips are in, and of two files: two edits asked of one video are no duplicates."""
-    file_of = {f["clip_key"]: f.get("video_sha256") or f["clip_key"] for f in facts}
+    file_of = dict(zip(said.keys, said.files, strict=True))
     pairs = [(file_of.get(pair["clip_key"]), file_of.get(pair["twin"])) for pair in twins]
     return sum(a is not None and b is not None and a != b for a, b in pairs)
 
@@ -195,37 +174,31 @@ def _warnings(card: Mapping[str, Any], captions: Counter[str], products: Counter
     return said
 
 
-def _cut_away(facts: Sequence[Row], video: VideoSpec | None) -> list[str]:
-    """What the way to their buckets does to clips of an aspect far from all of them."""
-    kept = {size: video.kept_share(*size) for size in {(f["width"], f["height"]) for f in facts}} if video else {}
-    far = [f for f in facts if kept.get((f["width"], f["height"]), 1.0) < KEPT]
+def _cut_away(sizes: Mapping[tuple[int, int], int], video: VideoSpec | None) -> list[str]:
+    """What the way to their buckets does to clips of an aspect far from all of them. sizes: (width, height) -> clips."""
+    kept = {size: video.kept_share(*size) for size in sizes} if video else {}
+    far = [size for size, share in kept.items() if share < KEPT]
     if video is None or not far:
         return []
-    worst = min(far, key=lambda f: kept[f["width"], f["height"]])
-    share, size = kept[worst["width"], worst["height"]], "{}x{}".format(*video.bucket_of(worst["width"], worst["height"]))
+    worst = min(far, key=lambda size: kept[size])
+    share, seen_at = kept[worst], "{}x{}".format(*video.bucket_of(*worst))
     done = f"the crop keeps {share:.0%} of the picture" if video.fit == "crop" else f"one side is stretched {1 / share:.2g} times the other"
     return [
-        f"{len(far)} of {len(facts)} clips are far from every bucket in aspect: at worst ({worst['width']}x{worst['height']} seen at {size}) {done}. "
-        "Add a bucket near theirs (latents.video.buckets)."
+        f"{sum(sizes[size] for size in far)} of {sum(sizes.values())} clips are far from every bucket in aspect: at worst "
+        f"({worst[0]}x{worst[1]} seen at {seen_at}) {done}. Add a bucket near theirs (latents.video.buckets)."
     ]
 
 
-def _caption_warnings(card: Mapping[str, Any], captions: Sequence[Caption], alike: Sequence[str | None]) -> list[str]:
+def _caption_warnings(card: Mapping[str, Any], tally: Tally, alike: Mapping[tuple[str, str | None], str | None]) -> list[str]:
     clips, said = card["clips"], []
     if clips > 1 and card["fallback_captions"] / clips > FALLBACK:
-        sources = ", ".join(sorted({caption.source for caption in captions if caption.fallback}))
+        sources = ", ".join(sorted({source for _, source, fallback, _ in tally.captions if fallback}))
         said.append(f"{card['fallback_captions']} of {clips} captions are fallbacks, from {sources}: what they stand in for is missing.")
     template, count = card["commonest_template"] or ("", 0)
     if clips > 1 and count / clips > ONE_TEMPLATE and count > card["commonest_caption"][1]:
-        sources = ", ".join(sorted({caption.source for caption, one in zip(captions, alike, strict=True) if one == template}))
+        sources = ", ".join(sorted({source for text, source, _, words in tally.captions if alike[text, words] == template}))
         said.append(f"{count} of {clips} captions are one template, '{template[:80]}', given as from {sources}. Did what they are from really run?")
     return said
-
-
-def _splits(facts: Sequence[Row]) -> dict[str, int]:
-    validation = sum(f["split"] == "validation" for f in facts)
-    held = sum(bool(f["held_out"]) for f in facts)
-    return {"training": len(facts) - held, "validation": validation, "evaluation": held - validation}
 
 
 def _aspect(width: int, height: int) -> str:
@@ -233,13 +206,8 @@ def _aspect(width: int, height: int) -> str:
     return "square" if 0.9 < ratio < 1.1 else "landscape" if ratio > 1 else "portrait"
 
 
-def _counts(values: Any) -> dict[str, int]:
-    """Commonest first, then by name."""
-    return _counted(Counter(values).items())
-
-
 def _counted(counts: Iterable[tuple[str, int]]) -> dict[str, int]:
-    """The same of (name, how often), where a name may stand more than once."""
+    """Of (name, how often), where a name may stand more than once: commonest first, then by name."""
     found: dict[str, int] = {}
     for name, n in counts:
         found[name] = found.get(name, 0) + n

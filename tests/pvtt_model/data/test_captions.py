@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -68,13 +69,20 @@ def test_good_captions_pass_and_are_kept_with_the_clip(folder: Any, no_fetch: An
     assert json.loads(row["metadata"])["captions"][:4] == GIVEN and row["prompt"] == "A red square."
 
 
+def said(captions: list[str], words: list[str | None] | None = None) -> list[str | None]:
+    """Of each caption its template."""
+    pairs = list(zip(captions, words or [None] * len(captions), strict=True))
+    found = templates(Counter(pairs))
+    return [found[pair] for pair in pairs]
+
+
 def test_one_template_is_seen_through_its_slots() -> None:
     things = ["mug", "red bag", "watch", "gold ring", "shoe", "green lamp", "sofa", "cap", "old pen", "vase"]
     slotted = [f"A product video of a {thing}, on a white table." for thing in things]
-    assert set(templates(slotted, [None] * 10)) == {"a product video of a * on a white table"}
+    assert set(said(slotted)) == {"a product video of a * on a white table"}
     two = [f"Product video: a {thing} on a white table." for thing in ("mug", "bag")]
-    assert set(templates(two, ["mug", "bag"])) == {"product video a * on a white table"}, "so few that no word is rare: by the product's words"
-    assert len(set(templates(two, [None, None]))) == 2
+    assert set(said(two, ["mug", "bag"])) == {"product video a * on a white table"}, "so few that no word is rare: by the product's words"
+    assert len(set(said(two))) == 2
 
 
 def test_what_differs_or_is_too_short_is_no_template() -> None:
@@ -84,7 +92,7 @@ def test_what_differs_or_is_too_short_is_no_template() -> None:
         "Someone ties the laces of a shoe and walks out of the frame.", "A watch lies in wet sand; waves come close.",
         "On a shelf stands a vase with dry flowers, dust in the light.", "An old pen writes a name on thick paper.",
     ]  # fmt: skip
-    found = templates(natural, [None] * len(natural))
+    found = said(natural)
     assert all(found.count(one) == 1 for one in found if one)
-    assert templates([f"a mug number {i}" for i in range(10)], [None] * 10) == [None] * 10
-    assert templates([], []) == []
+    assert said([f"a mug number {i}" for i in range(10)]) == [None] * 10
+    assert said([]) == []

@@ -5,11 +5,14 @@ from __future__ import annotations
 from html.parser import HTMLParser
 from typing import Any
 
+import orjson
 import pytest
 import torch
 
-from pvtt_model.data.card import DataCard, Spread, data_card
+from pvtt_model.data import card as cards
+from pvtt_model.data.card import DataCard, Spread
 from pvtt_model.data.card_html import card_html, headline
+from pvtt_model.data.tally import Tally, tally, tally_from, together
 from pvtt_model.data.video_io import png_bytes, write_mp4
 from pvtt_model.evaluation.clip_sheet import clip_sheet
 from pvtt_model.specs import VideoSpec
@@ -26,6 +29,14 @@ def mask(i: int, **changes: Any) -> dict[str, Any]:
 
 def used(count: int, *unusable: int) -> list[dict[str, Any]]:
     return [{"clip_key": f"k{i}", "usable": i not in unusable} for i in range(count)]
+
+
+def data_card(facts: list[Any], refusals: Any, masks: list[Any], later: dict[str, list[Any]], *more: Any, **others: Any) -> DataCard:
+    """Of all at once; and the same of clip after clip, each kept as JSON has it."""
+    card = cards.data_card(tally(facts, masks, later), refusals, *more, **others)
+    pieces = [tally_from(orjson.loads(orjson.dumps(tally([f], masks, later).kept()))) for f in facts]
+    assert cards.data_card(together(pieces), refusals, *more, **others) == card
+    return card
 
 
 def card_of(facts: list[Any], masks: list[Any] | None = None, refusals: Any = (), **later: list[Any]) -> DataCard:
@@ -196,3 +207,14 @@ def test_the_page_escapes_and_needs_nothing_else(tmp_path):
     assert "script" not in {tag for tag, _ in tags.seen} and "&lt;script&gt;" in page and "f" * 64 in page
     sources = [attrs.get("src") or attrs.get("href") for _, attrs in tags.seen if attrs.get("src") or attrs.get("href")]
     assert sources and all(s.startswith("data:image/png;base64,") for s in sources)
+
+
+def test_putting_tallies_together_changes_none_of_them():
+    one, two = (tally([fact(i, product_id="mug", prompt="a mug")], [mask(i)], {"latents": used(3), "conditions": used(3)}) for i in (0, 2))
+    before = one.kept(), two.kept()
+    whole = together([one, two])
+    assert (one.kept(), two.kept()) == before
+    assert whole.keys == ["k0", "k2"] and whole.areas == pytest.approx([0.1, 0.3]) and whole.products == {"mug": 2}
+    assert together([]) == Tally(*([] if isinstance(field, list) else type(field)() for field in whole))
+    with pytest.raises((ValueError, TypeError)):
+        tally_from(one.kept()[:-1])
