@@ -123,7 +123,7 @@ class Bench:
     def places(self, stage: Any) -> list[Any]:
         """Where the stage's training pairs lie."""
         from pvtt_model.training.samples import Place
-        from tasks.train_stage import select_pairs
+        from tasks.train_pairs import select_pairs
 
         chosen = select_pairs(self.usable, stage.data, stage.name)
         return [Place(p.clip_key, self.store.local_path(p.latents), self.store.local_path(p.conditions), p.row) for p in chosen]

@@ -36,7 +36,7 @@ from tasks.ingest_clips import DUPLICATES, REFUSALS
 from tasks.pieces import reasons
 from tasks.shard_work import FACTS, model_of
 from tasks.tables import attach_json
-from tasks.train_stage import place_ref, select_pairs
+from tasks.train_pairs import place_ref, select_pairs
 
 SOURCES = [(96, 64), (64, 96), (96, 64), (64, 96), (64, 96), (96, 64), (64, 96)]  # width, height; the last two are held out
 RECIPE = recipe_by_name("nano", {"latents.video.width": 64, "latents.video.height": 48, "latents.video.buckets": [[48, 64]]})

@@ -19,7 +19,8 @@ from pvtt_model.recipes import recipe_by_name
 from pvtt_model.specs import DataSpec, TrainSpec
 from pvtt_model.training.records import STATE, TRAINED
 from tasks.train_hooks import StoreHooks
-from tasks.train_stage import _released, as_released, select_pairs, selected_keys
+from tasks.train_pairs import select_pairs, selected_keys
+from tasks.train_stage import _released, as_released
 
 
 class Said:

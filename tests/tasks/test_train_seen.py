@@ -12,8 +12,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from pvtt_model.recipes import recipe_by_name
 from tasks import train_seen
+from tasks.train_pairs import sample_pairs, validation_clips
 from tasks.train_seen import Seen, board_folder
-from tasks.train_stage import sample_pairs, validation_clips
 
 RECIPE = recipe_by_name("nano")
 STAGE = RECIPE.stages[0]
@@ -94,7 +94,7 @@ def clips(*splits: str) -> dict[str, Any]:
 
 
 def test_validation_clips_are_of_their_split_alone(monkeypatch, caplog):
-    monkeypatch.setattr("tasks.train_stage.get_run_logger", lambda: logging.getLogger("seen"))
+    monkeypatch.setattr("tasks.train_pairs.get_run_logger", lambda: logging.getLogger("seen"))
     few = STAGE.model_copy(update={"train": STAGE.train.model_copy(update={"validate_clips": 2})})
     usable = clips("validation", "train", "eval", "validation", "validation")
     assert [place.clip_key for place, _ in validation_clips(usable, few)] == ["c0", "c3"]
