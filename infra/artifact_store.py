@@ -27,6 +27,7 @@ from infra.code_version import code_version, library_versions
 from infra.garbage import Garbage, collect_garbage, plan_garbage
 from infra.lease import Holder, Lease, hold_lease
 from infra.store import LocalStore, ObjectMissing, ObjectStore, open_store
+from infra.store.base import asked
 from infra.store.keys import checked_key
 from pvtt_model.artifacts import ArtifactRef, Kind, Manifest, Planned, StoredFile, canonical_json, sha256_of_file
 
@@ -157,7 +158,7 @@ class ArtifactStore:
         done = self.find(planned)
         if done is not None:
             return done
-        gone = [f.name for f in files if not self._keep(f)]
+        gone = [f.name for f, there in zip(files, self.have(files), strict=True) if not there]
         if gone:
             raise ObjectMissing(f"{planned.name}: {gone} are not in {self.store.uri}, or have another size. Pool or attach them before commit.")
         record = planned.model_dump() | {
@@ -249,6 +250,10 @@ class ArtifactStore:
     def has(self, file: StoredFile) -> bool:
         """Is it in the store, at its size? What is asked for is kept from gc for its grace."""
         return self._keep(file)
+
+    def have(self, files: Sequence[StoredFile]) -> list[bool]:
+        """`has` of each of many, several at once where the store is far away."""
+        return asked(self.store, self._keep, files)
 
     def _keep(self, file: StoredFile) -> bool:
         """Is it in the store, at its size? An old one is touched, so that gc leaves it until the commit."""

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from infra.artifact_store import ArtifactStore
 from infra.settings import settings
+from infra.store.base import asked
 from pvtt_model.artifacts import ArtifactRef, Manifest
 from tasks.edit_work import ClipPlace
 from tasks.pieces import find_unit, reasons, rows_beside, whole_facts
@@ -25,7 +26,7 @@ class Curated(NamedTuple):
 
 def map_units(store: ArtifactStore, function: Any, units: list[Any], *, kind: str, what: str, num_gpus: float = 0) -> list[Any]:
     """Every unit's record: found ones at once, the others made on Ray; with progress in clips, and how many were refused so far."""
-    found = {i: find_unit(store, kind, unit.key) for i, unit in enumerate(units)}
+    found = dict(enumerate(asked(store.store, lambda unit: find_unit(store, kind, unit.key), units)))
     missing = [i for i, record in found.items() if record is None]
     clips = {unit.key: getattr(unit, "clips", 1) for unit in units}
     progress = Progress(f"progress-{kind}", what, "clips")

@@ -36,7 +36,8 @@ def score_edits(recipe: RecipeSpec, stage_name: str, edits: ArtifactRef, store: 
     """The report artifact: report.json, report.html (self-contained), edits.csv; with a judge, the gallery it chose from."""
     stage = recipe.stages[stage_index(recipe, stage_name)]
     opened = ArtifactStore.open(store, settings(store).cache)
-    lost = [file.name for file in opened.manifest(edits).shards() if not opened.has(file)]
+    shards = opened.manifest(edits).shards()
+    lost = [file.name for file, there in zip(shards, opened.have(shards), strict=True) if not there]
     return produce(
         report_artifact(stage, edits.name, lost),
         store,

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class ObjectMissing(KeyError):
@@ -23,6 +27,7 @@ class ObjectInfo(NamedTuple):
 
 class ObjectStore(Protocol):
     uri: str
+    at_once: int  # small requests that are worth having in flight: 1 of a folder, which answers in microseconds
 
     def put_bytes(self, key: str, data: bytes) -> None:
         """Write or overwrite one small object."""
@@ -59,6 +64,15 @@ class ObjectStore(Protocol):
 
     def touch(self, key: str) -> None:
         """Set the modified time to now, so that gc's grace starts anew for an old object about to be used. Raises ObjectMissing."""
+
+
+def asked(store: ObjectStore, function: Callable[[T], R], of: Sequence[T]) -> list[R]:
+    """[function(item) for item in of], as many at once as the store is worth; function asks the store, and changes nothing that others read. The
+    first error is raised."""
+    if store.at_once == 1 or len(of) < 2:
+        return [function(item) for item in of]
+    with ThreadPoolExecutor(min(store.at_once, len(of)), thread_name_prefix="ask-store") as pool:
+        return list(pool.map(function, of))
 
 
 def whole_range(data: bytes, key: str, offset: int, length: int) -> bytes:

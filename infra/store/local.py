@@ -25,6 +25,8 @@ class LocalStore:
     `.tmp/` and `.cache/` are not objects and are never listed.
     """
 
+    at_once = 1
+
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root).expanduser().absolute()
         self.uri = str(self.root)

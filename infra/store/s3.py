@@ -102,6 +102,7 @@ class S3Store:
     is absent or access is denied; ConnectionError where the server does not answer.
     """
 
+    at_once = 16  # of max_pool_connections, which other threads of the process share
     _client: Any
     _client_pid: int
     _client_lock: threading.Lock

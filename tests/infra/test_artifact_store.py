@@ -101,6 +101,13 @@ def test_a_truncated_pool_object_is_put_again(artifacts: ArtifactStore, tmp_path
     assert artifacts.store.get_bytes(pooled(artifacts, tmp_path, b"whole").key) == b"whole"
 
 
+def test_which_of_many_files_are_there(artifacts: ArtifactStore, tmp_path: Path) -> None:
+    files = [pooled(artifacts, tmp_path, b"x" * (i + 1)) for i in range(5)]
+    artifacts.store.delete([files[1].key])
+    artifacts.store.put_bytes(files[3].key, b"longer than it was")
+    assert artifacts.have(files) == [artifacts.has(file) for file in files] == [True, False, True, False, True]
+
+
 def test_units_of_work_are_found_again(artifacts: ArtifactStore, tmp_path: Path) -> None:
     assert artifacts.find_derived("masks", "k1") is None
     file = pooled(artifacts, tmp_path, b"masks")

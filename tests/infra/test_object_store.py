@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from infra.store import LocalStore, ObjectMissing, ObjectStore, open_store
+from infra.store.base import asked
 from infra.store.s3 import S3Store
 
 HERE = Path(__file__).parent
@@ -188,6 +189,27 @@ def test_a_local_write_killed_halfway_leaves_nothing(tmp_path: Path) -> None:
         os.utime(path, (0, 0))
     LocalStore(tmp_path / "s")
     assert not list((tmp_path / "s" / ".tmp").glob("*"))
+
+
+def test_what_is_asked_of_many_comes_in_order_and_several_at_once(store: ObjectStore) -> None:
+    """Of a folder one after the other, in the caller's thread."""
+    names = [f"k{i}" for i in range(40)]
+    for name in names[:20]:
+        store.put_bytes(name, name.encode())
+    together = threading.Barrier(store.at_once)
+    threads = set()
+
+    def ask(name: str) -> bool:
+        threads.add(threading.get_ident())
+        if name in names[: store.at_once]:
+            together.wait(30)  # breaks where fewer are in flight
+        return store.exists(name)
+
+    assert asked(store, ask, names) == [True] * 20 + [False] * 20
+    assert len(threads) == store.at_once and (store.at_once > 1 or threads == {threading.get_ident()})
+    assert asked(store, ask, []) == []
+    with pytest.raises(ObjectMissing, match="k20"):
+        asked(store, store.get_bytes, names)
 
 
 def test_open_store_picks_the_backend(tmp_path: Path, moto_endpoint: str) -> None:
