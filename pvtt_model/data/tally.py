@@ -83,11 +83,10 @@ def together(tallies: Iterable[Tally]) -> Tally:
     """That of all their clips, in this order. None of them is changed."""
     whole = tally([], [], {})
     for one in tallies:
-        for all_of_it, its in zip(whole, one, strict=True):
-            if isinstance(all_of_it, list):
-                all_of_it += its  # type: ignore[arg-type]
-            else:
-                all_of_it.update(its)  # type: ignore[arg-type]
+        fields: Iterable[tuple[Any, Any]] = zip(whole, one, strict=True)
+        for all_of_it, its in fields:
+            add = all_of_it.extend if isinstance(all_of_it, list) else all_of_it.update
+            add(its)
     return whole
 
 
