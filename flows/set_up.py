@@ -13,6 +13,7 @@ import asyncio
 import json
 import os
 import sys
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ChangeFlowRunState, SendNotification
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectNotFound
 from prefect.types import SecretDict
 
@@ -36,8 +38,12 @@ SILENT_S = 240
 SILENT = f"no sign of life for {SILENT_S} s. Run it again: what is done stays done."
 #: From when a worker has taken a run until its process says that it begins; on a cluster an image may have to be pulled meanwhile.
 UNBEGUN_S = 600
+UNHEARD = f"it began, and nothing was heard of it for {SILENT_S} s. Run it again: what is done stays done."
 UNBEGUN = f"a worker took it, and it did not begin within {UNBEGUN_S} s. Is the worker gone, or the image not to be had? Run it again."
-CRASHED, NOT_BEGUN, NOTIFY, WEBHOOK = "pvtt: crashed runs", "pvtt: runs that never began", "pvtt: notify", "pvtt-notify"
+CRASHED, NOT_HEARD, NOT_BEGUN = "pvtt: crashed runs", "pvtt: runs that were never heard", "pvtt: runs that never began"
+NOTIFY, WEBHOOK = "pvtt: notify", "pvtt-notify"
+#: A run of one of prefect.yaml's deployments, which all have their runs tell that they live.
+OURS: list[dict[str, str]] = [{"prefect.resource.id": "prefect.tag.pvtt"}, {"prefect.resource.id": "prefect.deployment.*"}]
 ENDS = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed", "TimedOut", "Paused", "Suspended")}
 TOLD_OF = ("Failed", "Crashed", "TimedOut", "Paused", "Suspended")
 
@@ -53,6 +59,8 @@ async def set_up(pools: dict[str, int], notify: str | None) -> list[str]:
         if pools:
             await _automation(client, crashed_runs())
             said.append(f"automation '{CRASHED}': a run that says nothing for {SILENT_S} s is marked Crashed")
+            await _automation(client, runs_never_heard())
+            said.append(f"automation '{NOT_HEARD}': one that began and says nothing for {SILENT_S} s is, too")
             await _automation(client, runs_that_never_began())
             said.append(f"automation '{NOT_BEGUN}': a run that a worker took {UNBEGUN_S} s ago and that is still Pending is marked Crashed")
         if notify:
@@ -83,6 +91,14 @@ def crashed_runs() -> AutomationCore:
     )  # fmt: skip
 
 
+def runs_never_heard() -> AutomationCore:
+    """A run killed between its beginning and its first sign of life: the automation before waits for the one after the last that it heard."""
+    return _marked_crashed(
+        NOT_HEARD, "Running and never a heartbeat: the run's process was gone at once. Run it again; it goes on from what is done.",
+        "prefect.flow-run.Running", {"prefect.flow-run.heartbeat", *ENDS}, SILENT_S, UNHEARD, related=OURS,
+    )  # fmt: skip
+
+
 def runs_that_never_began() -> AutomationCore:
     """A run whose worker took it and did not live to begin it would stay Pending for ever: no other worker takes it, and it has no heartbeat."""
     return _marked_crashed(
@@ -91,8 +107,10 @@ def runs_that_never_began() -> AutomationCore:
     )  # fmt: skip
 
 
-def _marked_crashed(name: str, why: str, after: str, expect: set[str], within_s: int, message: str) -> AutomationCore:
-    """Of each run: after that event one of these others, or it is marked Crashed."""
+def _marked_crashed(
+    name: str, why: str, after: str, expect: set[str], within_s: int, message: str, related: Sequence[dict[str, str]] = ()
+) -> AutomationCore:
+    """Of each run: after that event one of these others, or it is marked Crashed. related: resources of the run, all of them."""
     return AutomationCore(
         name=name,
         description=why,
@@ -101,6 +119,7 @@ def _marked_crashed(name: str, why: str, after: str, expect: set[str], within_s:
             after={after},
             expect=expect,
             match={"prefect.resource.id": "prefect.flow-run.*"},
+            match_related=[ResourceSpecification.model_validate(its) for its in related],
             for_each={"prefect.resource.id"},
             threshold=1,
             within=timedelta(seconds=within_s),

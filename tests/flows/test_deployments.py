@@ -13,7 +13,7 @@ from prefect.cli.deploy._models import PrefectYamlModel
 from prefect.events.schemas.automations import Automation
 from prefect.utilities.templating import find_placeholders
 
-from flows.set_up import SILENT_S, TYPES, UNBEGUN_S, crashed_runs, runs_that_never_began
+from flows.set_up import OURS, SILENT_S, TYPES, UNBEGUN_S, crashed_runs, runs_never_heard, runs_that_never_began
 from infra.local_services import deployments_of
 from infra.settings import REPOSITORY
 
@@ -86,6 +86,18 @@ def test_a_silent_run_is_crashed_only_after_more_than_a_servers_restart() -> Non
     assert SILENT_S >= 3 * 60 and automation.trigger.within.total_seconds() == SILENT_S
     ends = {event.rpartition(".")[2] for event in automation.trigger.expect}
     assert {"Completed", "Failed", "Cancelled", "Crashed", "Paused", "heartbeat"} <= ends
+    Automation.model_validate({"id": "00000000-0000-0000-0000-000000000001", **automation.model_dump(mode="json")})
+
+
+def test_a_run_killed_before_its_first_sign_of_life_is_crashed_where_its_deployment_has_it_tell() -> None:
+    """Only of our deployments, every one of which sets the frequency: a run of somebody else's may never tell, and live."""
+    automation = runs_never_heard()
+    assert automation.trigger.after == {"prefect.flow-run.Running"} and automation.trigger.within.total_seconds() == SILENT_S
+    assert {"prefect.flow-run.heartbeat", "prefect.flow-run.Completed", "prefect.flow-run.Crashed"} <= set(automation.trigger.expect)
+    assert [related.model_dump() for related in automation.trigger.match_related] == OURS
+    for deployment in DEPLOYMENTS:
+        assert "pvtt" in deployment["tags"]
+        assert int(deployment["work_pool"]["job_variables"]["env"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"]) * 3 < SILENT_S
     Automation.model_validate({"id": "00000000-0000-0000-0000-000000000001", **automation.model_dump(mode="json")})
 
 

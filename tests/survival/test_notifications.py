@@ -40,7 +40,8 @@ def test_a_failed_run_is_told_with_its_link(house: House, posted: tuple[str, lis
     for _ in range(2):
         house.services._module(house.api, "flows.set_up", "--pool", "local", "--notify")
     automations = house._call("post", "/automations/filter", {})
-    assert sorted(a["name"] for a in automations) == ["pvtt: crashed runs", "pvtt: notify"]
+    names = ["pvtt: crashed runs", "pvtt: notify", "pvtt: runs that never began", "pvtt: runs that were never heard"]
+    assert sorted(a["name"] for a in automations) == names, "made once, however often"
     assert "127.0.0.1" not in json.dumps(automations), "the webhook's address is a secret"
     limits = house._call("post", "/v2/concurrency_limits/filter", {})
     assert [limit["limit"] for limit in limits if limit["name"] == "training-local"] == [1]
