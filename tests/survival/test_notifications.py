@@ -40,7 +40,7 @@ def test_a_failed_run_is_told_with_its_link(house: House, posted: tuple[str, lis
     for _ in range(2):
         house.services._module(house.api, "flows.set_up", "--pool", "local", "--notify")
     automations = house._call("post", "/automations/filter", {})
-    names = ["pvtt: crashed runs", "pvtt: notify", "pvtt: runs that never began", "pvtt: runs that were never heard"]
+    names = ["pvtt: crashed runs", "pvtt: notify", "pvtt: runs that never began", "pvtt: runs that were never heard", "retrain on pushed clips"]
     assert sorted(a["name"] for a in automations) == names, "made once, however often"
     assert "127.0.0.1" not in json.dumps(automations), "the webhook's address is a secret"
     limits = house._call("post", "/v2/concurrency_limits/filter", {})
