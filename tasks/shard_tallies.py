@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
-from infra.artifact_store import ArtifactStore
+from infra.artifact_store import ArtifactStore, CorruptObject
+from infra.store import ObjectMissing
 from pvtt_model.artifacts import Manifest, digest
 from pvtt_model.data.tally import REVISION, Tally, tally, tally_from
 from pvtt_model.specs import MaskSpec
@@ -53,12 +55,13 @@ def kept_tallies(counted: Mapping[int, Counted]) -> list[list[Any]]:
 
 
 def _known(store: ArtifactStore, wanted: Collection[str]) -> dict[str, Tally]:
-    """What the newest cards kept."""
+    """What the newest cards kept; of one whose file is lost or damaged nothing, since to count again is exact (`pvtt artifacts verify` tells)."""
     found: dict[str, Tally] = {}
     for card in store.newest("cards", MOST_CARDS):
         if len(found) < len(wanted) and TALLIES in {file.name for file in card.files}:
-            kept = read_json(store, card, TALLIES, keep=False)
-            found |= {key: tally_from(its) for key, its in kept if key in wanted and key not in found}
+            with suppress(ObjectMissing, CorruptObject):
+                kept = read_json(store, card, TALLIES, keep=False)
+                found |= {key: tally_from(its) for key, its in kept if key in wanted and key not in found}
     return found
 
 

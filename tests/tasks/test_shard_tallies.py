@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 import tasks.shard_tallies as shard_tallies_module
+import tasks.tables as tables
 from pvtt_model.artifacts import Kind, Manifest, Planned, StoredFile, plan_artifact
 from pvtt_model.data.tally import Tally, together
 from tasks.pieces import REASONS, ROWS, pieces_of, read_piece
@@ -99,3 +101,17 @@ def test_a_clip_that_comes_to_be_held_out_is_counted_again(house: House, monkeyp
 
     monkeypatch.setattr(shard_tallies_module, "read_json", read_json)
     assert desk.card(clips)[1].flags["held_out"] == was + 1 and desk.shards == [0]
+
+
+@pytest.mark.parametrize("damage", ["lost", "other bytes"])
+def test_a_cards_tallies_that_are_gone_are_counted_again(house: House, monkeypatch: pytest.MonkeyPatch, damage: str) -> None:
+    desk, clips = Desk(house, monkeypatch), house.make()
+    whole = desk.card(clips)[1]
+    (card,) = house.store.manifests("cards")
+    tables._TABLES.clear()  # as in another process, on another machine
+    shutil.rmtree(house.store.cache_dir, ignore_errors=True)
+    path = house.root / "store" / card.file(TALLIES).key
+    path.unlink()
+    if damage == "other bytes":
+        path.write_bytes(b"[]")
+    assert desk.card(clips)[1] == whole and desk.shards == [0]
