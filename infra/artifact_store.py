@@ -131,7 +131,7 @@ class ArtifactStore:
         sha256 = sha256_of_file(path)
         key = f"pool/{sha256[:2]}/{sha256}{path.suffix}"
         file = StoredFile(name=name, key=checked_key(key), bytes=path.stat().st_size, sha256=sha256, rows=rows)
-        if not self._keep(file):
+        if not self.has(file):
             self.store.put_file(key, path)
         return file
 
@@ -158,7 +158,7 @@ class ArtifactStore:
         done = self.find(planned)
         if done is not None:
             return done
-        gone = [f.name for f, there in zip(files, self.have(files), strict=True) if not there]
+        gone = [f.name for f in self.missing(files)]
         if gone:
             raise ObjectMissing(f"{planned.name}: {gone} are not in {self.store.uri}, or have another size. Pool or attach them before commit.")
         record = planned.model_dump() | {
@@ -194,7 +194,7 @@ class ArtifactStore:
             derived = Derived.model_validate_json(self.store.get_bytes(_derived_key(kind, key)))
         except ObjectMissing:
             return None
-        return derived if all(self._keep(f) for f in derived.files) else None
+        return derived if all(self.has(f) for f in derived.files) else None
 
     def record_derived(self, kind: str, key: str, files: Sequence[StoredFile], summary: dict[str, Any] | None = None) -> Derived:
         """Remember a finished unit of work; where another was first, theirs is returned and counts. Put its files (pool) before."""
@@ -247,16 +247,12 @@ class ArtifactStore:
         self._verified[path] = stamp
         return True
 
+    def missing(self, files: Sequence[StoredFile]) -> list[StoredFile]:
+        """Those of the files that the store has not; several are asked for at once where it is far away."""
+        return [file for file, there in zip(files, asked(self.store, self.has, files), strict=True) if not there]
+
     def has(self, file: StoredFile) -> bool:
-        """Is it in the store, at its size? What is asked for is kept from gc for its grace."""
-        return self._keep(file)
-
-    def have(self, files: Sequence[StoredFile]) -> list[bool]:
-        """`has` of each of many, several at once where the store is far away."""
-        return asked(self.store, self._keep, files)
-
-    def _keep(self, file: StoredFile) -> bool:
-        """Is it in the store, at its size? An old one is touched, so that gc leaves it until the commit."""
+        """Is it in the store, at its size? An old one is touched, so that gc leaves it for its grace."""
         info = self.store.stat(file.key)
         if info is None or info.bytes != file.bytes:
             return False

@@ -26,11 +26,11 @@ class Curated(NamedTuple):
 
 def map_units(store: ArtifactStore, function: Any, units: list[Any], *, kind: str, what: str, num_gpus: float = 0) -> list[Any]:
     """Every unit's record: found ones at once, the others made on Ray; with progress in clips, and how many were refused so far."""
-    found = dict(enumerate(asked(store.store, lambda unit: find_unit(store, kind, unit.key), units)))
-    missing = [i for i, record in found.items() if record is None]
+    found: list[Any] = asked(store.store, lambda unit: find_unit(store, kind, unit.key), units)
+    missing = [i for i, record in enumerate(found) if record is None]
     clips = {unit.key: getattr(unit, "clips", 1) for unit in units}
     progress = Progress(f"progress-{kind}", what, "clips")
-    there = [record for record in found.values() if record is not None]
+    there = [record for record in found if record is not None]
     finished, refused, total = sum(clips[r.key] for r in there), sum(map(_refused, there)), sum(clips.values())
     progress.at(finished, total, f"({refused} refused)" if refused else "")
     if missing:
@@ -46,8 +46,9 @@ def map_units(store: ArtifactStore, function: Any, units: list[Any], *, kind: st
             progress.at(finished, total, f"({refused} refused)" if refused else "")
 
         made = map_on_ray(function, [units[i] for i in missing], name=what, settings=where, num_gpus=num_gpus, on_result=on_result)
-        found.update(zip(missing, made, strict=True))
-    return [found[i] for i in range(len(units))]
+        for i, record in zip(missing, made, strict=True):
+            found[i] = record
+    return found
 
 
 def rows_of_clips(store: ArtifactStore, clips: Manifest, records: Sequence[Any], kind: str) -> list[dict[str, Any]]:

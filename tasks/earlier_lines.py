@@ -48,8 +48,9 @@ def earlier_lines(store: ArtifactStore, recipe: RecipeSpec, wanted: Collection[s
         facts, refusals, complete = _said(store, version, left, judged_by(recipe), keep=i == 0)
         shards = {its.sha256: its for its in shards_of(version)}
         used = {sha256 for its in facts.values() for sha256, _ in its}
-        files = [(sha256, file) for sha256 in used for file in (shards[sha256].shard, *shards[sha256].pieces)]
-        there = used - {sha256 for (sha256, _), has in zip(files, store.have([file for _, file in files]), strict=True) if not has}
+        files = {sha256: (shards[sha256].shard, *shards[sha256].pieces) for sha256 in used}
+        gone = set(store.missing([file for its in files.values() for file in its]))
+        there = [sha256 for sha256, its in files.items() if gone.isdisjoint(its)]
         kept = _worth_keeping(facts, {sha256: shards[sha256].shard.rows or 0 for sha256 in there})
         taken = (kept.keys() | (refusals.keys() - facts.keys())) & complete
         found.facts.update({content: kept[content] for content in kept.keys() & taken})

@@ -8,13 +8,12 @@ from prefect import get_run_logger, task
 from pydantic import BaseModel, ConfigDict
 
 from infra.artifact_store import ArtifactStore
-from infra.release_registry import ReleaseRegistry
 from infra.settings import settings
 from pvtt_model.artifacts import ArtifactRef
 from pvtt_model.specs import RecipeSpec
 from tasks.ingest_clips import new_lines
 from tasks.policy import POLICY
-from tasks.project import project_of_run
+from tasks.project import registry_of_run
 from tasks.tables import read_json
 
 
@@ -54,8 +53,8 @@ class NewClips(BaseModel):
 @task(task_run_name="find the last release of {recipe_name}", description="The release in production, else the newest", **POLICY)
 def find_last_release(recipe_name: str, store: str) -> LastRelease | None:
     """Of the run's project the recipe's release in production, else its newest that was neither kept back nor rolled back, or None."""
-    opened = ArtifactStore.open(store, settings(store).cache)
-    registry = ReleaseRegistry(opened, project_of_run())
+    registry = registry_of_run(store)
+    opened = registry.artifacts
     standing, release = registry.standing(recipe_name), registry.in_use(recipe_name)
     if release is None:
         get_run_logger().info("no release of %s in %s yet: this is the first", recipe_name, store)

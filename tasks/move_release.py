@@ -8,13 +8,11 @@ from prefect import get_run_logger, task
 from prefect.context import get_run_context
 from pydantic import BaseModel, ConfigDict
 
-from infra.artifact_store import ArtifactStore
-from infra.release_registry import ReleaseMoved, ReleaseRegistry
-from infra.settings import settings
+from infra.release_registry import ReleaseMoved
 from pvtt_model.artifacts import ArtifactRef
 from tasks.find_release import LastRelease
 from tasks.policy import POLICY
-from tasks.project import project_of_run
+from tasks.project import registry_of_run
 
 
 class Moved(BaseModel):
@@ -35,7 +33,7 @@ def move_release(
 
     A run promotes a release once: what a person took out of production afterwards, the next run does not put back.
     """
-    registry = ReleaseRegistry(ArtifactStore.open(store, settings(store).cache), project_of_run())
+    registry = registry_of_run(store)
     recipe = str(registry.artifacts.manifest(release).summary["recipe"])
     standing = registry.standing(recipe)
     status, move = standing.of(release.name), standing.last_move(release.name)

@@ -13,6 +13,8 @@ from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
 from pydantic import AfterValidator, Field
 
+from infra.artifact_store import ArtifactStore
+from infra.release_registry import ReleaseRegistry
 from infra.settings import PROJECT, PROJECT_TAG, checked_project, settings
 
 #: Of the flows' parameter: refused by the server where a run is made, and by the flow. The pattern is the form's.
@@ -22,6 +24,11 @@ Project = Annotated[str, AfterValidator(checked_project), Field(json_schema_extr
 def project_of_run() -> str | None:
     """The project of the flow run that this is called in."""
     return settings(project=_parameters().get("project")).project
+
+
+def registry_of_run(store: str) -> ReleaseRegistry:
+    """The releases in that store of the run's project."""
+    return ReleaseRegistry(ArtifactStore.open(store, settings(store).cache), project_of_run())
 
 
 def named(template: str) -> Callable[[], str]:

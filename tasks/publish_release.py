@@ -11,8 +11,6 @@ from prefect import task
 from prefect.artifacts import create_link_artifact
 
 from infra.artifact_store import ArtifactStore
-from infra.release_registry import ReleaseRegistry
-from infra.settings import settings
 from infra.store import LocalStore
 from pvtt_model.artifacts import ArtifactRef, Manifest, Planned
 from pvtt_model.chain import release_artifact
@@ -20,7 +18,7 @@ from pvtt_model.specs import RecipeSpec
 from tasks.generate_edits import SHEET
 from tasks.pass_gate import VERDICT
 from tasks.policy import POLICY, produce
-from tasks.project import project_of_run
+from tasks.project import registry_of_run
 from tasks.score_edits import REPORT
 from tasks.train_stage import ADAPTER, BACKBONE, LORA, trained_files
 from tasks.ui import picture, show_markdown, table
@@ -40,7 +38,7 @@ def publish_release(
     """The release artifact: a folder that diffusers can read, and a model card made from lineage and reports. Lists are by stage. after: the release
     that a re-training goes on from: until the registry says how the two compare, this one is not in use."""
     planned = release_artifact(recipe, checkpoints[-1].name, [r.name for r in reports], [g.name for g in gates])
-    ReleaseRegistry(ArtifactStore.open(store, settings(store).cache), project_of_run()).claim(planned.name)
+    registry_of_run(store).claim(planned.name)
     return produce(planned, store, lambda s, p: _make(s, p, recipe, clips, checkpoints, edits, reports, gates, after), _show)
 
 

@@ -36,8 +36,7 @@ def score_edits(recipe: RecipeSpec, stage_name: str, edits: ArtifactRef, store: 
     """The report artifact: report.json, report.html (self-contained), edits.csv; with a judge, the gallery it chose from."""
     stage = recipe.stages[stage_index(recipe, stage_name)]
     opened = ArtifactStore.open(store, settings(store).cache)
-    shards = opened.manifest(edits).shards()
-    lost = [file.name for file, there in zip(shards, opened.have(shards), strict=True) if not there]
+    lost = [file.name for file in opened.missing(opened.manifest(edits).shards())]
     return produce(
         report_artifact(stage, edits.name, lost),
         store,
@@ -94,7 +93,8 @@ def _accounted(store: ArtifactStore, units: list[ScoreUnit], lost: Collection[st
 def _refuse_lost(store: ArtifactStore, units: list[ScoreUnit], records: list[Derived]) -> None:
     """A missing edit is counted where the store has lost it. Raises where this machine sees what a worker did not, and where all are lost."""
     gone = [unit.edit for unit, record in zip(units, records, strict=True) if record.summary["status"] == "missing"]
-    seen = [file.name for file in gone if store.has(file)]
+    still = set(store.missing(gone))
+    seen = [file.name for file in gone if file not in still]
     if seen:
         raise ObjectMissing(f"a worker could not find {len(seen)} edits that are in {store.store.uri} ({seen[0]}, ..). Do all nodes reach the store?")
     if gone and len(gone) == len(units):
