@@ -17,13 +17,15 @@ from tasks.tables import read_json
 TALLIES = "tallies.json"
 MOST_CARDS = 4  # looked through, newest first
 BESIDE = ("clips", "masks", "conditions")
+#: What is counted of a clip, of its mask and of its conditions.
+FACTS = ("clip_key", "product_id", "split", "width", "height", "fps", "num_frames", "prompt", "product_words", "video_sha256", "licence")
 Row = dict[str, Any]
 
 
 class Counted(NamedTuple):
-    """key: by all that the tally hangs on."""
+    """key: by all that the tally hangs on; None of shards made before there were pieces, which are counted each time."""
 
-    key: str
+    key: str | None
     tally: Tally
 
 
@@ -33,21 +35,24 @@ def shard_tallies(store: ArtifactStore, manifests: Mapping[str, Manifest], thres
     lost = {row["clip_key"] for row in reasons(store, manifests["latents"]) if not row["usable"]}
     pieces = [pieces_of(manifests[kind], ROWS) for kind in BESIDE]
     judged_by = thresholds.risky()
-    keys: dict[int, str] = {}
+    keys: dict[int, str | None] = {}
     for number, its in facts.items():
-        places = [[fact["row"], fact["held_out"]] for fact in its]
-        without_latents = [fact["row"] for fact in its if fact["clip_key"] in lost]
-        keys[number] = digest("tally", REVISION, judged_by, [of_kind[number].sha256 for of_kind in pieces], places, without_latents)
-    found = _known(store, set(keys.values()))
-    new = {number: its for number, its in facts.items() if keys[number] not in found}
-    made = _count(store, manifests, new, lost, thresholds)
-    found |= {keys[number]: one for number, one in zip(new, made, strict=True)}
-    return {number: Counted(key, found[key]) for number, key in keys.items()}
+        if all(number in of_kind for of_kind in pieces):
+            places = [[fact["row"], fact["held_out"]] for fact in its]
+            without_latents = [fact["row"] for fact in its if fact["clip_key"] in lost]
+            keys[number] = digest("tally", REVISION, judged_by, [of_kind[number].sha256 for of_kind in pieces], places, without_latents)
+        else:
+            keys[number] = None
+    known = _known(store, {key for key in keys.values() if key})
+    new = {number: its for number, its in facts.items() if keys[number] not in known}
+    made = dict(zip(new, _count(store, manifests, new, lost, thresholds), strict=True))
+    by_number = made | {number: known[key] for number, key in keys.items() if key in known}
+    return {number: Counted(key, by_number[number]) for number, key in keys.items()}
 
 
 def kept_tallies(counted: Mapping[int, Counted]) -> list[list[Any]]:
     """As `TALLIES` holds them."""
-    return [[one.key, one.tally.kept()] for one in counted.values()]
+    return [[one.key, one.tally.kept()] for one in counted.values() if one.key]
 
 
 def _known(store: ArtifactStore, wanted: Collection[str]) -> dict[str, Tally]:
@@ -70,6 +75,6 @@ def _count(
     every = [fact for its in facts.values() for fact in its]
     beside = (rows_beside(store, manifests[kind], every) for kind in BESIDE)
     for brief, of_clips, of_masks, conditions in zip(facts.values(), *beside, strict=True):
-        clips = [row | {"held_out": fact["held_out"]} for row, fact in zip(of_clips, brief, strict=True)]
+        clips = [{name: row.get(name) for name in FACTS} | {"held_out": fact["held_out"]} for row, fact in zip(of_clips, brief, strict=True)]
         latents = [{"clip_key": fact["clip_key"], "usable": fact["clip_key"] not in lost} for fact in brief]
         yield tally(clips, judged(of_masks, brief, thresholds), {"latents": latents, "conditions": conditions})
