@@ -7,7 +7,7 @@ STAMP := .venv/installed
 CLIPS ?= nano
 RECIPE ?= $(if $(filter nano,$(CLIPS)),nano,nano-wide)
 
-.PHONY: demo install up down test test-slow test-topology audit check docs nano-weights lock clean
+.PHONY: demo install up down test test-slow test-qlora test-topology audit check docs nano-weights lock clean
 
 demo: install  ## install, start Prefect, run pvtt/full-curriculum on the nano recipe, follow it
 	@$(BIN)/pvtt run --recipe $(RECIPE) --clips "$(CLIPS)" $(ARGS)
@@ -31,8 +31,12 @@ down:  ## stop what demo or up started
 test: install  ## the default suite, a process a core, four at most
 	$(BIN)/python -m pytest -q -m "not slow" -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-test-slow: install  ## the kill tests, Ceph RGW, the whole curriculum: about 45 minutes
+test-slow: install test-qlora  ## the kill tests, Ceph RGW, the whole curriculum: about 45 minutes
 	$(BIN)/python -m pytest -q -m slow $(ARGS)
+
+test-qlora: install  ## the 4-bit base, by a bitsandbytes of its own that no other process loads
+	$(UV) pip install -q --python $(BIN)/python --target .qlora --no-deps --require-hashes -r requirements/qlora.txt
+	PYTHONPATH=.qlora $(BIN)/python -m pytest -q tests/pvtt_model/low_rank/test_nf4.py $(ARGS)
 
 test-topology: install  ## PostgreSQL, Redis, Ceph RGW, two raylets, Prefect server and worker as processes: an hour on two cores, and the hour of kills
 	$(BIN)/python -m pytest -q -s -m slow tests/topology $(ARGS)
@@ -64,7 +68,8 @@ lock:  ## pin the dependencies again
 	$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra cluster -c requirements/runtime.txt pyproject.toml -o requirements/cluster.txt
 	$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra dev -c requirements/runtime.txt pyproject.toml -o requirements/dev.txt
 	$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --group pyproject.toml:diffsynth -c requirements/dev.txt -o requirements/diffsynth.txt
+	$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-deps --group pyproject.toml:qlora -c requirements/dev.txt -o requirements/qlora.txt
 	$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --group pyproject.toml:docs -c requirements/dev.txt -o requirements/docs.txt
 
 clean: down  ## remove the environment and all local state
-	rm -rf .venv .docs-venv .uv .pvtt site
+	rm -rf .venv .docs-venv .qlora .uv .pvtt site

@@ -18,7 +18,9 @@ from cli.plan import plan
 from cli.releases import app as releases
 from cli.run import down, run, up
 from cli.status import status
+from infra.python_gc import few_collections
 
+few_collections()  # what a command loads is loaded after this
 app = typer.Typer(name="pvtt", help="Product Video Template Transfer: curate, train, judge and release a teacher.", no_args_is_help=True)
 app.add_typer(artifacts, name="artifacts", help="What is in the store: ls, show, verify, lineage, gc.")
 app.add_typer(clips, name="clips", help="What is to be curated: draft a manifest of a folder.")

@@ -20,6 +20,7 @@ import ray
 from infra import termination
 from infra.failures import TrainingFailed, WorkerLost, can_pass, kind_of
 from infra.held import counted
+from infra.python_gc import few_collections, usual_collections
 from infra.ray_pool import forget_idle, map_on_actors
 from infra.settings import Settings
 from infra.worker_log import hear_workers
@@ -174,7 +175,10 @@ def _worker(config: dict[str, Any]) -> None:
     module, _, name = config["function"].partition(":")
     termination.training.set()
     try:
-        getattr(importlib.import_module(module), name)(config["payload"], Reporter(config["board"]))
+        few_collections()
+        function = getattr(importlib.import_module(module), name)
+        usual_collections()
+        function(config["payload"], Reporter(config["board"]))
     except Exception as error:
         if not can_pass(error):
             ray.get(config["board"].say.remote(HOPELESS, (kind_of(error), f"{type(error).__name__}: {error}")))

@@ -18,6 +18,7 @@ import ray
 
 from infra.failures import WorkerLost
 from infra.held import count
+from infra.python_gc import few_collections, usual_collections
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -25,11 +26,17 @@ Result = TypeVar("Result")
 
 @ray.remote
 class _Actor:
+    def __init__(self) -> None:
+        few_collections()  # its first item has it load torch and diffusers
+
     def ready(self) -> None:
         """Answers as soon as the process is up."""
 
     def do(self, function: Callable[[Any], Any], item: Any) -> Any:
-        return function(item)
+        try:
+            return function(item)
+        finally:
+            usual_collections()
 
 
 #: Actors of a local Ray without GPU, idle: they hold no resource of Ray's, and have loaded torch and diffusers, which takes

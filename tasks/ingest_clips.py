@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from prefect import get_run_logger, task
 
 from infra.artifact_store import ArtifactStore
+from infra.python_gc import few_collections
 from infra.settings import settings
 from infra.uris import is_remote, localise
 from pvtt_model.artifacts import REVISIONS, ArtifactRef, Manifest, Planned, digest
@@ -26,7 +27,7 @@ from pvtt_model.specs import RecipeSpec
 from tasks.clip_table import map_units
 from tasks.earlier_lines import LEAKED, REFUSALS, Earlier, decides, earlier_lines, judged_by, leaked_facts
 from tasks.pieces import HASHES, Shard, pieces_of, read_piece, shards_of, whole_facts
-from tasks.policy import POLICY, few_collections, produce
+from tasks.policy import POLICY, produce
 from tasks.shard_work import Unit, ingest_chunk
 from tasks.tables import TABLE, attach_json, read_json
 from tasks.twins import LEAKS, find_twins, leaking

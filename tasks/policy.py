@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +12,7 @@ from prefect.tasks import exponential_backoff
 
 from infra.artifact_store import ArtifactStore
 from infra.failures import WorkerLost, can_pass, kind_of
+from infra.python_gc import few_collections
 from infra.settings import settings
 from infra.worker_log import heard_by
 from pvtt_model.artifacts import ArtifactRef, Manifest, Planned
@@ -47,17 +47,6 @@ POLICY: dict[str, Any] = {
     "cache_policy": NO_CACHE,
     "persist_result": False,
 }
-
-
-SELDOM = 100_000  # objects more than before, at which garbage is looked for
-
-
-def few_collections() -> None:
-    """Collect garbage less often: a table of 10,000 clips is a million small objects, and at Python's own thresholds reading one goes through
-    all that Prefect, Ray and torch have loaded again and again, half of the time that a run with little to do takes."""
-    if gc.get_threshold()[0] != SELDOM:
-        gc.set_threshold(SELDOM, 20, 100)
-        gc.freeze()  # what is loaded stays, and is not gone through any more
 
 
 def produce(

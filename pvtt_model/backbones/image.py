@@ -6,10 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import timm
 import torch
 from PIL import Image, ImageOps
-from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import Tensor
 
 from pvtt_model.backbones.source import architecture_of, frozen, label, load_strictly, part_folder, read_safetensors, seeded, weight_files
@@ -122,6 +120,8 @@ class ImageEncoder:
 
 def build_image_model(config: dict[str, Any], **more: Any) -> Any:
     """The timm model of an architecture's config, random weights, no head; a ViT takes any size in patches."""
+    import timm  # here: most of what imports this module builds none, and timm takes a second to load
+
     keep: dict[str, Any] = {}
     if "dims" in config:
         keep = {"depths": config["depths"], "dims": config["dims"], "patch_size": 2}
@@ -147,6 +147,8 @@ def load_image_encoder(spec: ModelSpec, folder: Path | None, dtype: torch.dtype 
                 if name.endswith("gamma"):
                     torch.nn.init.ones_(parameter)
     else:
+        from timm.models.vision_transformer import checkpoint_filter_fn
+
         assert folder is not None
         part = part_folder(folder, "image")
         state = read_safetensors(weight_files(part, spec.sha256))

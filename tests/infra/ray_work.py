@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import time
@@ -55,3 +56,8 @@ def speaks(word: str) -> int:
     print(f"{word} to out", flush=True)
     print(f"{word} to err", file=sys.stderr, flush=True)
     return os.getpid()
+
+
+def thresholds(_: int) -> tuple[tuple[int, ...], int]:
+    """Of the garbage collector, while an item is worked on; and how many objects it has put aside."""
+    return gc.get_threshold(), gc.get_freeze_count()

@@ -13,6 +13,7 @@ import pytest
 import ray
 import ray_work
 
+from infra.python_gc import SELDOM
 from infra.ray_launch import WorkerLost, map_on_ray, start_ray, stop_ray
 from infra.ray_pool import map_on_actors
 from infra.settings import Settings
@@ -131,3 +132,11 @@ def _alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
         return False
+
+
+def test_garbage_is_looked_for_seldom_until_an_actor_has_loaded_what_it_needs(here: Settings) -> None:
+    stop_ray()  # the actors of the tests before have done an item
+    start_ray(here)
+    first, second = map_on_actors(ray_work.thresholds, [0, 1], name="thresholds", most=1, num_gpus=0, keep=True, max_retries=0)
+    assert first[0] == SELDOM
+    assert second[0] == (700, 10, 10) and second[1] > first[1], "Python's own, and what was loaded is put aside"

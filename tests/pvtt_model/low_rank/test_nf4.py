@@ -21,7 +21,7 @@ NF4 = [
     1.0,
 ]  # fmt: skip
 
-bitsandbytes = pytest.importorskip("bitsandbytes", reason="the extra qlora (bitsandbytes) is not installed")
+bitsandbytes = pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed; make test-qlora runs these with one")
 
 
 def weight_of(layer) -> torch.Tensor:
