@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from typing import Annotated
@@ -52,22 +51,16 @@ def push(
         typer.echo(f"  line {line} refused: {kind}: {reason}")
     if not event:
         return
-    api = _api()
+    services = LocalServices(where)
+    api = services.api()
     if api is None:
         typer.echo("no event was sent: no Prefect server runs here (pvtt up), and PREFECT_API_URL names none. Re-train by hand: see docs/operate.md")
         return
     payload = {"clips": done.uri, "recipe": recipe, "overrides": overrides, "new": done.new, "project": where.project}
-    env = LocalServices(where).environment(api)
     command = [sys.executable, "-m", "flows.on_push", "say", json.dumps(payload)]
-    said = subprocess.run(command, cwd=REPOSITORY, env=env, capture_output=True, text=True)
+    said = subprocess.run(command, cwd=REPOSITORY, env=services.environment(api), capture_output=True, text=True)
     if said.returncode:
         last = (said.stderr.strip().splitlines() or ["?"])[-1]
         typer.echo(f"the clips are there, the event was not sent to {api}: {last}. Run the same again: nothing is uploaded twice.", err=True)
         raise typer.Exit(1)
     typer.echo(f"{said.stdout.strip()} to {api.removesuffix('/api')}")
-
-
-def _api() -> str | None:
-    """The server of PREFECT_API_URL, else the one that `pvtt up` started."""
-    running = {service.name: service.port for service in LocalServices(settings()).running()}
-    return os.environ.get("PREFECT_API_URL") or (f"http://127.0.0.1:{running['server']}/api" if "server" in running else None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from typing import Annotated
@@ -23,13 +22,10 @@ def status(
     """The runs: what each is at, how long still, its GPU-hours, what came out. Of the server of `pvtt up`, or of PREFECT_API_URL."""
     with plain_failures():
         services = LocalServices(settings(project=project))
-    api = os.environ.get("PREFECT_API_URL")
-    if not api:
-        server = next((s for s in services.running() if s.name == "server"), None)
-        if server is None:
-            typer.echo("no Prefect server of this checkout is running. Start it: pvtt up. For another one set PREFECT_API_URL.", err=True)
-            raise typer.Exit(1)
-        api = f"http://127.0.0.1:{server.port}/api"
+    api = services.api()
+    if api is None:
+        typer.echo("no Prefect server of this checkout is running. Start it: pvtt up. For another one set PREFECT_API_URL.", err=True)
+        raise typer.Exit(1)
     options = [*(["--json"] if as_json else []), *(["--metrics"] if metrics else []), *([] if port is None else ["--port", str(port)])]
     options += ["--project", project] if project else []
     ended = subprocess.run([sys.executable, "-m", "flows.status", *options], cwd=REPOSITORY, env=services.environment(api))

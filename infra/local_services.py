@@ -119,6 +119,11 @@ class LocalServices:
             stopped.append(f"{len(runs)} processes of runs")
         return stopped
 
+    def api(self) -> str | None:
+        """The server of PREFECT_API_URL, else the one that `up` started; None where there is neither."""
+        server = self._running("server")
+        return os.environ.get("PREFECT_API_URL") or (f"http://127.0.0.1:{server.port}/api" if server else None)
+
     def running(self) -> list[Service]:
         """What `up` started and still runs."""
         return [s for s in (self._running("server"), self._running("worker")) if s is not None]
