@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from hashlib import sha256
+from operator import attrgetter
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -21,13 +22,14 @@ import orjson
 from pvtt_model.data.checked_line import CheckedLine, Truth
 from pvtt_model.data.lines import Brief, Kept, brief_of
 
-FORM = 3  # raised when a line is checked or kept in another way
+FORM = 4  # raised when a line is checked or kept in another way
 GRAIN_NS = 2_000_000_000
 CHUNK = 1 << 20  # bytes copied at once
 KEPT_SCANS = 8  # for which a line that no scan asked for is remembered
 APART = b"\t"  # between what every scan reads of a line and the rest of it; JSON holds none
 KEY, UNASKED = 64, 1  # bytes of a line's key, and after it of the number of scans (a digit) that have not asked for it
-Stamp = list[int]
+Stamp = tuple[int, int, int, int]
+_STAMP: Callable[[os.stat_result], Stamp] = attrgetter("st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")
 
 
 class ScanMemory:
@@ -70,9 +72,11 @@ class ScanMemory:
         try:
             before = self._before[key]
             kept = orjson.loads(self._bytes(before.offset, before.bytes).partition(APART)[0])
-            for path, stamp in kept["files"]:  # a mask may be a file a frame: the most of what a scan does
-                stat = os.stat(path)
-                if [stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns] != stamp:
+            for folder, names, stamps in kept["files"]:  # a mask may be a file a frame: the most of what a scan does
+                now: list[int] = []
+                for name in names:
+                    now += _STAMP(os.stat(folder + name))
+                if now != stamps:
                     return None
             brief, text = Brief(number, *kept["brief"]), str(kept["text"])
         except (AttributeError, KeyError, TypeError, ValueError, OSError):  # there is none, or another wrote it, in another way
@@ -87,10 +91,13 @@ class ScanMemory:
             return
         truth = (line.truth.video_path, *line.truth.mask_paths) if line.truth else ()
         real = (line.video_path, *line.reference_paths, *line.mask_paths, *truth)
-        files = [(path, _stamp(path)) for path in dict.fromkeys((*named, *real))]
+        try:
+            stamps = {path: _STAMP(os.stat(path)) for path in dict.fromkeys((*named, *real))}
+        except OSError:
+            return
         quiet = began_ns - GRAIN_NS
-        kept, brief = _kept(line), {"files": files, "brief": brief_of(line)[1:], "text": text}
-        if all(stamp is not None and max(stamp[2:]) < quiet for _, stamp in files) and _comes_back(kept):
+        kept, brief = _kept(line), {"files": _by_folder(stamps), "brief": brief_of(line)[1:], "text": text}
+        if all(max(stamp[2:]) < quiet for stamp in stamps.values()) and _comes_back(kept):
             self._now[sha256(raw).hexdigest().encode()] = orjson.dumps(brief) + APART + orjson.dumps(kept)
             self._changed = True
 
@@ -145,12 +152,16 @@ def _comes_back(kept: dict[str, Any]) -> bool:
     return bool(back == kept)
 
 
-def _stamp(path: str) -> Stamp | None:
-    try:
-        stat = os.stat(path)
-    except OSError:
-        return None
-    return [stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+def _by_folder(stamps: Mapping[str, Stamp]) -> list[tuple[str, list[str], list[int]]]:
+    """Files one behind the other in a folder (with its last '/'): their names, and their stamps as one list. A frame's mask costs its name alone."""
+    found: list[tuple[str, list[str], list[int]]] = []
+    for path, stamp in stamps.items():
+        folder, name = path[: path.rfind("/") + 1], path[path.rfind("/") + 1 :]
+        if not found or found[-1][0] != folder:
+            found.append((folder, [], []))
+        found[-1][1].append(name)
+        found[-1][2].extend(stamp)
+    return found
 
 
 def _kept(line: CheckedLine) -> dict[str, Any]:
