@@ -215,7 +215,8 @@ class ReleaseRegistry:
         return f"{self.room}/{recipe}/{n:06d}.json"
 
     def in_use(self, recipe: str | None = None) -> Manifest | None:
-        """The release to work with: the recipe's production, else its newest that was neither kept back nor rolled back; None where there is none.
+        """The release to work with: the recipe's production, else its newest that was neither kept back nor rolled back, of those that passed their
+        gates where there are any (a trial of 40 steps that was told to go on is not what others are made from); None where there is none.
 
         Without a recipe: the newest of what is in use of each.
         """
@@ -225,7 +226,8 @@ class ReleaseRegistry:
             standing = standings[name]
             of_recipe = [m for m in releases if _recipe_of(m) == name]
             usable = [m for m in of_recipe if standing.of(m.name) not in ("kept back", "rolled back") and not _undecided(m, standing)]
-            found += [m for m in of_recipe if m.name == standing.production] or usable[-1:]
+            passed = [m for m in usable if m.summary.get("gates_passed")]
+            found += [m for m in of_recipe if m.name == standing.production] or (passed or usable)[-1:]
         return max(found, key=lambda m: m.created, default=None)
 
 

@@ -52,7 +52,7 @@ class NewClips(BaseModel):
 
 @task(task_run_name="find the last release of {recipe_name}", description="The release in production, else the newest", **POLICY)
 def find_last_release(recipe_name: str, store: str) -> LastRelease | None:
-    """Of the run's project the recipe's release in production, else its newest that was neither kept back nor rolled back, or None."""
+    """Of the run's project the recipe's release in production, else its newest, or None (`ReleaseRegistry.in_use`)."""
     registry = registry_of_run(store)
     opened = registry.artifacts
     standing, release = registry.standing(recipe_name), registry.in_use(recipe_name)

@@ -57,6 +57,18 @@ def test_a_retraining_stopped_before_it_compared_leaves_the_last_release_in_use(
     assert registry.in_use("nano").name == "releases/d"
 
 
+def test_what_passed_its_gates_is_before_a_newer_that_missed_one(artifacts: ArtifactStore, registry: ReleaseRegistry) -> None:
+    for version, passed in (("d", True), ("e", False)):
+        planned = Planned(kind="releases", version=version, spec={}, inputs=(), revision=1)
+        artifacts.commit(planned, [], {"recipe": "nano", "gates_passed": passed})
+        time.sleep(0.002)
+    assert registry.in_use("nano").name == "releases/d", "e is a trial that was told to go on"
+    registry.move("releases/d", "candidate", "ann", "looked at its edits")
+    assert registry.in_use("nano").name == "releases/e", "none of those left passed"
+    registry.move("releases/e", "production", "ann", "as good as we have")
+    assert registry.in_use("nano").name == "releases/e"
+
+
 def test_moves_and_rollbacks(registry: ReleaseRegistry) -> None:
     assert registry.in_use("nano").name == "releases/c" and registry.standing("nano").of("releases/a") == "candidate"
     registry.move("releases/c", "candidate", "run 1", "worse")
