@@ -15,6 +15,8 @@ from ray.cluster_utils import Cluster
 from infra.ray_launch import map_on_ray, stop_ray
 from infra.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
