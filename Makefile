@@ -36,7 +36,7 @@ test-slow: install test-qlora  ## the kill tests, Ceph RGW, the whole curriculum
 
 test-qlora: install  ## the 4-bit base, by a bitsandbytes of its own that no other process loads
 	$(UV) pip install -q --python $(BIN)/python --target .qlora --no-deps --require-hashes -r requirements/qlora.txt
-	PYTHONPATH=.qlora $(BIN)/python -m pytest -q tests/pvtt_model/low_rank/test_nf4.py $(ARGS)
+	PYTHONPATH=.qlora $(BIN)/python -m pytest -q tests/pvtt_model/low_rank/test_nf4.py
 
 test-topology: install  ## PostgreSQL, Redis, Ceph RGW, two raylets, Prefect server and worker as processes: an hour on two cores, and the hour of kills
 	$(BIN)/python -m pytest -q -s -m slow tests/topology $(ARGS)

@@ -121,8 +121,11 @@ class LocalServices:
 
     def api(self) -> str | None:
         """The server of PREFECT_API_URL, else the one that `up` started; None where there is neither."""
+        given = os.environ.get("PREFECT_API_URL")
+        if given:
+            return given
         server = self._running("server")
-        return os.environ.get("PREFECT_API_URL") or (f"http://127.0.0.1:{server.port}/api" if server else None)
+        return f"http://127.0.0.1:{server.port}/api" if server else None
 
     def running(self) -> list[Service]:
         """What `up` started and still runs."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import shutil
 import sys
@@ -14,10 +13,11 @@ from typing import Any
 os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", TOKENIZERS_PARALLELISM="false")
 os.environ.update(DO_NOT_TRACK="1", PREFECT_SERVER_ANALYTICS_ENABLED="false", HF_HUB_DISABLE_TELEMETRY="1", RAY_USAGE_STATS_ENABLED="0")
 
-# Loading torch and diffusers takes a fifth less.
-gc.set_threshold(100_000, 20, 100)
-
 import pytest  # noqa: E402
+
+from infra.python_gc import few_collections  # noqa: E402
+
+few_collections()
 
 
 @pytest.fixture(autouse=True)

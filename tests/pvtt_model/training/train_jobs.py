@@ -15,7 +15,6 @@ The parent imports the libraries and forks: a job is a fresh process, without th
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import shutil
@@ -25,7 +24,9 @@ from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
-gc.set_threshold(100_000, 20, 100)  # a fifth less for what follows
+from infra.python_gc import few_collections, usual_collections
+
+few_collections()
 
 import torch
 import torch.distributed as dist
@@ -134,8 +135,7 @@ def run(folder: Path, job: dict[str, Any], clips: list[Place]) -> dict[str, Any]
 
 def main() -> None:
     torch.set_num_threads(1)
-    gc.freeze()
-    gc.set_threshold(700, 10, 10)
+    usual_collections()
     folder, jobs = Path(sys.argv[1]), json.loads(sys.argv[2])
     clips = {False: places(folder), True: places(folder / "two sizes", portrait=(1, 3, 4))}
     wide = places(folder / "wide", channels=architecture("nano-ti2v").config["in_channels"])
