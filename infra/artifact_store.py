@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, get_args
 
@@ -67,7 +68,7 @@ class ArtifactStore:
         self.store = store
         default = store.root / ".cache" if isinstance(store, LocalStore) else Path("~/.cache/pvtt").expanduser()
         self.cache_dir = Path(cache_dir or os.environ.get("PVTT_CACHE") or default)
-        self._verified: dict[Path, tuple[int, int, int]] = {}
+        self._verified: dict[str, tuple[int, int, int]] = {}
 
     @classmethod
     def open(cls, uri: str | Path, cache_dir: Path | None = None) -> ArtifactStore:
@@ -216,13 +217,15 @@ class ArtifactStore:
 
         Hashed at the download, and once a process where it was cached before. Raises ObjectMissing where the store has lost it.
         """
-        path = self.cache_dir / file.sha256[:2] / f"{file.sha256}{PurePosixPath(file.key).suffix}"
+        path = f"{self.cache_dir}/{file.sha256[:2]}/{file.sha256}{PurePosixPath(file.key).suffix}"
         for _ in range(2):
-            if not path.exists():
-                self._fetch(file.key, path)
-            if self._is_intact(path, file.sha256):
-                return path
-            path.unlink(missing_ok=True)
+            intact = self._is_intact(path, file.sha256)
+            if intact is None:
+                self._fetch(file.key, Path(path))
+                intact = self._is_intact(path, file.sha256)
+            if intact:
+                return Path(path)
+            Path(path).unlink(missing_ok=True)
         raise CorruptObject(
             f"{file.key} in {self.store.uri} is corrupt: SHA-256 should be {file.sha256}, twice got another. "
             "See what else is with `pvtt artifacts verify`; delete the object and run the step again to make it anew."
@@ -234,16 +237,17 @@ class ArtifactStore:
         else:
             self.store.get_file(key, path)
 
-    def _is_intact(self, path: Path, sha256: str) -> bool:
+    def _is_intact(self, path: str, sha256: str) -> bool | None:
+        """None where there is none; another process may have found it corrupt."""
         try:
-            stat = path.stat()
+            stat = os.stat(path)
             stamp = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
             if self._verified.get(path) == stamp:
                 return True
             if sha256_of_file(path) != sha256:
                 return False
-        except FileNotFoundError:  # another process found it corrupt
-            return False
+        except FileNotFoundError:
+            return None
         self._verified[path] = stamp
         return True
 
@@ -288,7 +292,9 @@ def artifact_name(of: Planned | ArtifactRef | str) -> str:
     return checked_key(name)
 
 
+@lru_cache(maxsize=8)
 def _parse_manifest(name: str, data: bytes) -> Manifest:
+    """Kept by their bytes, as each step asks for those before it several times, and each lists a version's every shard."""
     try:
         manifest = Manifest.model_validate_json(data)
     except ValidationError as error:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from infra.artifact_store import ArtifactStore
@@ -24,8 +25,20 @@ class Curated(NamedTuple):
     conditions: ArtifactRef
 
 
-def map_units(store: ArtifactStore, function: Any, units: list[Any], *, kind: str, what: str, num_gpus: float = 0) -> list[Any]:
-    """Every unit's record: found ones at once, the others made on Ray; with progress in clips, and how many were refused so far."""
+def map_units(
+    store: ArtifactStore,
+    function: Any,
+    units: list[Any],
+    *,
+    kind: str,
+    what: str,
+    num_gpus: float = 0,
+    meanwhile: Callable[[Sequence[Any]], object] = len,
+) -> list[Any]:
+    """Every unit's record: found ones at once, the others made on Ray; with progress in clips, and how many were refused so far.
+
+    meanwhile(found records): what can be prepared while Ray works, in a thread; not called where all records are found.
+    """
     found: list[Any] = asked(store.store, lambda unit: find_unit(store, kind, unit.key), units)
     missing = [i for i, record in enumerate(found) if record is None]
     clips = {unit.key: getattr(unit, "clips", 1) for unit in units}
@@ -45,7 +58,10 @@ def map_units(store: ArtifactStore, function: Any, units: list[Any], *, kind: st
             finished, refused = finished + clips[record.key], refused + _refused(record)
             progress.at(finished, total, f"({refused} refused)" if refused else "")
 
-        made = map_on_ray(function, [units[i] for i in missing], name=what, settings=where, num_gpus=num_gpus, on_result=on_result)
+        with ThreadPoolExecutor(1, thread_name_prefix="meanwhile") as thread:
+            prepared = thread.submit(meanwhile, there)
+            made = map_on_ray(function, [units[i] for i in missing], name=what, settings=where, num_gpus=num_gpus, on_result=on_result)
+            prepared.result()
         for i, record in zip(missing, made, strict=True):
             found[i] = record
     return found

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import heapq
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from prefect import task
 
-from infra.artifact_store import ArtifactStore
+from infra.artifact_store import ArtifactStore, Derived
 from pvtt_model.artifacts import REVISIONS, ArtifactRef, Manifest, Planned, StoredFile, digest
 from pvtt_model.backbones.weight_record import ENCODER_COLUMNS, ENCODERS, agreed, encoder_rows
 from pvtt_model.chain import masks_artifact
 from pvtt_model.curation.mask_risk import judged
 from pvtt_model.specs import RecipeSpec
 from tasks.clip_table import first_clips, map_units, rows_of_clips
-from tasks.pieces import REASONS, by_shard, files_of, rows_beside, with_reasons
+from tasks.pieces import REASONS, by_shard, files_of, read_ahead, rows_beside, with_reasons
 from tasks.policy import POLICY, produce
 from tasks.shard_work import Unit, mask_shard
 from tasks.tables import attach_json, read_json
@@ -38,7 +37,11 @@ def _make(store: ArtifactStore, planned: Planned, clips: ArtifactRef, recipe: Re
     spec = [recipe.masks.identity(), recipe.latents.video.num_frames]
     units = [Unit(store.store.uri, "masks", digest("masks", spec, s.sha256, REVISIONS["masks"]), i, recipe, (s,)) for i, s in enumerate(shards)]
     on_gpu = recipe.masks.finds_with_a_model and recipe.stages[0].parallel.accelerator == "gpu"
-    records = map_units(store, mask_shard, units, kind="masks", what="extracting masks", num_gpus=float(on_gpu))
+
+    def shown(found: Sequence[Derived]) -> None:  # by `_show`, which judges every row
+        read_ahead(store, [record.files[1] for record in found])
+
+    records = map_units(store, mask_shard, units, kind="masks", what="extracting masks", num_gpus=float(on_gpu), meanwhile=shown)
     encoders = agreed([record.summary for record in records], planned.name)
     rows = rows_of_clips(store, store.manifest(clips), records, "masks")
     files = files_of(records)
@@ -89,16 +92,15 @@ def _overlay(store: ArtifactStore, clips: Manifest, masks: list[StoredFile], rec
 def _show(store: ArtifactStore, manifest: Manifest, clips: ArtifactRef, recipe: RecipeSpec) -> None:
     """The table with `risk` by the recipe's thresholds as they are now; the artifact holds the figures alone."""
     said, at_risk = manifest.summary, 0
-
-    def rows() -> Iterator[dict[str, Any]]:
-        nonlocal at_risk
-        facts = read_json(store, store.manifest(clips))
-        for its, of_shard in zip(rows_beside(store, manifest, facts), by_shard(facts).values(), strict=True):
-            for row in judged(its, of_shard, recipe.masks):
-                at_risk += bool(row["risks"])
-                yield row
-
-    first = heapq.nsmallest(MOST_ROWS, rows(), key=lambda row: (row["usable"], not row["risks"]))
+    refused, risky, fine = list[dict[str, Any]](), list[dict[str, Any]](), list[dict[str, Any]]()  # shown in this order
+    facts = read_json(store, store.manifest(clips))
+    for its, of_shard in zip(rows_beside(store, manifest, facts), by_shard(facts).values(), strict=True):
+        for row in judged(its, of_shard, recipe.masks):
+            at_risk += bool(row["risks"])
+            kind = refused if not row["usable"] else risky if row["risks"] else fine
+            if len(kind) < MOST_ROWS:
+                kind.append(row)
+    first = [*refused, *risky, *fine][:MOST_ROWS]
     columns = ["clip_key", "usable", "provenance", "area", "area_max", "jitter_px", "gaps", "temporal_iou", "quality", "match", "agreement"]
     columns += ["compared_with", "risk", "reason"]
     text = f"## {said['usable']} masks usable, {at_risk} of them at risk, {said['refused']} refused\n\n"

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from prefect import get_run_logger, task
 
-from infra.artifact_store import ArtifactStore
+from infra.artifact_store import ArtifactStore, Derived
 from infra.python_gc import few_collections
 from infra.settings import settings
 from infra.uris import is_remote, localise
@@ -26,7 +27,7 @@ from pvtt_model.data.source import read_source
 from pvtt_model.specs import RecipeSpec
 from tasks.clip_table import map_units
 from tasks.earlier_lines import LEAKED, REFUSALS, Earlier, decides, earlier_lines, judged_by, leaked_facts
-from tasks.pieces import HASHES, Shard, pieces_of, read_piece, shards_of, whole_facts
+from tasks.pieces import HASHES, Shard, pieces_of, read_ahead, read_piece, shards_of, whole_facts
 from tasks.policy import POLICY, produce
 from tasks.shard_work import Unit, ingest_chunk
 from tasks.tables import TABLE, attach_json, read_json
@@ -129,19 +130,24 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, source: _S
     here = set(contents.values())
     refusals += [r for r in read_json(store, before, REFUSALS) if "content" in r and r["content"] not in here] if before else []
     earlier = earlier_lines(store, recipe, here)
-    known = _listed_again(lines, contents, earlier, shards)
+    known = cache(lambda: _listed_again(lines, contents, earlier, shards))
     new = [scan.lines[at] for at in asked if not earlier.knows(scan.contents[at])]
-    refusals += known.refusals
     size = recipe.clips.clips_per_shard
-    units = [_unit(store, recipe, new[i : i + size], len(shards) + n) for n, i in enumerate(range(0, len(new), size))]
-    made: list[Fact] = []
-    for unit, record in zip(units, map_units(store, ingest_chunk, units, kind="clips", what="probing clips"), strict=True):
+    units = [_unit(store, recipe, new[i : i + size], n) for n, i in enumerate(range(0, len(new), size))]
+
+    def prepare(_: Sequence[Derived]) -> None:
+        known()
+        read_ahead(store, [shard.pieces[1] for shard in shards])  # for `find_twins`
+
+    records = map_units(store, ingest_chunk, units, kind="clips", what="probing clips", meanwhile=prepare)
+    facts += known().facts
+    refusals += known().refusals
+    judged = {"judged_by": judged_by(recipe)}
+    for record in records:
+        its, refused = record.summary["clips"], record.summary["refusals"]
+        facts += [fact | judged | {"shard": len(shards), "row": row, "content": contents[fact["line"]]} for row, fact in enumerate(its)]
+        refusals += [r | judged | {"content": contents[r["line"]]} for r in refused]
         shards.append(Shard(record.files[0], record.files[1:]))
-        judged = {"judged_by": judged_by(recipe)}
-        summary = record.summary
-        made += [fact | judged | {"shard": unit.number, "row": row, "content": contents[fact["line"]]} for row, fact in enumerate(summary["clips"])]
-        refusals += [r | judged | {"content": contents[r["line"]]} for r in summary["refusals"]]
-    facts += known.facts + made
     if not facts and not refusals:
         raise AllClipsRefused(
             f"{source.clips} holds no clip. Put videos there (docs/run_on_your_clips.md), or name the folder or manifest that has them."
@@ -152,7 +158,7 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, source: _S
         show_markdown("clips", message, "no clip can be used")
         raise AllClipsRefused(message)
     given = {f["product_id"]: f["split"] for f in facts if f["split"]} | (_splits_of(store, before) if before else {})
-    held_out = split_products(sorted({f["product_id"] for f in facts}), recipe.clips.eval_share, given)
+    held_out = split_products({f["product_id"] for f in facts}, recipe.clips.eval_share, given)
     for fact in facts:
         fact["held_out"] = fact["product_id"] in held_out
     files = [file for number, shard in enumerate(shards) for file in shard.files(number)]

@@ -16,6 +16,7 @@ from tasks.tables import read_json
 
 TALLIES = "tallies.json"
 MOST_CARDS = 4  # looked through, newest first
+FEW = 8  # shards that are sooner counted again than looked for in one more card, which holds all of its own
 BESIDE = ("clips", "masks", "conditions")
 #: What is counted of a clip, of its mask and of its conditions.
 FACTS = ("clip_key", "product_id", "split", "width", "height", "fps", "num_frames", "prompt", "product_words", "video_sha256", "licence")
@@ -59,7 +60,7 @@ def _known(store: ArtifactStore, wanted: Collection[str]) -> dict[str, Tally]:
     """What the newest cards kept; of one whose file is lost or damaged nothing, since to count again is exact (`pvtt artifacts verify` tells)."""
     found: dict[str, Tally] = {}
     for card in store.newest("cards", MOST_CARDS):
-        if len(found) < len(wanted) and TALLIES in {file.name for file in card.files}:
+        if (len(wanted) - len(found) > FEW or not found) and TALLIES in {file.name for file in card.files}:
             with suppress(ObjectMissing, CorruptObject):
                 kept = read_json(store, card, TALLIES, keep=False)
                 found |= {key: tally_from(its) for key, its in kept if key in wanted and key not in found}

@@ -53,11 +53,11 @@ class CheckedLine:
         said = [self.video_sha256, self.reference_sha256, self.mask_format, self.mask_sha256, self.prompt, self.metadata]
         return said + ([self.truth.content()] if self.truth else [])
 
-    def text(self) -> str:
+    def text(self) -> bytes:
         """`said` as canonical JSON, whose digest is the line's content (`content_of`)."""
-        return canonical_json(self.said()).decode()
+        return canonical_json(self.said())
 
 
-def content_of(text: str) -> str:
+def content_of(text: bytes) -> str:
     """The digest by which a line is known, whatever its place: digest(*line.said())."""
-    return hashlib.sha256(text.encode()).hexdigest()[:20]
+    return hashlib.sha256(text).hexdigest()[:20]

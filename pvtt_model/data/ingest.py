@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -256,7 +256,7 @@ def _mask_fits(count: int, size: tuple[int, int], facts: video_io.VideoFacts) ->
         raise Refused("mask_size", f"mask is {size[0]}x{size[1]}; the video is {facts.width}x{facts.height}. Give masks at the video's size.")
 
 
-def split_products(product_ids: Sequence[str], share: float, given: Mapping[str, str]) -> set[str]:
+def split_products(product_ids: Collection[str], share: float, given: Mapping[str, str]) -> set[str]:
     """The products held out of training: to be judged, or kept by the manifest for validation.
 
     By the hash of the name alone, so that new products move no old one. given: product -> 'train', 'validation' or 'eval', and wins: what the
@@ -264,10 +264,11 @@ def split_products(product_ids: Sequence[str], share: float, given: Mapping[str,
     least one is there to be judged and at least one trained on, as far as `given` leaves a choice. One product alone is trained on (the empty
     set): the caller says that nothing is left to judge.
     """
-    products = sorted(set(product_ids), key=lambda p: (_place(p), p))
+    places = {product: _place(product) for product in product_ids}
+    products = sorted(places, key=lambda p: (places[p], p))
     kept = {p for p in products if given.get(p) in ("validation", "eval")}
     free = [p for p in products if p not in given and p not in kept]
-    chosen = kept | {p for p in free if _place(p) < share}
+    chosen = kept | {p for p in free if places[p] < share}
     if len(products) >= 2 and all(given.get(p) == "validation" for p in chosen) and free:
         chosen = chosen | {free[0]}
     if len(chosen) == len(products) and free:

@@ -29,7 +29,7 @@ from pvtt_model.data.checked_line import CheckedLine, Truth, content_of
 from pvtt_model.data.lines import Brief, Kept, Lines, brief_of
 from pvtt_model.data.locate import Fetch, Root, mask_frames
 from pvtt_model.data.refusals import Refusal, Refused
-from pvtt_model.data.scan_memory import ScanMemory
+from pvtt_model.data.scan_memory import Known, ScanMemory
 from pvtt_model.specs import ClipSpec
 
 FIELDS = ("video_path", "reference_image", "mask_path", "text_prompt", "metadata")
@@ -62,8 +62,8 @@ def read_manifest(
     if not path.is_file():
         raise FileNotFoundError(f"no manifest at {manifest_path}. Give the path of a JSON Lines file, one clip a line.")
     scan = _Scan(Root(root / path.name if root else path, manifest_uri, spec.allow_outside_root, fetch), memory)
-    for number, raw in _numbered(path.read_bytes()):
-        scan.take(number, raw)
+    for number, raw, known in scan.memory.recall(_numbered(path.read_bytes())):
+        scan.take(number, raw, known)
     scan.memory.keep()
     return scan.result()
 
@@ -82,13 +82,13 @@ class _Scan:
         self.seen: dict[tuple[str, str | None], int] = {}  # video's SHA-256, task -> line
         self.split_of: dict[str, tuple[str, int]] = {}  # product -> split, line
 
-    def take(self, number: int, raw: bytes) -> None:
+    def take(self, number: int, raw: bytes, known: Known | None) -> None:
+        """known: where the memory has it."""
         source = ""
         try:
             its: CheckedLine | Kept
-            known = self.memory.recall(number, raw)
             if known is not None:
-                brief, text, its = known
+                brief, text, content, its = known
             else:
                 values = parse_line(raw)
                 source = values["video_path"] if isinstance(values.get("video_path"), str) else ""
@@ -96,7 +96,8 @@ class _Scan:
                 began_ns = time.time_ns()
                 its = line = self._files(number, values)
                 brief, text = brief_of(line), line.text()
-                self.memory.remember(raw, line, text, self._named(values), began_ns)
+                content = content_of(text)
+                self.memory.remember(raw, line, text, content, self._named(values), began_ns)
             source = brief.source
             self._beside_the_others(brief)
         except Refused as refused:
@@ -104,8 +105,8 @@ class _Scan:
             self._say(canonical_json([number, refused.kind, digest(raw.decode("utf-8", "backslashreplace"))]))
             return
         self.lines.add(brief, its)
-        self.contents.append(content_of(text))
-        self._say(b"[%d,%b" % (number, text[1:].encode()))  # the list that the text is, its number in front
+        self.contents.append(content)
+        self._say(b"[%d,%b" % (number, text[1:]))  # the list that the text is, its number in front
 
     def _say(self, text: bytes) -> None:
         self.said.update(self.between + text)

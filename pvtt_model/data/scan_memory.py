@@ -10,26 +10,37 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from hashlib import sha256
-from operator import attrgetter
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import orjson
 
 from pvtt_model.data.checked_line import CheckedLine, Truth
+from pvtt_model.data.file_stamps import FileStamps
 from pvtt_model.data.lines import Brief, Kept, brief_of
+from pvtt_model.data.stamp_worker import GONE, STAMP, last_change_ns, stamp_of
 
-FORM = 4  # raised when a line is checked or kept in another way
+FORM = 5  # raised when a line is checked or kept in another way
 GRAIN_NS = 2_000_000_000
 CHUNK = 1 << 20  # bytes copied at once
 KEPT_SCANS = 8  # for which a line that no scan asked for is remembered
-APART = b"\t"  # between what every scan reads of a line and the rest of it; JSON holds none
+APART = b"\t"  # between what every scan reads of a line, its text() and the rest of it; JSON holds none
 KEY, UNASKED = 64, 1  # bytes of a line's key, and after it of the number of scans (a digit) that have not asked for it
-Stamp = tuple[int, int, int, int]
-_STAMP: Callable[[os.stat_result], Stamp] = attrgetter("st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")
+WINDOW = 512  # lines whose files are asked for at once, while the ones before are used
+Numbered = tuple[int, bytes]  # a line's number and its text
+
+
+class Known(NamedTuple):
+    """A line as it was checked: in brief, its text() and content of then, and where the rest is kept."""
+
+    brief: Brief
+    text: bytes
+    content: str
+    kept: Kept
 
 
 class ScanMemory:
@@ -64,41 +75,62 @@ class ScanMemory:
 
     def read(self, number: int, kept: Kept) -> CheckedLine:
         """The line that `recall` gave, again."""
-        return _line(number, orjson.loads(self._bytes(*kept).partition(APART)[2]))
+        return _line(number, orjson.loads(self._bytes(*kept).rpartition(APART)[2]))
 
-    def recall(self, number: int, raw: bytes) -> tuple[Brief, str, Kept] | None:
-        """The line of this text, as it was checked, in brief, its text() of then, and where it is kept, where none of its files was touched since."""
+    def recall(self, lines: Iterable[Numbered]) -> Iterator[tuple[int, bytes, Known | None]]:
+        """The lines in their order, each with how it was checked where none of its files was touched since. Those are remembered on."""
+        left, asked = iter(lines), list[_Asked]()
+        with FileStamps() as files:
+            while True:
+                coming = [self._ask(number, raw) for number, raw in islice(left, WINDOW)]
+                now = files.answer()  # of `asked`
+                files.ask([path for line in coming for path in line.paths])
+                yield from self._judged(asked, now)
+                if not coming:
+                    return
+                asked = coming
+
+    def _ask(self, number: int, raw: bytes) -> _Asked:
+        """Which files decide it; none where the line is not known, or another wrote the memory, in another way."""
         key = sha256(raw).hexdigest().encode()
         try:
             before = self._before[key]
-            kept = orjson.loads(self._bytes(before.offset, before.bytes).partition(APART)[0])
-            for folder, names, stamps in kept["files"]:  # a mask may be a file a frame: the most of what a scan does
-                now: list[int] = []
-                for name in names:
-                    now += _STAMP(os.stat(folder + name))
-                if now != stamps:
-                    return None
-            brief, text = Brief(number, *kept["brief"]), str(kept["text"])
-        except (AttributeError, KeyError, TypeError, ValueError, OSError):  # there is none, or another wrote it, in another way
-            return None
-        self._now[key] = before
-        return brief, text, (before.offset, before.bytes)
+            said, text, _ = self._bytes(before.offset, before.bytes).split(APART)
+            files, stamps, brief, content = orjson.loads(said)
+            paths = [folder + name for folder, names in files for name in names.split("/")]
+            if "\0" not in "".join(paths):  # or it is no path, which only a damaged memory holds
+                known = Known(Brief(number, *brief), text, content, (before.offset, before.bytes))
+                return _Asked(number, raw, paths, key, before, stamps, known)
+        except (AttributeError, KeyError, TypeError, ValueError, OSError):
+            pass
+        return _Asked(number, raw, [])
 
-    def remember(self, raw: bytes, line: CheckedLine, text: str, named: Sequence[str], began_ns: int) -> None:
-        """text: line.text(). named: every path that the line names, a mask's folder too; where they lead, and a mask's files, are added here.
-        began_ns: when the first of them was about to be hashed, as time.time_ns()."""
+    def _judged(self, asked: list[_Asked], now: bytes) -> Iterator[tuple[int, bytes, Known | None]]:
+        """now: the stamps of their files."""
+        at = 0
+        for line in asked:
+            end = at + STAMP * len(line.paths)
+            if line.before and sha256(now[at:end]).hexdigest() == line.stamps:
+                self._now[line.key] = line.before
+                yield line.number, line.raw, line.known
+            else:
+                yield line.number, line.raw, None
+            at = end
+
+    def remember(self, raw: bytes, line: CheckedLine, text: bytes, content: str, named: Sequence[str], began_ns: int) -> None:
+        """text: line.text(), and its content. named: every path that the line names, a mask's folder too; where they lead, and a mask's files, are
+        added here. began_ns: when the first of them was about to be hashed, as time.time_ns()."""
         if self.path is None:
             return
         truth = (line.truth.video_path, *line.truth.mask_paths) if line.truth else ()
         real = (line.video_path, *line.reference_paths, *line.mask_paths, *truth)
-        try:
-            stamps = {path: _STAMP(os.stat(path)) for path in dict.fromkeys((*named, *real))}
-        except OSError:
+        stamps = {path: stamp_of(path) for path in dict.fromkeys((*named, *real))}
+        if GONE in stamps.values():
             return
         quiet = began_ns - GRAIN_NS
-        kept, brief = _kept(line), {"files": _by_folder(stamps), "brief": brief_of(line)[1:], "text": text}
-        if all(max(stamp[2:]) < quiet for stamp in stamps.values()) and _comes_back(kept):
-            self._now[sha256(raw).hexdigest().encode()] = orjson.dumps(brief) + APART + orjson.dumps(kept)
+        kept, said = _kept(line), [_by_folder(stamps), sha256(b"".join(stamps.values())).hexdigest(), brief_of(line)[1:], content]
+        if all(last_change_ns(stamp) < quiet for stamp in stamps.values()) and _comes_back(kept):
+            self._now[sha256(raw).hexdigest().encode()] = APART.join((orjson.dumps(said), text, orjson.dumps(kept)))
             self._changed = True
 
     def keep(self) -> None:
@@ -135,6 +167,18 @@ class ScanMemory:
             to.write(self._bytes(start, min(CHUNK, run[1] - start)))
 
 
+class _Asked(NamedTuple):
+    """A line, its files, and what the memory holds of it."""
+
+    number: int
+    raw: bytes
+    paths: list[str]
+    key: bytes = b""
+    before: _Kept | None = None
+    stamps: str = ""  # SHA-256 of its files' stamps
+    known: Known | None = None
+
+
 class _Kept(NamedTuple):
     """Where in the memory the JSON of a line lies, and how many scans have not asked for it."""
 
@@ -152,16 +196,16 @@ def _comes_back(kept: dict[str, Any]) -> bool:
     return bool(back == kept)
 
 
-def _by_folder(stamps: Mapping[str, Stamp]) -> list[tuple[str, list[str], list[int]]]:
-    """Files one behind the other in a folder (with its last '/'): their names, and their stamps as one list. A frame's mask costs its name alone."""
-    found: list[tuple[str, list[str], list[int]]] = []
-    for path, stamp in stamps.items():
+def _by_folder(paths: Iterable[str]) -> list[tuple[str, str]]:
+    """Files one behind the other in a folder (with its last '/'), their names with '/' between them. A mask may be a file a frame, and its path costs
+    its name alone."""
+    found: list[tuple[str, list[str]]] = []
+    for path in paths:
         folder, name = path[: path.rfind("/") + 1], path[path.rfind("/") + 1 :]
         if not found or found[-1][0] != folder:
-            found.append((folder, [], []))
+            found.append((folder, []))
         found[-1][1].append(name)
-        found[-1][2].extend(stamp)
-    return found
+    return [(folder, "/".join(names)) for folder, names in found]
 
 
 def _kept(line: CheckedLine) -> dict[str, Any]:

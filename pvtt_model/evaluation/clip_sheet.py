@@ -29,7 +29,7 @@ def clip_sheet(pairs: Iterable[tuple[Row, Row]], count: int, total: int, path: s
         at = (GAP_PX + (i % COLUMNS) * (tile_w + 4 * GAP_PX), 34 + (i // COLUMNS) * (tile_h + 2 * GAP_PX))
         sheet.paste(_tile(clip, mask, tile_w, tile_h), at)
     path = Path(path)
-    sheet.save(path, format="PNG")
+    sheet.save(path, format="PNG", compress_level=3)  # half the time, a sixth more bytes
     return path
 
 

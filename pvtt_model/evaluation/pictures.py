@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from PIL import Image, ImageFont
 
@@ -55,6 +57,7 @@ def fitted(reference_CHW: torch.Tensor, width_px: int, height_px: int) -> Image.
     return box
 
 
+@cache
 def font(size_px: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
     """PIL's own font; the same on every machine."""
     return ImageFont.load_default(size=size_px)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import pvtt_model.data.file_stamps as file_stamps
 import pvtt_model.data.manifest as manifest
 import pvtt_model.data.scan_memory as scan_memory
 from pvtt_model.data.manifest import ManifestScan, read_manifest
@@ -47,8 +48,11 @@ class House:
         return read_manifest(path, str(path), spec or ClipSpec(), Path, memory=self.at / ".memory" / "m.json" if memory else None)
 
 
-@pytest.fixture
-def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> House:
+@pytest.fixture(params=["asked here", "asked by a child, a line at a time"])
+def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> House:
+    if request.param != "asked here":
+        monkeypatch.setattr(file_stamps, "FEW", 1)
+        monkeypatch.setattr(scan_memory, "WINDOW", 1)
     return House(tmp_path, monkeypatch)
 
 
