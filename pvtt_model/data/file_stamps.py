@@ -25,8 +25,7 @@ class FileStamps:
 
     def __init__(self) -> None:
         self._child: subprocess.Popen[bytes] | None = None
-        self._childs: Sequence[str] = ()  # files that it was asked for
-        self._own: Sequence[str] = ()
+        self._childs, self._own = "", ""  # files that are asked for, by whom
 
     def __enter__(self) -> FileStamps:
         return self
@@ -34,17 +33,17 @@ class FileStamps:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._end()
 
-    def ask(self, paths: Sequence[str]) -> None:
-        """Of these files, absolute paths without NUL. Before the next `ask` comes an `answer`."""
-        cut = round(SHARE * len(paths)) if len(paths) >= FEW else 0
-        self._childs, self._own = paths[:cut], paths[cut:]
-        if not cut:
+    def ask(self, groups: Sequence[str]) -> None:
+        """Of these files: absolute paths with NUL between them, some in each string. Before the next `ask` comes an `answer`."""
+        cut = round(SHARE * len(groups)) if sum(map(count, groups)) >= FEW else 0
+        self._childs, self._own = "\0".join(groups[:cut]), "\0".join(groups[cut:])
+        if not self._childs:
             return
         try:
             self._child = self._child or subprocess.Popen(
                 [sys.executable, "-I", "-S", str(WORKER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
             )
-            data = os.fsencode("\0".join(self._childs))
+            data = os.fsencode(self._childs)
             assert self._child.stdin is not None
             self._child.stdin.write(b"%d\n" % len(data) + data)
             self._child.stdin.flush()
@@ -53,16 +52,26 @@ class FileStamps:
 
     def answer(self) -> bytes:
         """STAMP bytes a path, one behind the other: stamp_worker.stamp_of."""
-        own = stamps_of(self._own)
+        own = _stamps(self._own)
         if self._child is not None and self._child.stdout is not None and self._childs:
-            found = self._child.stdout.read(len(self._childs) * STAMP)
-            if len(found) == len(self._childs) * STAMP:
+            wanted = STAMP * count(self._childs)
+            found = self._child.stdout.read(wanted)
+            if len(found) == wanted:
                 return found + own
             self._end()
-        return stamps_of(self._childs) + own
+        return _stamps(self._childs) + own
 
     def _end(self) -> None:
         if self._child is not None:
             self._child.kill()
             self._child.communicate()
             self._child = None
+
+
+def count(paths: str) -> int:
+    """How many there are, with NUL between them."""
+    return paths.count("\0") + 1 if paths else 0
+
+
+def _stamps(paths: str) -> bytes:
+    return stamps_of(paths.split("\0")) if paths else b""

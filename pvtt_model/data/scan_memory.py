@@ -20,7 +20,7 @@ from typing import IO, Any, NamedTuple
 import orjson
 
 from pvtt_model.data.checked_line import CheckedLine, Truth
-from pvtt_model.data.file_stamps import FileStamps
+from pvtt_model.data.file_stamps import FileStamps, count
 from pvtt_model.data.lines import Brief, Kept, brief_of
 from pvtt_model.data.stamp_worker import GONE, STAMP, last_change_ns, stamp_of
 
@@ -84,7 +84,7 @@ class ScanMemory:
             while True:
                 coming = [self._ask(number, raw) for number, raw in islice(left, WINDOW)]
                 now = files.answer()  # of `asked`
-                files.ask([path for line in coming for path in line.paths])
+                files.ask([line.files for line in coming if line.files])
                 yield from self._judged(asked, now)
                 if not coming:
                     return
@@ -97,19 +97,16 @@ class ScanMemory:
             before = self._before[key]
             said, text, _ = self._bytes(before.offset, before.bytes).split(APART)
             files, stamps, brief, content = orjson.loads(said)
-            paths = [folder + name for folder, names in files for name in names.split("/")]
-            if "\0" not in "".join(paths):  # or it is no path, which only a damaged memory holds
-                known = Known(Brief(number, *brief), text, content, (before.offset, before.bytes))
-                return _Asked(number, raw, paths, key, before, stamps, known)
+            known = Known(Brief(number, *brief), text, content, (before.offset, before.bytes))
+            return _Asked(number, raw, str(files), key, before, stamps, known)
         except (AttributeError, KeyError, TypeError, ValueError, OSError):
-            pass
-        return _Asked(number, raw, [])
+            return _Asked(number, raw)
 
     def _judged(self, asked: list[_Asked], now: bytes) -> Iterator[tuple[int, bytes, Known | None]]:
         """now: the stamps of their files."""
         at = 0
         for line in asked:
-            end = at + STAMP * len(line.paths)
+            end = at + STAMP * count(line.files)
             if line.before and sha256(now[at:end]).hexdigest() == line.stamps:
                 self._now[line.key] = line.before
                 yield line.number, line.raw, line.known
@@ -128,7 +125,7 @@ class ScanMemory:
         if GONE in stamps.values():
             return
         quiet = began_ns - GRAIN_NS
-        kept, said = _kept(line), [_by_folder(stamps), sha256(b"".join(stamps.values())).hexdigest(), brief_of(line)[1:], content]
+        kept, said = _kept(line), ["\0".join(stamps), sha256(b"".join(stamps.values())).hexdigest(), brief_of(line)[1:], content]
         if all(last_change_ns(stamp) < quiet for stamp in stamps.values()) and _comes_back(kept):
             self._now[sha256(raw).hexdigest().encode()] = APART.join((orjson.dumps(said), text, orjson.dumps(kept)))
             self._changed = True
@@ -172,7 +169,7 @@ class _Asked(NamedTuple):
 
     number: int
     raw: bytes
-    paths: list[str]
+    files: str = ""  # with NUL between them
     key: bytes = b""
     before: _Kept | None = None
     stamps: str = ""  # SHA-256 of its files' stamps
@@ -194,18 +191,6 @@ def _comes_back(kept: dict[str, Any]) -> bool:
     except TypeError:
         return False
     return bool(back == kept)
-
-
-def _by_folder(paths: Iterable[str]) -> list[tuple[str, str]]:
-    """Files one behind the other in a folder (with its last '/'), their names with '/' between them. A mask may be a file a frame, and its path costs
-    its name alone."""
-    found: list[tuple[str, list[str]]] = []
-    for path in paths:
-        folder, name = path[: path.rfind("/") + 1], path[path.rfind("/") + 1 :]
-        if not found or found[-1][0] != folder:
-            found.append((folder, []))
-        found[-1][1].append(name)
-    return [(folder, "/".join(names)) for folder, names in found]
 
 
 def _kept(line: CheckedLine) -> dict[str, Any]:
