@@ -137,7 +137,8 @@ def _make(store: ArtifactStore, planned: Planned, recipe: RecipeSpec, source: _S
 
     def prepare(_: Sequence[Derived]) -> None:
         known()
-        read_ahead(store, [shard.pieces[1] for shard in shards])  # for `find_twins`
+        if recipe.clips.near_duplicate_bits is not None:
+            read_ahead(store, [shard.pieces[1] for shard in shards])  # for `find_twins`
 
     records = map_units(store, ingest_chunk, units, kind="clips", what="probing clips", meanwhile=prepare)
     facts += known().facts

@@ -50,7 +50,12 @@ def test_a_child_that_dies_costs_its_help_alone(paths: list[str], monkeypatch: p
             first.wait()
             assert files.answer() == wanted
         files.ask(paths)
-        assert files.answer() == wanted and files._child is not first and files._child is not None, "another was started"
+        second = files._child
+        assert files.answer() == wanted and second is not first and second is not None, "another was started"
+        second.kill()  # between two questions
+        second.wait()
+        files.ask(paths)
+        assert files.answer() == wanted
     monkeypatch.setattr(file_stamps, "WORKER", Path("/nowhere.py"))
     with FileStamps() as files:
         files.ask(paths)
