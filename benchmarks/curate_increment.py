@@ -21,17 +21,18 @@ import resource
 import statistics
 import tempfile
 import time
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 NEW = 10
-TASKS = ("ingest_clips", "extract_masks", "encode_latents", "embed_conditions", "describe_data")
 
 
 def measured(folder: Path, sizes: list[int], rounds: int) -> None:
     from prefect.testing.utilities import prefect_test_harness
 
     import flows.curriculum as curriculum
+    from benchmarks.curation_workers import time_tasks
     from flows.curate import curate
     from pvtt_model.nano.world import write_world
     from pvtt_model.specs import NanoWorldSpec
@@ -45,29 +46,17 @@ def measured(folder: Path, sizes: list[int], rounds: int) -> None:
     train, held_out = lines[: world.num_clips], lines[world.num_clips :]
     alone = iter(range(max(sizes) + extra, world.num_clips, NEW))
 
-    tasks_s: list[float] = []
-
-    def timed(task: Any) -> Any:
-        def call(*given: Any, **named: Any) -> Any:
-            began = time.perf_counter()
-            try:
-                return task(*given, **named)
-            finally:
-                tasks_s.append(time.perf_counter() - began)
-
-        return call
-
-    for name in TASKS:
-        setattr(curriculum, name, timed(getattr(curriculum, name)))
+    seconds: dict[str, float] = defaultdict(float)
+    time_tasks(curriculum, seconds)
 
     def run(store: str, chosen: list[str]) -> tuple[float, float]:
         manifest = folder / "world" / f"{store.partition('-')[0]}.jsonl"  # a manifest that grows in its place, as people's do
         manifest.write_text("".join(line + "\n" for line in chosen))
         overrides: dict[str, Any] = {"latents.variants": 1}
-        tasks_s.clear()
+        seconds.clear()
         cpu = sum(os.times()[:4])
         curate(recipe="nano", clips=str(manifest), overrides=overrides, store=str(folder / store))
-        return sum(tasks_s), sum(os.times()[:4]) - cpu
+        return sum(seconds.values()), sum(os.times()[:4]) - cpu
 
     def ten(i: int) -> list[str]:
         return [*train[i : i + NEW], *held_out[:2]]

@@ -44,8 +44,7 @@ def serve(folder: Path) -> None:
     from flows.curate import curate
 
     seconds: dict[str, float] = defaultdict(float)
-    for name in ("ingest_clips", "extract_masks", "encode_latents", "embed_conditions", "describe_data"):
-        setattr(curriculum, name, timed(getattr(curriculum, name), name.split("_")[0], seconds))
+    time_tasks(curriculum, seconds)
     peaks = {"flow": 0.0, "worker": 0.0}
     me = psutil.Process()
 
@@ -71,6 +70,12 @@ def serve(folder: Path) -> None:
             curate(recipe="nano", clips=asked["manifest"], overrides=overrides, store=asked["store"])
             answer = {"whole": time.perf_counter() - began, **seconds, "peaks": dict(peaks)}
             print("ANSWER " + json.dumps(answer), flush=True)
+
+
+def time_tasks(curriculum: Any, seconds: dict[str, float]) -> None:
+    """From here on the wall seconds of each curation task that module `curriculum` calls are added up under its verb."""
+    for name in ("ingest_clips", "extract_masks", "encode_latents", "embed_conditions", "describe_data"):
+        setattr(curriculum, name, timed(getattr(curriculum, name), name.split("_")[0], seconds))
 
 
 def timed(task: Any, name: str, seconds: dict[str, float]) -> Any:

@@ -59,7 +59,7 @@ def kept_tallies(counted: Mapping[int, Counted]) -> list[list[Any]]:
 def _known(store: ArtifactStore, wanted: Collection[str]) -> dict[str, Tally]:
     """What the newest cards kept; of one whose file is lost or damaged nothing, since to count again is exact (`pvtt artifacts verify` tells)."""
     found: dict[str, Tally] = {}
-    for card in store.newest("cards", MOST_CARDS):
+    for card in store.newest("cards", MOST_CARDS) if wanted else []:
         if (len(wanted) - len(found) > FEW or not found) and TALLIES in {file.name for file in card.files}:
             with suppress(ObjectMissing, CorruptObject):
                 kept = read_json(store, card, TALLIES, keep=False)

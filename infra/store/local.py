@@ -40,6 +40,9 @@ class LocalStore:
         """Where the object lies. Not to be written to."""
         return self.root / checked_key(key)
 
+    def _at(self, key: str) -> str:
+        return f"{self.uri}/{checked_key(key)}"
+
     def put_bytes(self, key: str, data: bytes) -> None:
         self._put(key, lambda tmp: _write(tmp, data), os.replace)
 
@@ -68,14 +71,14 @@ class LocalStore:
 
     def get_bytes(self, key: str) -> bytes:
         try:
-            with open(f"{self.uri}/{checked_key(key)}", "rb") as file:
+            with open(self._at(key), "rb") as file:
                 return file.read()
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             raise ObjectMissing(f"{key} is not in {self.uri}") from None
 
     def get_range(self, key: str, offset: int, length: int) -> bytes:
         try:
-            with open(self.path_of(key), "rb") as file:
+            with open(self._at(key), "rb") as file:
                 file.seek(offset)
                 return whole_range(file.read(length), key, offset, length)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
@@ -93,7 +96,7 @@ class LocalStore:
 
     def stat(self, key: str) -> ObjectInfo | None:
         try:
-            found = os.stat(f"{self.uri}/{checked_key(key)}")
+            found = os.stat(self._at(key))
         except (FileNotFoundError, NotADirectoryError):
             return None
         return ObjectInfo(key, found.st_size, found.st_mtime) if S_ISREG(found.st_mode) else None
